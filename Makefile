@@ -1,0 +1,70 @@
+# Sets fairweather up in a virtual environment of its own and runs it. `make` lists the commands.
+# GNU make 3.81 and later.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+
+BIN         := $(VENV)/bin
+CONSTRAINTS := constraints/cpu.txt
+CORE        := $(VENV)/core.stamp
+DEV         := $(VENV)/dev.stamp
+INSTALL     := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
+
+# The recipe reads IN and OUT from its environment, unexpanded, so that a path may hold any character.
+override IN  := $(value IN)
+override OUT := $(value OUT)
+export IN OUT
+
+.DEFAULT_GOAL := help
+.PHONY: help setup restore test check format clean
+
+help:
+	@echo 'make restore              restore a sample photograph, into ./sample'
+	@echo 'make restore IN=PATH      restore a photograph or a folder, beside it or to OUT=PATH'
+	@echo 'make setup                install all that the commands below need'
+	@echo 'make test                 run every test, on WORKERS=2 cores'
+	@echo 'make check                format, lint, types and the rules of the house'
+	@echo 'make format               mend what the formatter and the linter can mend'
+	@echo 'make clean                remove the virtual environment, the sample and the caches'
+	@echo
+	@echo 'The first command sets up $(VENV) with $(PYTHON); PYTHON=... and VENV=... choose others.'
+
+setup: $(DEV)
+
+restore: $(CORE)
+	@if [ -z "$$IN" ]; then \
+	    $(BIN)/fairweather restore --sample; \
+	else \
+	    $(BIN)/fairweather restore "$$IN" --compare $${OUT:+-o "$$OUT"}; \
+	fi
+
+# One thread for each worker: two pools of two threads on two cores would wait for each other.
+test: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+check: $(DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(DEV)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist sample .pytest_cache .hypothesis .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first and alone: it is most of the download, and the part that can fail.
+$(CORE): pyproject.toml $(CONSTRAINTS)
+	@echo 'Setting up $(VENV), once: a few hundred megabytes to download.'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	$(INSTALL) -e .
+	@touch $@
+
+$(DEV): $(CORE)
+	$(INSTALL) -e '.[train,dev]'
+	@touch $@

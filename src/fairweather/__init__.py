@@ -1,0 +1,26 @@
+"""fairweather restores photographs spoiled by rain and other weather with AST.
+
+import fairweather as fw
+
+fw.restore("rainy.jpg", "restored.png")
+restorer = fw.Restorer("rain")
+restored = restorer(image)
+"""
+
+from importlib.metadata import version
+
+from fairweather.errors import FairweatherError
+from fairweather.models import create_model, list_models, load_model
+from fairweather.restoration import Restorer, restore
+
+__version__ = version("fairweather")
+
+__all__ = [
+    "FairweatherError",
+    "Restorer",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load_model",
+    "restore",
+]

@@ -1,0 +1,25 @@
+"""Folders of images → pairs to train on."""
+
+from fairweather.data.degradations import DEGRADATIONS, RainRanges, add_rain
+from fairweather.data.pairs import (
+    Pair,
+    RandomCrops,
+    find_images,
+    find_pairs,
+    random_crop,
+    random_orientation,
+    read_bytes,
+)
+
+__all__ = [
+    "DEGRADATIONS",
+    "Pair",
+    "RainRanges",
+    "RandomCrops",
+    "add_rain",
+    "find_images",
+    "find_pairs",
+    "random_crop",
+    "random_orientation",
+    "read_bytes",
+]

@@ -1,0 +1,29 @@
+"""What fairweather raises: one tree, so that a caller can catch all of it or one kind."""
+
+
+class FairweatherError(Exception):
+    """What fairweather refuses or cannot do; the message names the thing and the way out."""
+
+
+class OptionError(FairweatherError):
+    """An option or argument outside of what is possible: a wrong call, not failed work."""
+
+
+class ImageError(FairweatherError):
+    """An image file or array that cannot be read, understood or written."""
+
+
+class CheckpointError(FairweatherError):
+    """A weights file that cannot be read safely or fits no architecture that fairweather knows."""
+
+
+class RecipeError(FairweatherError):
+    """A recipe that does not validate."""
+
+
+class DataError(FairweatherError):
+    """Training or evaluation images that are missing or do not belong together."""
+
+
+class MissingExtraError(FairweatherError, ImportError):
+    """An optional part that is not installed; the message gives the command that installs it."""

@@ -1,0 +1,63 @@
+"""A file that appears whole under its name, or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[BinaryIO]:
+    """Opens a hidden temporary file beside `path` and moves it there once it is complete.
+
+    A reader of `path` sees the old file or the new one, never half of it. Whatever ends the block
+    early, an interrupt included, removes the temporary file and leaves `path` as it was. The new
+    file has the permissions that the umask gives to any new file (`tempfile` would make it 0600),
+    and a symbolic link is written through, as `open` would.
+
+    Args:
+        path: The file to create or replace.
+        overwrite: False refuses to replace a file, even one that appears during the block.
+
+    Yields:
+        A binary file, open for writing and reading.
+
+    Raises:
+        FileExistsError: `overwrite` is False and there is a file.
+        OSError: The folder is missing or cannot be written, or the disk is full.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(21, "Is a directory", str(path))
+    if not overwrite and target.exists():
+        raise FileExistsError(17, "File exists", str(path))
+    temporary = target.with_name(f".fairweather-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            temporary.replace(target)
+        else:
+            _move_to_free_name(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _move_to_free_name(temporary: Path, target: Path) -> None:
+    """Moves without replacing: of two writers that race for one name, one fails."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):
+        # Memory cards and some network shares have no hard links: claim the name, then fill it.
+        target.open("xb").close()
+        try:
+            temporary.replace(target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,313 @@
+"""Image file → samples as they lie in the file, whatever the format and pixel mode.
+
+A format is told from the first bytes of the file, not from its name, and its parser is called
+directly. Pillow's `Image.open` would try some forty formats (one of them starts Ghostscript) and
+compare with `Image.MAX_IMAGE_PIXELS`, a global of the whole process that belongs to the host
+program: changing it, even for a moment, would change it for the host's other threads.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from fairweather.errors import ImageError
+from fairweather.imaging import png16, tiff
+from fairweather.imaging.metadata import (
+    Metadata,
+    orientation_of,
+    profile_fits,
+    read_metadata,
+)
+
+try:
+    from PIL import AvifImagePlugin
+except ImportError:  # Pillow before 11.3
+    AvifImagePlugin = None
+
+READS_AVIF = AvifImagePlugin is not None and AvifImagePlugin.SUPPORTED
+
+_HEAD_BYTES = 64
+_BAND_PX = 1 << 20
+_PARSERS: dict[str, Callable[[Any], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.jpeg_factory,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+}
+if AvifImagePlugin is not None and READS_AVIF:
+    _PARSERS["AVIF"] = AvifImagePlugin.AvifImageFile
+_SIGNATURES = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": re.escape(png16.SIGNATURE),
+    "WEBP": rb"RIFF....WEBP",
+    "TIFF": rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]",
+    "BMP": rb"BM",
+    "GIF": rb"GIF8[79]a",
+    "AVIF": rb"....ftyp(avi[fs]|.{0,52}avif)",
+}
+_PHOTO_MODES = {
+    **dict.fromkeys(("1", "L"), "L"),
+    **dict.fromkeys(("LA", "La"), "LA"),
+    **dict.fromkeys(("P", "RGB", "RGBX", "YCbCr", "CMYK", "LAB"), "RGB"),
+    **dict.fromkeys(("PA", "RGBA", "RGBa"), "RGBA"),
+}
+_STRANGERS = {
+    "a HEIC photo": rb"....ftyp(?!.{0,52}avif)(hei|hev|mif1|msf1)",
+    "a JPEG 2000 image": rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51",
+    "a JPEG XL image": rb"\xff\x0a|\x00\x00\x00\x0cJXL ",
+    "a Photoshop document": rb"8BPS",
+    "a PDF document": rb"%PDF",
+    "a camera raw file": rb"FUJIFILMCCD-RAW|IIU\x00|IIRO|II\*\x00\x10\x00\x00\x00CR|....ftypcrx",
+}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image file's content, before it is turned upright.
+
+    Attributes:
+        samples: (H, W, C) uint8 or uint16 with C 1 to 4: grey or RGB, with alpha last.
+        orientation: The EXIF orientation, 1 to 8, in which the samples lie.
+        metadata: All of it as in the file, but for a profile that does not fit the samples.
+        notes: What the user should know.
+    """
+
+    samples: np.ndarray
+    orientation: int
+    metadata: Metadata
+    notes: tuple[str, ...]
+
+
+def decode(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
+    """Decodes an image file, or its first frame.
+
+    Args:
+        file: The file, seekable.
+        path: Its name for messages.
+        max_pixels: An image with more is refused, from its header.
+
+    Raises:
+        ImageError: The file is no image that is read here, too large, or not a photo.
+        Exception: Of nearly any kind, as the parsers raise it on damaged files.
+    """
+    head = file.read(_HEAD_BYTES)
+    name = _format_of(head, path=path)
+    if name == "TIFF":
+        return _decode_tiff(file, path=path, max_pixels=max_pixels)
+    file.seek(0)
+    image = _PARSERS[name](file)
+    _refuse_bomb(image.size, path=path, max_pixels=max_pixels)
+    notes = _note_frames(_count_frames(image))
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        samples, lost = _read_png(image, file, path=path)
+    else:
+        samples, lost = _read_samples(image, path=path)
+    metadata = read_metadata(image)
+    if name == "PNG":
+        metadata = replace(metadata, png_colour=png16.colour_chunks(file))
+    if name == "AVIF" and _is_high_bit_depth_avif(file):
+        lost += ("AVIF of more than 8 bits is restored with 8 bits",)
+    if b"hdrgm:Version" in (metadata.xmp or b""):
+        lost += ("the HDR gain map is not restored: the result is the standard picture",)
+    metadata, mismatch = _fit_profile(metadata, mode=image.mode, grey=samples.shape[-1] < 3)
+    return Decoded(samples, orientation_of(metadata), metadata, notes + lost + mismatch)
+
+
+def _format_of(head: bytes, *, path: object) -> str:
+    if not head:
+        raise ImageError(f"'{path}' is empty (0 bytes); copy it again from where it came from")
+    for stranger, signature in _STRANGERS.items():
+        if re.match(signature, head, re.DOTALL):
+            raise ImageError(f"'{path}' is {stranger}; convert it to JPEG, PNG or TIFF first")
+    for name, signature in _SIGNATURES.items():
+        if re.match(signature, head, re.DOTALL):
+            if name == "AVIF" and not READS_AVIF:
+                raise ImageError(f"'{path}' is AVIF, which this Pillow cannot read; update Pillow")
+            return name
+    raise ImageError(
+        f"'{path}' is not an image (its first bytes are {head[:12]!r}); "
+        f"{', '.join(_PARSERS)} are read"
+    )
+
+
+def _refuse_bomb(size: tuple[int, int], *, path: object, max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"'{path}' is {width} × {height} = {width * height:,} pixels, more than the "
+            f"{max_pixels:,} allowed; if you trust the file, allow it with "
+            f"--max-pixels {width * height} (max_pixels={width * height})"
+        )
+
+
+def _count_frames(image: ImageFile.ImageFile) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # what follows the first frame may be broken: the first is still a photo
+        return 1
+
+
+def _note_frames(frames: int) -> tuple[str, ...]:
+    return (f"only the first of {frames} frames is restored",) * (frames > 1)
+
+
+def _read_png(
+    image: PngImagePlugin.PngImageFile, file: BinaryIO, *, path: object
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    file.seek(0)
+    depth, colour_type = png16.bit_depth_and_colour_type(file.read(26))
+    if depth == 16:
+        return png16.read_samples(file, image), ()
+    if depth < 8 and colour_type == png16.GREY and "transparency" in image.info:
+        # Pillow stretches the grey to 0..255 and forgets the colour key, or stretches it already.
+        top = 2**depth - 1
+        image.info["transparency"] = min(image.info["transparency"], top) * (255 // top)
+    return _read_samples(image, path=path)
+
+
+def _is_high_bit_depth_avif(file: BinaryIO) -> bool:
+    """Looks into the configuration record (AV1-ISOBMFF, 2.3.3), which Pillow does not tell of."""
+    file.seek(0)
+    head = file.read(4096)
+    at = head.find(b"av1C")
+    return at >= 0 and len(head) > at + 6 and bool(head[at + 6] & 0x40)
+
+
+def _decode_tiff(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
+    directory = tiff.read_directory(file)
+    tiff.refuse_what_is_no_photo(directory, path=path)
+    sizes = tiff.size_of(directory), tiff.tile_size_of(directory)
+    _refuse_bomb(max(sizes, key=math.prod), path=path, max_pixels=max_pixels)
+    metadata = tiff.read_metadata(file, directory)
+    notes = _note_frames(tiff.count_frames(file)) + tiff.note_what_is_lost(directory)
+    if tiff.is_deep(directory):
+        samples, orientation = tiff.read_samples(file, directory, path=path)
+        mode = "I;16"
+    else:
+        file.seek(0)
+        try:
+            image = TiffImagePlugin.TiffImageFile(file)
+        except SyntaxError as error:
+            raise ImageError(
+                f"'{path}' holds pixels of a kind that is not read ({error}); save it as 8-bit or "
+                "16-bit RGB"
+            ) from error
+        samples, lost = _read_samples(image, path=path)
+        notes += lost
+        mode, orientation = image.mode, 1  # Pillow turns TIFF files itself
+    metadata, mismatch = _fit_profile(metadata, mode=mode, grey=samples.shape[-1] < 3)
+    return Decoded(samples, orientation, metadata, notes + mismatch)
+
+
+def _read_samples(
+    image: ImageFile.ImageFile, *, path: object
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns (H, W, C) samples of an image that Pillow decodes in full depth, and notes."""
+    image.load()
+    if image.mode in ("I", "I;16", "I;16B"):
+        return _integers(image, path=path)
+    mode = _PHOTO_MODES.get(image.mode)
+    if mode is None:
+        raise ImageError(f"'{path}' holds {image.mode} pixels, which are not read; save it as RGB")
+    if image.mode == "P" and _has_grey_palette(image):
+        mode = "L"
+    if image.has_transparency_data and not mode.endswith("A"):
+        mode += "A"
+    convert, notes = _conversion(image, mode)
+    samples = np.empty((image.height, image.width, len(mode)), np.uint8)
+    # In bands, so that beside Pillow's copy and ours there is never a third.
+    rows = max(1, _BAND_PX // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        samples[top : top + rows] = np.asarray(convert(band)).reshape(-1, image.width, len(mode))
+    return samples, notes
+
+
+def _has_grey_palette(image: Image.Image) -> bool:
+    colours = np.reshape(image.getpalette("RGB") or [], (-1, 3))
+    return bool((colours == colours[:, :1]).all())
+
+
+def _integers(image: ImageFile.ImageFile, *, path: object) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Reads grey TIFF of 12 bits or of more than 16, which Pillow holds as integers."""
+    samples = np.asarray(image)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(258) == (12,):
+        samples = samples << 4 | samples >> 8
+        return samples[..., None].astype(np.uint16), ("12-bit grey is restored as 16-bit",)
+    if samples.min() < 0 or samples.max() > 65535:
+        raise ImageError(
+            f"'{path}' holds integers outside 0 to 65535, whose white point is not known; "
+            "save it as 16-bit TIFF"
+        )
+    return samples[..., None].astype(np.uint16), ()
+
+
+def _conversion(
+    image: Image.Image, mode: str
+) -> tuple[Callable[[Image.Image], Image.Image], tuple[str, ...]]:
+    """Returns what turns a band of the image into `mode`, and notes."""
+    if image.mode == mode and "transparency" not in image.info:
+        return lambda band: band, ()
+    notes: tuple[str, ...] = ()
+    if image.mode in ("P", "PA") and mode.startswith("RGB"):
+        notes = ("the palette is restored as RGB",)
+    elif image.mode == "LAB":
+        notes = ("CIELAB is restored as RGB (sRGB)",)
+    elif image.mode == "CMYK":
+        if transform := _cmyk_transform(image.info.get("icc_profile")):
+            note = "CMYK is restored as RGB (sRGB), converted through the file's colour profile"
+            return transform.apply, (note,)
+        notes = ("CMYK is restored as RGB; without a colour profile the colours are approximate",)
+    return lambda band: band.convert(mode), notes
+
+
+def _cmyk_transform(icc_profile: bytes | None) -> ImageCms.ImageCmsTransform | None:
+    """Builds Photoshop's conversion to sRGB (relative colorimetric, black point compensated)."""
+    if not icc_profile or icc_profile[16:20] != b"CMYK":
+        return None
+    try:
+        return cast(
+            ImageCms.ImageCmsTransform,
+            ImageCms.buildTransform(
+                io.BytesIO(icc_profile),
+                ImageCms.createProfile("sRGB"),
+                "CMYK",
+                "RGB",
+                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            ),
+        )
+    except (ImageCms.PyCMSError, OSError, ImportError):
+        return None
+
+
+def _fit_profile(metadata: Metadata, *, mode: str, grey: bool) -> tuple[Metadata, tuple[str, ...]]:
+    """Replaces the profile of converted pixels by sRGB and drops one that fits no such pixels."""
+    profile = metadata.icc_profile
+    if mode in ("CMYK", "LAB"):
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        return replace(metadata, icc_profile=srgb if profile or mode == "LAB" else None), ()
+    if profile is None or profile_fits(profile, grey=grey):
+        return metadata, ()
+    kind = "grey" if grey else "RGB"
+    return metadata.without("icc_profile"), (
+        f"the colour profile is not for {kind} and is left out",
+    )

@@ -1,0 +1,247 @@
+"""Samples → image file: what each format holds, and what becomes of that which it cannot."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from fairweather.imaging import png16, tiff
+from fairweather.imaging.metadata import (
+    Metadata,
+    profile_fits,
+    save_options,
+    too_long_for_jpeg,
+    uprighted,
+)
+
+_BAND_PX = 1 << 20
+_EVERYWHERE = ("exif", "icc_profile", "xmp")
+_IN_WORDS = {
+    "exif": "EXIF data",
+    "icc_profile": "colour profile",
+    "xmp": "XMP data",
+    "iptc": "IPTC data",
+    "comment": "comment",
+    "text": "text",
+}
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a file format can hold.
+
+    Attributes:
+        name: Pillow's name.
+        max_side_px: The largest width and height.
+        alpha: Whether it holds transparency.
+        grey: Whether it holds one channel.
+        deep: Whether it holds 16 bits per channel.
+        fields: The fields of `Metadata` that it carries.
+    """
+
+    name: str
+    max_side_px: int
+    alpha: bool = True
+    grey: bool = True
+    deep: bool = False
+    fields: tuple[str, ...] = _EVERYWHERE
+
+
+_JPEG = Format("JPEG", 65500, alpha=False, fields=(*_EVERYWHERE, "dpi", "iptc", "comment"))
+_TIFF = Format("TIFF", 2**31 - 1, deep=True, fields=(*_EVERYWHERE, "dpi", "iptc"))
+_PNG_FIELDS = (*_EVERYWHERE, "dpi", "text", "png_colour")
+FORMATS = {
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".png": Format("PNG", 2**31 - 1, deep=True, fields=_PNG_FIELDS),
+    ".webp": Format("WEBP", 16383, grey=False),
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".bmp": Format("BMP", 2**31 - 1, alpha=False, fields=("dpi",)),
+    ".gif": Format("GIF", 65535, fields=()),
+    ".avif": Format("AVIF", 32768),
+}
+
+
+def encode(
+    file: BinaryIO,
+    target: Format,
+    *,
+    pixels: np.ndarray,
+    alpha: np.ndarray | None,
+    grey: bool,
+    metadata: Metadata,
+    quality: int,
+) -> tuple[str, ...]:
+    """Writes one image.
+
+    Args:
+        file: An empty file, open for writing.
+        target: The format.
+        pixels: (H, W, 3) RGB uint8 or uint16.
+        alpha: (H, W) of the same type, or None.
+        grey: Writes the luma of the pixels as one channel.
+        metadata: What goes along, as far as the format carries it.
+        quality: 1 to 100, for the formats with loss; 100 is lossless WebP.
+
+    Returns:
+        Notes for the user: what the format could not hold.
+    """
+    notes: list[str] = []
+    if not target.deep and pixels.dtype == np.uint16:
+        notes.append(f"16 bits per channel become 8, all that {target.name} holds (.png keeps 16)")
+        pixels, alpha = _to_8_bits(pixels), None if alpha is None else _to_8_bits(alpha)
+    if alpha is not None and not target.alpha:
+        if alpha.min() < np.iinfo(alpha.dtype).max:
+            notes.append(f"transparency is laid on white: {target.name} has none (.png keeps it)")
+            pixels = _on_white(pixels, alpha)
+        alpha = None
+    colour = _luma(pixels) if grey else np.ascontiguousarray(pixels)
+    if grey and not target.grey:
+        colour, grey = np.repeat(colour[..., None], 3, axis=-1), False
+    height, width = colour.shape[:2]
+    metadata = uprighted(metadata, height=height, width=width)
+    metadata, lost = _carried(metadata, target, grey=grey)
+    notes += lost
+    if target.name == "TIFF":
+        notes += tiff.write_samples(file, _joined(colour, alpha), metadata=metadata)
+    elif colour.dtype == np.uint16:
+        png16.write_samples(file, _joined(colour, alpha), chunks=_png_chunks(metadata))
+    elif target.name == "GIF":
+        notes += _write_gif(file, colour, alpha)
+    else:
+        notes += _write_with_pillow(
+            file, colour, alpha, name=target.name, quality=quality, metadata=metadata
+        )
+    return tuple(notes)
+
+
+def _carried(metadata: Metadata, target: Format, *, grey: bool) -> tuple[Metadata, list[str]]:
+    """Returns the metadata that the file will hold, and notes about the rest."""
+    notes = []
+    if metadata.icc_profile and not profile_fits(metadata.icc_profile, grey=grey):
+        kind = "grey" if grey else "RGB"
+        notes.append(f"the colour profile is not for {kind} pixels and is left out")
+        metadata = metadata.without("icc_profile")
+    lost = {name for name in _IN_WORDS if getattr(metadata, name) and name not in target.fields}
+    if target.name == "JPEG":
+        lost |= set(too_long_for_jpeg(metadata))
+    if lost:
+        words = " and ".join(phrase for name, phrase in _IN_WORDS.items() if name in lost)
+        keeps = [suffix for suffix in (".png", ".tif", ".jpg") if lost <= {*FORMATS[suffix].fields}]
+        keeper = next(
+            (f" ({suffix} keeps it)" for suffix in keeps if FORMATS[suffix] != target), ""
+        )
+        notes.append(f"{target.name} cannot hold the {words}{keeper}")
+    left_out = {*Metadata.__dataclass_fields__} - {"format", *target.fields} | lost
+    return metadata.without(*left_out), notes
+
+
+def _by_rows(
+    function: Callable[..., np.ndarray], out: np.ndarray, *arrays: np.ndarray
+) -> np.ndarray:
+    """Fills `out` band by band, so that the wide numbers in between stay few."""
+    rows = max(1, _BAND_PX // out.shape[1])
+    for top in range(0, len(out), rows):
+        out[top : top + rows] = function(*(array[top : top + rows] for array in arrays))
+    return out
+
+
+def _to_8_bits(array: np.ndarray) -> np.ndarray:
+    """Rounds value × 255 / 65535."""
+    return _by_rows(
+        lambda band: (band.astype(np.uint32) + 128) // 257, np.empty(array.shape, np.uint8), array
+    )
+
+
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    """Returns the grey of (H, W, 3) pixels (ITU-R BT.601, as Pillow's "L"); equal channels stay."""
+    weights = np.array([19595, 38470, 7471], np.uint32)  # of 65536
+
+    def grey(band: np.ndarray) -> np.ndarray:
+        return (band.astype(np.uint32) @ weights + 32768) >> 16
+
+    return _by_rows(grey, np.empty(pixels.shape[:2], pixels.dtype), pixels)
+
+
+def _on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Lays the photo on white, as photo editors do when they export to JPEG."""
+    white = np.uint32(np.iinfo(pixels.dtype).max)
+
+    def laid(band: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+        opacity = alpha[..., None].astype(np.uint32)
+        return (band * opacity + white * (white - opacity) + white // 2) // white
+
+    return _by_rows(laid, np.empty_like(pixels), pixels, alpha)
+
+
+def _joined(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Returns (H, W, C) samples."""
+    colour = colour if colour.ndim == 3 else colour[..., None]
+    return colour if alpha is None else np.concatenate([colour, alpha[..., None]], axis=-1)
+
+
+def _write_with_pillow(
+    file: BinaryIO,
+    colour: np.ndarray,
+    alpha: np.ndarray | None,
+    *,
+    name: str,
+    quality: int,
+    metadata: Metadata,
+) -> tuple[str, ...]:
+    image = Image.fromarray(colour)
+    if alpha is not None:
+        image.putalpha(Image.fromarray(alpha))
+    options: dict[str, Any] = {
+        # 4:4:4, because a restored photo deserves its colours at full resolution.
+        "JPEG": {"quality": quality, "subsampling": "4:4:4"},
+        # `exact` keeps the colours under transparent pixels.
+        "WEBP": {"quality": quality, "lossless": quality == 100, "exact": True},
+        "AVIF": {"quality": quality} | ({"subsampling": "4:4:4"} if colour.ndim == 3 else {}),
+        # zlib level 4 takes two thirds of the time of the default, for files as small.
+        "PNG": {"compress_level": 4},
+        "BMP": {},
+    }[name]
+    image.save(file, name, **options, **save_options(metadata, name))
+    if name == "AVIF" and alpha is not None and quality < 100:
+        return ("AVIF keeps transparency only approximately at this quality (.png keeps it)",)
+    return ()
+
+
+def _png_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:
+    """Lets Pillow write the metadata into a PNG of one pixel, and takes its chunks."""
+    image = Image.new("RGB", (1, 1))
+    options = save_options(metadata, "PNG")
+    chunks = PngImagePlugin.getchunks(image, **options)
+    return [(name, data) for name, data, _ in chunks if name not in (b"IHDR", b"IDAT", b"IEND")]
+
+
+def _write_gif(file: BinaryIO, colour: np.ndarray, alpha: np.ndarray | None) -> tuple[str, ...]:
+    """Writes 256 colours, or 255 and one that is transparent; exact where there are no more."""
+    image, notes = Image.fromarray(colour), []
+    if alpha is None and image.mode == "L":
+        image.save(file, "GIF")
+        return ()
+    image = image.convert("RGB")
+    count = 256 if alpha is None else 255
+    indexed = image.quantize(count, method=Image.Quantize.MEDIANCUT)
+    if image.getcolors(count) is None:
+        indexed = image.quantize(palette=indexed, dither=Image.Dither.FLOYDSTEINBERG)
+        notes.append(
+            f"GIF holds no more than {count} colours, so they are approximate (.png is exact)"
+        )
+    if alpha is None:
+        indexed.save(file, "GIF")
+        return tuple(notes)
+    if not np.isin(alpha, (0, 255)).all():
+        notes.append("GIF pixels are transparent or not, nothing in between (.png keeps it)")
+    indices = np.asarray(indexed).copy()
+    indices[alpha < 128] = 255
+    palette = (indexed.getpalette() or []) + [0] * 768
+    indexed = Image.fromarray(indices)
+    indexed.putpalette(palette[:768])
+    indexed.save(file, "GIF", transparency=255)
+    return tuple(notes)

@@ -1,0 +1,212 @@
+"""File ⇄ array: EXIF orientation, ICC, alpha, grey, 16-bit: one policy, one place.
+
+A photo is read upright, as RGB of 8 or 16 bits. Its colours are not converted: the profile travels
+along, as EXIF, XMP, IPTC, resolution and transparency do. What a file or a format cannot give is
+never lost in silence: it becomes a note for the user, or an error that says what to do.
+
+    What                     when read                           when written
+    EXIF orientation         applied, then set to 1              1
+    grey (also 1-bit)        three equal channels, grey=True     one channel, the luma
+    16 bits                  uint16                              PNG, TIFF; else rounded to 8, note
+    transparency             alpha, not premultiplied            JPEG, BMP: laid on white, note
+    palette                  RGB, note                           GIF: 256 colours, note
+    CMYK, CIELAB             sRGB, note
+    a profile that misfits   left out, note                      left out, note
+    several frames           the first, note
+    floats, camera raw       refused
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from fairweather.errors import ImageError
+from fairweather.files import replacing
+from fairweather.imaging.decoding import READS_AVIF, Decoded, decode
+from fairweather.imaging.encoding import FORMATS, encode
+from fairweather.imaging.metadata import Metadata, uprighted
+
+DEFAULT_MAX_PIXELS = 500_000_000
+IMAGE_SUFFIXES: frozenset[str] = frozenset(
+    suffix for suffix in FORMATS if suffix != ".avif" or READS_AVIF
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo in memory.
+
+    Attributes:
+        pixels: (H, W, 3) RGB, uint8 or uint16, upright.
+        alpha: (H, W) opacity of the same type, or None.
+        grey: The file was greyscale: the channels are equal, and one is written.
+        metadata: What travels to the file written.
+        notes: Sentences for the user about what could not be read as it was.
+
+    Raises:
+        ImageError: Shapes or types are others.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    grey: bool = False
+    metadata: Metadata = field(default_factory=Metadata)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.pixels.shape, self.pixels.dtype
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype not in (np.uint8, np.uint16):
+            raise ImageError(
+                f"photo: pixels are {shape} {dtype} but must be (H, W, 3), uint8 or uint16"
+            )
+        if self.alpha is not None and (self.alpha.shape, self.alpha.dtype) != (shape[:2], dtype):
+            raise ImageError(
+                f"photo: alpha is {self.alpha.shape} {self.alpha.dtype} but must be {shape[:2]} "
+                f"{dtype}, like the pixels"
+            )
+
+
+def read_image(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
+    """Reads a photo: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF, told by content and not by name.
+
+    A JPEG takes at most 7 bytes of memory per pixel while it is read and 3 afterwards.
+
+    Args:
+        path: The file.
+        max_pixels: An image with more is refused, from its header and before anything is decoded.
+
+    Raises:
+        ImageError: The file cannot be opened, is no image or a damaged one, or is too large.
+    """
+    path = Path(path)
+    with _explained(path, "read"):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ImageError(f"'{path}' is not a regular file; copy its content into one")
+        with path.open("rb") as file:
+            decoded = decode(file, path=path, max_pixels=max_pixels)
+        return _photo(decoded)
+
+
+def write_image(
+    path: str | os.PathLike[str], photo: Photo, *, overwrite: bool = True, quality: int = 95
+) -> tuple[str, ...]:
+    """Writes a photo in the format that the suffix of `path` names, completely or not at all.
+
+    What the format cannot hold is left out or approximated as a photo editor would do on export
+    (transparency is laid on white, 16 bits are rounded to 8), and the notes say so.
+
+    Args:
+        path: The file; its folder must exist.
+        photo: The photo, whose metadata goes along as far as the format carries it.
+        overwrite: False refuses to replace a file, even one that appears while this one is written.
+        quality: 1 to 100, for JPEG (4:4:4), WebP and AVIF; WebP is lossless at 100.
+
+    Returns:
+        Sentences for the user about what the format could not hold.
+
+    Raises:
+        ImageError: The suffix is unknown, the image is too large for the format, the file exists
+            and `overwrite` is False, or it cannot be written.
+    """
+    path = Path(path)
+    target = FORMATS.get(path.suffix.lower())
+    if target is None or path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise ImageError(
+            f"'{path}' cannot be written as '{path.suffix}'; "
+            f"use one of {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    if not 1 <= quality <= 100:
+        raise ImageError(f"quality is {quality} but must be 1 to 100")
+    height, width = photo.pixels.shape[:2]
+    if max(height, width) > target.max_side_px:
+        raise ImageError(
+            f"'{path}': {target.name} holds no more than {target.max_side_px} pixels a side and "
+            f"the photo is {width} × {height}; write .png or .tif"
+        )
+    with _explained(path, "written"), replacing(path, overwrite=overwrite) as file:
+        return encode(
+            file,
+            target,
+            pixels=photo.pixels,
+            alpha=photo.alpha,
+            grey=photo.grey,
+            metadata=photo.metadata,
+            quality=quality,
+        )
+
+
+def _photo(decoded: Decoded) -> Photo:
+    """Turns what was decoded upright and takes alpha apart."""
+    samples = _upright(decoded.samples, decoded.orientation)
+    height, width, channels = samples.shape
+    grey = channels < 3
+    pixels = np.repeat(samples[..., :1], 3, axis=-1) if grey else samples[..., :3]
+    alpha = samples[..., -1] if channels in (2, 4) else None
+    metadata, notes = decoded.metadata, decoded.notes
+    if metadata.dpi and decoded.orientation > 4:
+        metadata = replace(metadata, dpi=metadata.dpi[::-1])
+    metadata = uprighted(metadata, height=height, width=width)
+    if decoded.metadata.exif and not metadata.exif:
+        notes += ("the EXIF data are damaged and are left out",)
+    return Photo(
+        pixels=np.ascontiguousarray(pixels),
+        alpha=None if alpha is None else np.ascontiguousarray(alpha),
+        grey=grey,
+        metadata=metadata,
+        notes=notes,
+    )
+
+
+def _upright(samples: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns a view of (H, W, C) samples after an EXIF orientation (Exif 2.32, 4.6.4 A)."""
+    if orientation > 4:
+        samples = samples.swapaxes(0, 1)
+    down = -1 if orientation in (3, 4, 7, 8) else 1
+    across = -1 if orientation in (2, 3, 6, 7) else 1
+    return samples[::down, ::across]
+
+
+@contextmanager
+def _explained(path: Path, deed: str) -> Iterator[None]:
+    """Turns whatever goes wrong with a file into an ImageError of one line.
+
+    Parsers raise nearly every kind of exception on damaged files, hence `Exception`; interrupts
+    pass through.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError(
+            f"'{path}' cannot be {deed}: the memory does not suffice; close other programs"
+        ) from error
+    except Exception as error:
+        raise ImageError(f"'{path}' {_reason(path, deed, error=error)}") from error
+
+
+def _reason(path: Path, deed: str, *, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        if path.is_symlink():
+            return f"is a symbolic link to '{path.readlink()}', which does not exist"
+        if not path.parent.is_dir():
+            return f"cannot be {deed}: there is no folder '{path.parent}'; create it first"
+        return "does not exist; check the name"
+    if isinstance(error, IsADirectoryError):
+        return f"is a folder and cannot be {deed}; give the path of an image"
+    if isinstance(error, FileExistsError):
+        return "exists already; choose another name or allow overwriting (overwrite=True)"
+    if isinstance(error, PermissionError):
+        return f"may not be {deed} (permission denied); change the permissions of file or folder"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be {deed}: {error.strerror}"
+    text = " ".join(str(error).split())
+    if deed == "written":
+        return f"cannot be written ({type(error).__name__}: {text}); try .png"
+    if "truncated" in text.lower():
+        return f"is cut off: {text}; copy it again from where it came from"
+    return f"is damaged ({type(error).__name__}: {text}); copy it again from where it came from"

@@ -1,0 +1,209 @@
+"""What a photo file says beside its pixels, kept true for the restored file."""
+
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile, PngInfo
+
+EXIF_PREFIX = b"Exif\x00\x00"
+
+_ORIENTATION, _EXIF_IFD, _IPTC_RESOURCE = 0x0112, 0x8769, 0x0404
+_IMAGE_SIZE_TAGS = {0x0100: "width", 0x0101: "height", 0xA002: "width", 0xA003: "height"}
+_INTEGER_TYPES = {1: "B", 3: "H", 4: "I"}  # TIFF types BYTE, SHORT, LONG
+_XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))([1-8])(?=["<])')
+_JPEG_SEGMENT_BYTES = 65533
+
+
+@dataclass(frozen=True)
+class Metadata:
+    r"""What travels from the file read to the file written.
+
+    Attributes:
+        format: Pillow's name of the format read ("JPEG"), or None for a photo made in memory.
+        exif: The EXIF block as it was, maker notes and GPS included, beginning with `Exif\0\0`.
+            Only four things are changed, in place: the orientation is 1 (the pixels are upright),
+            the thumbnail is unlinked (it shows the degraded photo), and width and height are those
+            of the upright pixels.
+        icc_profile: The colour profile that the pixels are in.
+        dpi: Horizontal and vertical resolution in dots per inch.
+        xmp: The XMP packet, its orientation likewise 1.
+        iptc: The IPTC block (caption, keywords, credit) of a JPEG or TIFF file.
+        comment: The comment of a JPEG file.
+        text: Keyword and text of a PNG file.
+        png_colour: Name and data of the gAMA, cHRM, sRGB and cICP chunks of a PNG file.
+    """
+
+    format: str | None = None
+    exif: bytes | None = None
+    icc_profile: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    comment: bytes | None = None
+    text: tuple[tuple[str, str], ...] = ()
+    png_colour: tuple[tuple[bytes, bytes], ...] = ()
+
+    def without(self, *fields: str) -> "Metadata":
+        """Returns a copy in which the named fields are empty."""
+        return replace(
+            self, **{name: Metadata.__dataclass_fields__[name].default for name in fields}
+        )
+
+
+def read_metadata(image: Image.Image) -> Metadata:
+    """Collects the metadata of a loaded image of any format but TIFF (which see `tiff`)."""
+    info = image.info
+    text = image.text if isinstance(image, PngImageFile) and not image.is_animated else {}
+    exif = info.get("exif") or _exif_from_text(text)
+    if exif and not exif.startswith(EXIF_PREFIX):
+        exif = EXIF_PREFIX + exif
+    xmp, comment = info.get("xmp"), info.get("comment")
+    dpi = info.get("dpi")
+    if "jfif" in info and not info.get("jfif_unit") and dpi == (72, 72):
+        dpi = None  # Pillow's stand-in for a JPEG that gives no resolution
+    return Metadata(
+        format="JPEG" if image.format == "MPO" else image.format,
+        exif=exif,
+        icc_profile=info.get("icc_profile") or None,
+        dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
+        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
+        iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE),
+        comment=comment.encode() if isinstance(comment, str) else comment,
+        text=tuple(item for item in text.items() if not _is_block_in_disguise(item[0])),
+    )
+
+
+def _is_block_in_disguise(keyword: str) -> bool:
+    return keyword == "XML:com.adobe.xmp" or keyword.startswith("Raw profile type ")
+
+
+def _exif_from_text(text: dict[str, Any]) -> bytes | None:
+    """Decodes the EXIF that ImageMagick wrote into a PNG text before PNG had a chunk for it."""
+    raw = text.get("Raw profile type exif") or text.get("Raw profile type APP1")
+    try:
+        return bytes.fromhex("".join(str(raw).split("\n")[3:])) or None if raw else None
+    except ValueError:
+        return None
+
+
+def orientation_of(metadata: Metadata) -> int:
+    """Returns the EXIF orientation, 1 to 8, from EXIF or else from XMP; 1 where there is none."""
+    found: list[int] = []
+
+    def look(tag: int, value: int) -> None:
+        if tag == _ORIENTATION:
+            found.append(value)
+
+    _walk_exif(metadata.exif, look)
+    if not found and metadata.xmp and (match := _XMP_ORIENTATION.search(metadata.xmp)):
+        found.append(int(match[2]))
+    return found[0] if found and 1 <= found[0] <= 8 else 1
+
+
+def uprighted(metadata: Metadata, *, height: int, width: int) -> Metadata:
+    """Returns the metadata of the same photo with upright pixels of the given size."""
+    size = {"height": height, "width": width}
+
+    def corrected(tag: int, _: int) -> int | None:
+        return 1 if tag == _ORIENTATION else size.get(_IMAGE_SIZE_TAGS.get(tag, ""))
+
+    xmp = _XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp) if metadata.xmp else None
+    return replace(metadata, exif=_walk_exif(metadata.exif, corrected), xmp=xmp)
+
+
+def _walk_exif(exif: bytes | None, visit: Callable[[int, int], int | None]) -> bytes | None:
+    """Calls `visit(tag, value)` for the single integers of the two main EXIF directories.
+
+    Returns a copy that holds what `visit` returned where that is not None, and no thumbnail.
+    Nothing moves: maker notes hold offsets that only the camera's maker could correct, so the
+    block is patched where it lies and never written anew. None stands for a block that is broken.
+    """
+    if not exif:
+        return None
+    block = bytearray(exif.removeprefix(EXIF_PREFIX))
+    order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
+    try:
+        if order is None:
+            return None
+        (directory,) = struct.unpack_from(order + "I", block, 4)
+        end, details = _walk_directory(block, directory, order=order, visit=visit)
+        struct.pack_into(order + "I", block, end, 0)  # no next directory: no thumbnail
+        if details:
+            _walk_directory(block, details, order=order, visit=visit)
+    except struct.error:
+        return None
+    return EXIF_PREFIX + bytes(block)
+
+
+def _walk_directory(
+    block: bytearray, start: int, *, order: str, visit: Callable[[int, int], int | None]
+) -> tuple[int, int | None]:
+    """Returns where the entries end, and where the EXIF directory is if this one points to it."""
+    details = None
+    (count,) = struct.unpack_from(order + "H", block, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, length = struct.unpack_from(order + "HHI", block, entry)
+        if kind not in _INTEGER_TYPES or length != 1:
+            continue
+        (value,) = struct.unpack_from(order + _INTEGER_TYPES[kind], block, entry + 8)
+        if tag == _EXIF_IFD:
+            details = value
+        elif (new := visit(tag, value)) is not None:
+            struct.pack_into(order + _INTEGER_TYPES[kind], block, entry + 8, new)
+    return start + 2 + 12 * count, details
+
+
+def profile_fits(icc_profile: bytes, *, grey: bool) -> bool:
+    """Tells whether a profile describes pixels of this kind (ICC.1:2022, 7.2.6: bytes 16 to 19)."""
+    return icc_profile[16:20] == (b"GRAY" if grey else b"RGB ")
+
+
+def save_options(metadata: Metadata, name: str) -> dict[str, Any]:
+    """Returns the keywords with which Pillow's `save` writes the metadata in format `name`."""
+    options: dict[str, Any] = {
+        "exif": metadata.exif,
+        "icc_profile": metadata.icc_profile,
+        "dpi": metadata.dpi,
+    }
+    if name == "PNG":
+        options["pnginfo"] = _png_info(metadata)
+    else:
+        options["xmp"] = metadata.xmp
+    if name == "JPEG":
+        options["comment"] = metadata.comment
+        options["extra"] = _iptc_segment(metadata.iptc)
+    return {key: value for key, value in options.items() if value}
+
+
+def too_long_for_jpeg(metadata: Metadata) -> list[str]:
+    """Names the fields that do not fit into one JPEG segment, which cannot hold 64 KiB."""
+    limits = {"exif": 0, "xmp": 29, "iptc": 27, "comment": 0}  # bytes of each segment's own header
+    return [
+        name
+        for name, header in limits.items()
+        if len(getattr(metadata, name) or b"") + header > _JPEG_SEGMENT_BYTES
+    ]
+
+
+def _png_info(metadata: Metadata) -> PngInfo:
+    info = PngInfo()
+    for name, data in metadata.png_colour:
+        info.add(name, data)
+    if metadata.xmp:
+        info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+    for keyword, text in metadata.text:
+        info.add_text(keyword, text)
+    return info
+
+
+def _iptc_segment(iptc: bytes | None) -> bytes:
+    """Wraps an IPTC block as the Photoshop resource in which JPEG files carry it (APP13)."""
+    if not iptc:
+        return b""
+    resource = b"8BIM" + struct.pack(">H2xI", _IPTC_RESOURCE, len(iptc)) + iptc
+    body = b"Photoshop 3.0\x00" + resource + b"\x00" * (len(iptc) % 2)
+    return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body

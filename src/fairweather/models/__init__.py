@@ -1,0 +1,37 @@
+"""Networks: what they compute, their named shapes, and their weights on disk."""
+
+from fairweather.models.ast import AST, ASTConfig, count_parameters, pad_to_multiple
+from fairweather.models.catalog import ModelEntry, describe_config, list_models
+from fairweather.models.checkpoint import (
+    create_model,
+    find_weights,
+    list_weights,
+    load_model,
+    read_metadata,
+    read_state,
+    save_model,
+    save_official,
+)
+from fairweather.models.official import from_official, to_official
+from fairweather.models.presets import PRESETS
+
+__all__ = [
+    "AST",
+    "PRESETS",
+    "ASTConfig",
+    "ModelEntry",
+    "count_parameters",
+    "create_model",
+    "describe_config",
+    "find_weights",
+    "from_official",
+    "list_models",
+    "list_weights",
+    "load_model",
+    "pad_to_multiple",
+    "read_metadata",
+    "read_state",
+    "save_model",
+    "save_official",
+    "to_official",
+]

@@ -1,0 +1,426 @@
+"""AST, the Adaptive Sparse Transformer for image restoration (Zhou et al., CVPR 2024, section 3).
+
+A U-shaped network: encoder stages, a bottleneck and decoder stages of transformer blocks, each an
+optional window attention (ASSA, section 3.2) and a feed-forward network (FRFN, section 3.3). Inside
+the network tensors are (B, H, W, C); the public input and output are (B, 3, H, W).
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Branches = Literal["both", "dense", "sparse"]
+FeedForwardKind = Literal["frfn", "leff", "mlp"]
+
+SHIFT_MASK_LOGIT = -100.0  # Official: finite, so that a fully masked row could not become NaN.
+
+
+@dataclass(frozen=True)
+class ASTConfig:
+    """Everything that decides what an AST computes besides its parameters.
+
+    `depths` and `heads` have one entry for each stage in the order of the forward pass: n encoder
+    stages, the bottleneck, n decoder stages. Stage i of the encoder works at 1 / 2^i of the
+    resolution with embed_dim · 2^i channels, a decoder stage with twice the channels of the encoder
+    stage at its resolution.
+
+    Attributes:
+        embed_dim: channels after the input projection.
+        depths: blocks in each stage.
+        heads: attention heads in each stage; not read for stages without attention.
+        window: side of the attention window [tokens].
+        mlp_ratio: hidden channels of the feed-forward network / its input channels.
+        feed_forward: `frfn` (the paper's), `leff` (Uformer's, met in checkpoints) or a plain `mlp`.
+        branches: `both` is ASSA; `dense` keeps only the softmax, `sparse` only the ReLU².
+        encoder_attention: whether encoder blocks attend; in the published models they do not.
+        bottleneck_shift: whether odd bottleneck blocks shift their windows. The official model does
+            so only if it was built for images larger than one bottleneck window, which its test
+            scripts do not do.
+        stochastic_depth: largest probability of skipping a residual branch while training.
+    """
+
+    embed_dim: int = 32
+    depths: tuple[int, ...] = (1, 2, 8, 8, 2, 8, 8, 2, 1)
+    heads: tuple[int, ...] = (1, 2, 4, 8, 16, 16, 8, 4, 2)
+    window: int = 8
+    mlp_ratio: float = 4.0
+    feed_forward: FeedForwardKind = "frfn"
+    branches: Branches = "both"
+    encoder_attention: bool = False
+    bottleneck_shift: bool = False
+    stochastic_depth: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", tuple(self.depths))
+        object.__setattr__(self, "heads", tuple(self.heads))
+        if len(self.depths) % 2 == 0 or len(self.depths) < 3 or min(self.depths) < 1:
+            raise ValueError(
+                f"depths {self.depths}: needs one entry of at least 1 for each of n encoder stages,"
+                " the bottleneck and n decoder stages"
+            )
+        if len(self.heads) != len(self.depths):
+            raise ValueError(
+                f"heads {self.heads}: needs one entry a stage, as depths {self.depths}"
+            )
+        if self.feed_forward not in ("frfn", "leff", "mlp"):
+            raise ValueError(f"feed_forward {self.feed_forward!r}: is none of frfn, leff, mlp")
+        if self.branches not in ("both", "dense", "sparse"):
+            raise ValueError(f"branches {self.branches!r}: is none of both, dense, sparse")
+        if self.window < 2 or self.embed_dim < 1 or self.mlp_ratio <= 0:
+            raise ValueError(
+                f"window {self.window}, embed_dim {self.embed_dim} and mlp_ratio {self.mlp_ratio}:"
+                " must be at least 2, at least 1 and above 0"
+            )
+        for stage, (channels, heads) in enumerate(zip(self.channels, self.heads, strict=True)):
+            if self.attends(stage) and (heads < 1 or channels % heads):
+                raise ValueError(
+                    f"stage {stage}: {channels} channels do not split into {heads} heads"
+                )
+            if self.feed_forward == "frfn" and channels < 4:
+                raise ValueError(
+                    f"stage {stage}: FRFN's partial convolution needs 4 channels or more"
+                )
+        if not 0 <= self.stochastic_depth < 1:
+            raise ValueError(f"stochastic_depth {self.stochastic_depth}: must lie in [0, 1)")
+
+    @property
+    def levels(self) -> int:
+        """How many times the resolution is halved."""
+        return len(self.depths) // 2
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels in each stage; a decoder stage works on skip and upsampled features together."""
+        encoder = tuple(self.embed_dim * 2**level for level in range(self.levels))
+        return (*encoder, self.embed_dim * 2**self.levels, *(2 * c for c in reversed(encoder)))
+
+    @property
+    def size_multiple(self) -> int:
+        """The model pads height and width to a multiple of this [px]: one bottleneck window."""
+        return self.window * 2**self.levels
+
+    def attends(self, stage: int) -> bool:
+        """Whether the blocks of a stage have attention."""
+        return stage >= self.levels or self.encoder_attention
+
+
+class WindowAttention(nn.Module):
+    """Adaptive sparse self-attention in windows (ASSA, section 3.2).
+
+    The logits q·kᵀ/√d + bias go through a softmax (dense branch) and through ReLU² (sparse branch);
+    the two are fused with learnt weights that sum to one, a pair for each block.
+    """
+
+    def __init__(self, channels: int, heads: int, *, window: int, shifts: bool, branches: Branches):
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.shift = window // 2 if shifts else 0
+        self.branches = branches
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.output = nn.Linear(channels, channels)
+        self.bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        if branches == "both":
+            self.branch_logits = nn.Parameter(torch.ones(2))
+        self.register_buffer("bias_index", relative_position_index(window), persistent=False)
+        if self.shift:
+            masks = shift_masks(window, self.shift)
+            for name, mask in zip(("row_mask", "column_mask", "corner_mask"), masks, strict=True):
+                self.register_buffer(name, mask, persistent=False)
+        self._bias_cache: tuple[tuple[int, torch.dtype, int], Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) → (B, H, W, C); H and W are multiples of the window."""
+        batch, height, width, channels = x.shape
+        rows, columns = height // self.window, width // self.window
+        if self.shift:
+            x = torch.roll(x, (-self.shift, -self.shift), dims=(1, 2))
+        qkv = self.qkv(x).view(
+            batch, rows, self.window, columns, self.window, 3, self.heads, channels // self.heads
+        )
+        tokens = self.window**2
+        query, key, value = (
+            qkv.permute(5, 0, 1, 3, 6, 2, 4, 7)
+            .reshape(3, batch, rows, columns, self.heads, tokens, channels // self.heads)
+            .unbind(0)
+        )
+        logits = (query * query.shape[-1] ** -0.5) @ key.mT + self.position_bias()
+        if self.shift:  # the same for every size: only windows of the last row and column wrap
+            logits[:, -1, :-1] += self.get_buffer("row_mask")
+            logits[:, :-1, -1] += self.get_buffer("column_mask")
+            logits[:, -1, -1] += self.get_buffer("corner_mask")
+        attended = self.fuse_branches(logits) @ value
+        merged = (
+            attended.view(
+                batch, rows, columns, self.heads, self.window, self.window, channels // self.heads
+            )
+            .permute(0, 1, 4, 2, 5, 3, 6)
+            .reshape(batch, height, width, channels)
+        )
+        merged = self.output(merged)
+        return torch.roll(merged, (self.shift, self.shift), dims=(1, 2)) if self.shift else merged
+
+    def fuse_branches(self, logits: Tensor) -> Tensor:
+        """Attention weights of the same shape as the logits (…, queries, keys)."""
+        if self.branches == "dense":
+            return logits.softmax(-1)
+        sparse = logits.relu().square()
+        if self.branches == "sparse":
+            return sparse
+        return torch.lerp(sparse, logits.softmax(-1), self.branch_logits.softmax(0)[0])
+
+    def position_bias(self) -> Tensor:
+        """The position bias (heads, window², window²), kept while the table stays the same."""
+        table = self.bias_table
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or table.is_inference():
+            return self._expand_bias(table)
+        key = (table.data_ptr(), table.dtype, table._version)
+        if self._bias_cache is None or self._bias_cache[0] != key:
+            # The detached table keeps its memory, so that no other table can get the same address.
+            self._bias_cache = (key, table.detach(), self._expand_bias(table))
+        return self._bias_cache[2]
+
+    def _expand_bias(self, table: Tensor) -> Tensor:
+        return table[self.get_buffer("bias_index")].permute(2, 0, 1).contiguous()
+
+
+def relative_position_index(window: int) -> Tensor:
+    """Row of the bias table for each (query, key) of a window: (window², window²), int64."""
+    axis = torch.arange(window)
+    row, column = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
+    row_offset = row[:, None] - row[None, :] + window - 1
+    column_offset = column[:, None] - column[None, :] + window - 1
+    return row_offset * (2 * window - 1) + column_offset
+
+
+def shift_masks(window: int, shift: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What is added to the logits of windows in the last row, the last column and the corner.
+
+    After the cyclic shift such a window holds tokens from opposite sides of the image; each may
+    attend only to tokens of its own side. Three tensors (window², window²), 0 or −100.
+    """
+    wrapped = torch.arange(window) >= window - shift
+    row, column = (grid.flatten() for grid in torch.meshgrid(wrapped, wrapped, indexing="ij"))
+    row_differs = row[:, None] != row[None, :]
+    column_differs = column[:, None] != column[None, :]
+    masks = (row_differs, column_differs, row_differs | column_differs)
+    row_mask, column_mask, corner_mask = (mask * SHIFT_MASK_LOGIT for mask in masks)
+    return row_mask, column_mask, corner_mask
+
+
+def convolve(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """Applies a convolution to (B, H, W, C); the permutations are views (channels-last memory)."""
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class FeatureRefinement(nn.Module):
+    """FRFN (section 3.3): a partial convolution enhances, a gated depthwise one eases."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.partial = nn.Conv2d(channels // 4, channels // 4, 3, padding=1, bias=False)
+        self.expand = nn.Linear(channels, 2 * hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.project = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) → (B, H, W, C)."""
+        quarter = self.partial.in_channels
+        x = torch.cat((convolve(self.partial, x[..., :quarter]), x[..., quarter:]), -1)
+        # Two products instead of one and a split: both halves come out contiguous.
+        (weight, gate_weight), (bias, gate_bias) = (
+            self.expand.weight.chunk(2),
+            self.expand.bias.chunk(2),
+        )
+        local = F.gelu(convolve(self.depthwise, F.gelu(F.linear(x, weight, bias))))
+        return self.project(local * F.gelu(F.linear(x, gate_weight, gate_bias)))
+
+
+class LocallyEnhancedFeedForward(nn.Module):
+    """LeFF (Uformer, CVPR 2022), which official checkpoints may use."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.expand = nn.Linear(channels, hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.project = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) → (B, H, W, C)."""
+        return self.project(F.gelu(convolve(self.depthwise, F.gelu(self.expand(x)))))
+
+
+class PlainFeedForward(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.expand = nn.Linear(channels, hidden)
+        self.project = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) → (B, H, W, C)."""
+        return self.project(F.gelu(self.expand(x)))
+
+
+FEED_FORWARDS = {
+    "frfn": FeatureRefinement,
+    "leff": LocallyEnhancedFeedForward,
+    "mlp": PlainFeedForward,
+}
+
+
+class StochasticDepth(nn.Module):
+    """Drops a residual branch of whole samples while training, and scales the kept ones up."""
+
+    def __init__(self, probability: float):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, …) → (B, …)."""
+        if not self.training or self.probability == 0:
+            return x
+        keep = 1 - self.probability
+        kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) < keep
+        return x * (kept.to(x.dtype) / keep)
+
+
+class Block(nn.Module):
+    """Window attention where the stage has it, then the feed-forward network."""
+
+    def __init__(self, config: ASTConfig, stage: int, *, shifts: bool, drop_probability: float):
+        super().__init__()
+        channels = config.channels[stage]
+        self.attention = None
+        if config.attends(stage):
+            self.attention_norm = nn.LayerNorm(channels)
+            self.attention = WindowAttention(
+                channels,
+                config.heads[stage],
+                window=config.window,
+                shifts=shifts,
+                branches=config.branches,
+            )
+        self.feed_forward_norm = nn.LayerNorm(channels)
+        hidden = int(channels * config.mlp_ratio)
+        self.feed_forward = FEED_FORWARDS[config.feed_forward](channels, hidden)
+        self.stochastic_depth = StochasticDepth(drop_probability)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) → (B, H, W, C)."""
+        if self.attention is not None:
+            x = x + self.stochastic_depth(self.attention(self.attention_norm(x)))
+        return x + self.stochastic_depth(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class AST(nn.Module):
+    """The Adaptive Sparse Transformer: (B, 3, H, W) RGB in [0, 1] → the same shape, not clipped.
+
+    Any H and W from 1 up: the image is padded once, at the bottom and right, to a multiple of
+    `config.size_multiple`, and the output is cropped.
+    """
+
+    def __init__(self, config: ASTConfig):
+        super().__init__()
+        self.config = config
+        channels, levels = config.channels, config.levels
+        drops = iter(stochastic_depth_schedule(config))
+        stages = [
+            nn.Sequential(
+                *(
+                    Block(config, stage, shifts=shifts, drop_probability=next(drops))
+                    for shifts in shift_pattern(config, stage)
+                )
+            )
+            for stage in range(len(config.depths))
+        ]
+        self.input_conv = nn.Conv2d(3, config.embed_dim, 3, padding=1)
+        self.encoder = nn.ModuleList(stages[:levels])
+        self.downsample = nn.ModuleList(
+            nn.Conv2d(before, after, 4, stride=2, padding=1)
+            for before, after in itertools.pairwise(channels[: levels + 1])
+        )
+        self.bottleneck = stages[levels]
+        self.upsample = nn.ModuleList(
+            nn.ConvTranspose2d(before, after // 2, 2, stride=2)
+            for before, after in itertools.pairwise(channels[levels:])
+        )
+        self.decoder = nn.ModuleList(stages[levels + 1 :])
+        self.output_conv = nn.Conv2d(channels[-1], 3, 3, padding=1)
+        self.apply(initialise_as_official)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, 3, H, W); the network predicts what is added to the image."""
+        height, width = image.shape[-2:]
+        padded = pad_to_multiple(image, self.config.size_multiple)
+        x = F.leaky_relu(convolve(self.input_conv, padded.permute(0, 2, 3, 1)), 0.01)
+        skips: list[Tensor] = []
+        for stage, downsample in zip(self.encoder, self.downsample, strict=True):
+            x = stage(x)
+            skips.append(x)
+            x = convolve(downsample, x)  # type: ignore[arg-type]
+        x = self.bottleneck(x)
+        for upsample, stage in zip(self.upsample, self.decoder, strict=True):
+            x = stage(torch.cat((convolve(upsample, x), skips.pop()), -1))  # type: ignore[arg-type]
+        residual = self.output_conv(x.permute(0, 3, 1, 2))
+        return (padded + residual)[..., :height, :width]
+
+    def zero_output(self) -> None:
+        """Makes the predicted residual zero, so that the model returns its input until trained."""
+        nn.init.zeros_(self.output_conv.weight)
+        if self.output_conv.bias is not None:
+            nn.init.zeros_(self.output_conv.bias)
+
+
+def initialise_as_official(module: nn.Module) -> None:
+    """The official initialisation: truncated normal for linear layers and bias tables, σ = 0.02."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, WindowAttention):
+        nn.init.trunc_normal_(module.bias_table, std=0.02)
+
+
+def shift_pattern(config: ASTConfig, stage: int) -> list[bool]:
+    """Which blocks of a stage shift their windows: the odd ones."""
+    may_shift = stage != config.levels or config.bottleneck_shift
+    return [may_shift and block % 2 == 1 for block in range(config.depths[stage])]
+
+
+def stochastic_depth_schedule(config: ASTConfig) -> list[float]:
+    """Drop probability of every block: rising through the encoder, falling through the decoder."""
+    rate, levels = config.stochastic_depth, config.levels
+
+    def ramp(blocks: int) -> list[float]:
+        return [rate * block / max(1, blocks - 1) for block in range(blocks)]
+
+    encoder = ramp(sum(config.depths[:levels]))
+    decoder = ramp(sum(config.depths[levels + 1 :]))[::-1]
+    return [*encoder, *[rate] * config.depths[levels], *decoder]
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Pads (B, C, H, W) at the bottom and right to a multiple.
+
+    By reflection, or by replication along an axis that is not longer than its padding.
+    """
+    height, width = image.shape[-2:]
+    if height < 1 or width < 1:
+        raise ValueError(f"the image is {height}×{width}; it needs at least one pixel")
+    bottom = math.ceil(height / multiple) * multiple - height
+    right = math.ceil(width / multiple) * multiple - width
+    for padding, length in (((0, right, 0, 0), width), ((0, 0, 0, bottom), height)):
+        if any(padding):
+            image = F.pad(image, padding, mode="reflect" if max(padding) < length else "replicate")
+    return image
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable numbers in a module."""
+    return sum(parameter.numel() for parameter in model.parameters())

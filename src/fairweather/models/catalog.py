@@ -1,0 +1,58 @@
+"""What there is to build and to load, with its size."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fairweather.models.ast import AST, ASTConfig, count_parameters
+from fairweather.models.checkpoint import list_weights, read_metadata
+from fairweather.models.presets import PRESETS
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A preset or a set of bundled weights."""
+
+    name: str
+    kind: Literal["preset", "weights"]
+    description: str
+    parameters: int
+    gmacs: float
+
+
+def list_models() -> list[ModelEntry]:
+    """Every preset that `create_model` builds, and all bundled weights that `load_model` loads."""
+    presets = [
+        describe_config(name, config, kind="preset", description="untrained architecture")
+        for name, config in PRESETS.items()
+    ]
+    return presets + [describe_weights(name) for name in list_weights()]
+
+
+def describe_weights(name: str) -> ModelEntry:
+    """The entry of bundled weights, from what their file says."""
+    metadata = read_metadata(name)
+    config = ASTConfig(**json.loads(metadata["config"]))
+    preset = next((preset for preset, known in PRESETS.items() if known == config), "ast")
+    return describe_config(
+        name,
+        config,
+        kind="weights",
+        description=f"{preset} trained for {metadata.get('task', '?')}",
+    )
+
+
+def describe_config(
+    name: str, config: ASTConfig, *, kind: Literal["preset", "weights"], description: str
+) -> ModelEntry:
+    """Counts parameters, and multiply-adds for 256 × 256 [10⁹], without allocating anything."""
+    with torch.device("meta"):
+        model = AST(config).eval()
+        image = torch.zeros(1, 3, 256, 256)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    gmacs = counter.get_total_flops() / 2e9
+    return ModelEntry(name, kind, description, count_parameters(model), gmacs)

@@ -1,0 +1,267 @@
+"""Weights on disk: safe load and save, architecture told from the keys, the official key table."""
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fairweather.errors import CheckpointError
+from fairweather.files import replacing
+from fairweather.models.ast import AST, ASTConfig
+from fairweather.models.official import from_official, is_official, to_official, window_of
+from fairweather.models.presets import PRESETS
+
+Metadata = dict[str, str]
+
+WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+WRAPPERS = ("state_dict", "params_ema", "params", "model")
+PREFIXES = ("module.", "_orig_mod.", "model.")
+
+
+def create_model(preset: str | ASTConfig, *, init: str = "identity") -> AST:
+    """Builds an untrained model.
+
+    Args:
+        preset: a name of `PRESETS` (`ast_n`, `ast_t`, `ast_b`) or a config.
+        init: `identity` returns its input until it is trained (the output layer starts at zero);
+            `official` keeps the official initialisation of every layer.
+
+    Returns:
+        A module (B, 3, H, W) in [0, 1] → (B, 3, H, W), in training mode.
+
+    Raises:
+        ValueError: for an unknown preset or initialisation.
+    """
+    if isinstance(preset, str) and preset not in PRESETS:
+        raise ValueError(f"preset {preset!r}: is none of {', '.join(PRESETS)}")
+    if init not in ("identity", "official"):
+        raise ValueError(f"init {init!r}: is neither identity nor official")
+    model = AST(PRESETS[preset] if isinstance(preset, str) else preset)
+    if init == "identity":
+        model.zero_output()
+    return model
+
+
+def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> AST:
+    """Loads weights of ours or of the official code; the architecture is told from the file.
+
+    Args:
+        weights: a name that `list_weights` gives, a `.safetensors`, an official `.pth`, or a folder
+            that holds one of them.
+        bottleneck_shift: whether odd bottleneck blocks shift their windows, which no checkpoint
+            says (see `ASTConfig`). None keeps what our own files store, and is False for others,
+            as in the official test scripts.
+
+    Returns:
+        The model on the CPU in evaluation mode.
+
+    Raises:
+        CheckpointError: if the file is missing, unsafe, broken, or of another network.
+    """
+    path = find_weights(weights)
+    state, metadata = read_state(path)
+    if is_official(state):
+        state = from_official(state)
+    try:
+        if "config" in metadata:
+            config = ASTConfig(**json.loads(metadata["config"]))
+        else:
+            config = infer_config(state)
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{path}: {describe_misfit(state, error)}") from error
+    if bottleneck_shift is not None:
+        config = dataclasses.replace(config, bottleneck_shift=bottleneck_shift)
+    model = AST(config)
+    check_fit(state, model.state_dict(), source=path)
+    model.load_state_dict(state)  # copies into float32, whatever the file holds
+    return model.eval()
+
+
+def save_model(model: AST, path: str | Path, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a `.safetensors` with the whole config, in one move.
+
+    Args:
+        model: the model; its parameters are written as they are.
+        path: where to; a file of that name is replaced.
+        metadata: what else the file shall say (task, training_data, licence, figures …).
+    """
+    header = {
+        "architecture": "ast",
+        "config": json.dumps(dataclasses.asdict(model.config)),
+        "fairweather_version": version("fairweather"),
+        **(metadata or {}),
+    }
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    with replacing(path) as file:
+        file.write(safetensors.torch.save(state, header))
+
+
+def save_official(model: AST, path: str | Path) -> None:
+    """Writes a `.pth` that the official code loads: official names under `state_dict`, in one move.
+
+    Args:
+        model: the model; whether its bottleneck shifts is not in such a file.
+        path: where to; a file of that name is replaced.
+    """
+    with replacing(path) as file:
+        torch.save({"state_dict": to_official(model.state_dict())}, file)
+
+
+def list_weights() -> dict[str, Path]:
+    """The bundled weights: name → file."""
+    return {path.stem: path for path in sorted(WEIGHTS_FOLDER.glob("*.safetensors"))}
+
+
+def find_weights(weights: str | Path) -> Path:
+    """The file that a bundled name, a path or a folder stands for.
+
+    Raises:
+        CheckpointError: if there is no such file, or a folder holds none or several.
+    """
+    bundled = list_weights()
+    if str(weights) in bundled:
+        return bundled[str(weights)]
+    path = Path(weights)
+    if path.is_dir():
+        found = [file for file in sorted(path.iterdir()) if file.suffix in WEIGHTS_SUFFIXES]
+        if len(found) != 1:
+            names = ", ".join(file.name for file in found) or "none"
+            raise CheckpointError(f"{path}: holds {names}; name the one weights file to load")
+        return found[0]
+    if not path.is_file():
+        raise CheckpointError(
+            f"{weights}: is neither a weights file nor one of the bundled {', '.join(bundled)}"
+        )
+    return path
+
+
+def read_metadata(weights: str | Path) -> Metadata:
+    """What a weights file says about itself; empty for files that are not safetensors."""
+    return read_state(find_weights(weights))[1]
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], Metadata]:
+    """The tensors of a weights file by name, without wrappers and prefixes, and its metadata.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or holds more than tensors and plain data.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        except (safetensors.SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: holds more than tensors, which could run code; it was not opened."
+            " Load it where you trust it and save its state dict alone with torch.save"
+        ) from error
+    except Exception as error:  # the unpickler raises nearly anything on bytes that are no pickle
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: is not a PyTorch checkpoint: {reason}") from error
+    return strip_prefixes(unwrap(content, source=path)), {}
+
+
+def unwrap(content: object, *, source: Path) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, under whichever name it lies."""
+    if isinstance(content, Mapping):
+        for wrapper in WRAPPERS:
+            if isinstance(content.get(wrapper), Mapping):
+                return unwrap(content[wrapper], source=source)
+        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+    raise CheckpointError(f"{source}: holds no state dict; looked for {', '.join(WRAPPERS)}")
+
+
+def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Removes what DataParallel, torch.compile and Lightning put before every name."""
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            return strip_prefixes({key.removeprefix(prefix): state[key] for key in state})
+    return dict(state)
+
+
+def infer_config(state: Mapping[str, Tensor]) -> ASTConfig:
+    """The config that the names and shapes of a state dict (ours) tell.
+
+    What they do not tell is as published: stochastic depth and no bottleneck shift. Dense-only and
+    sparse-only attention have the same keys and read as dense. Heads of stages without attention
+    are made up.
+    """
+    embed_dim = state["input_conv.weight"].shape[0]
+    levels = count_numbers(state, "downsample.")
+    stages = [
+        *(f"encoder.{level}." for level in range(levels)),
+        "bottleneck.",
+        *(f"decoder.{level}." for level in range(levels)),
+    ]
+    depths = tuple(count_numbers(state, stage) for stage in stages)
+    table = state["bottleneck.0.attention.bias_table"]
+    head_channels = embed_dim * 2**levels // table.shape[1]
+    heads = tuple(
+        state[name].shape[1]
+        if (name := f"{stage}0.attention.bias_table") in state
+        else max(1, embed_dim * 2**level // head_channels)
+        for level, stage in enumerate(stages)
+    )
+    project = state["bottleneck.0.feed_forward.project.weight"]
+    return ASTConfig(
+        embed_dim=embed_dim,
+        depths=depths,
+        heads=heads,
+        window=window_of(table),
+        mlp_ratio=project.shape[1] / project.shape[0],
+        feed_forward=(
+            "frfn"
+            if "bottleneck.0.feed_forward.partial.weight" in state
+            else "leff"
+            if "bottleneck.0.feed_forward.depthwise.weight" in state
+            else "mlp"
+        ),
+        branches="both" if "bottleneck.0.attention.branch_logits" in state else "dense",
+        encoder_attention="encoder.0.0.attention.bias_table" in state,
+    )
+
+
+def count_numbers(state: Iterable[str], prefix: str) -> int:
+    """How many numbers follow a prefix."""
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+
+
+def describe_misfit(state: Mapping[str, Tensor], error: Exception) -> str:
+    """Why a state dict is no AST, with its first names."""
+    first = ", ".join(list(state)[:3])
+    return f"is not an AST checkpoint ({type(error).__name__}: {error}); its first keys are {first}"
+
+
+def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: Path) -> None:
+    """Refuses a state dict that does not fit, and names the first keys that differ."""
+    faults = [
+        *(f"{name} is unknown" for name in state if name not in expected),
+        *(f"{name} is missing" for name in expected if name not in state),
+        *(
+            f"{name} is {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
+            for name, tensor in state.items()
+            if name in expected and tensor.shape != expected[name].shape
+        ),
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise CheckpointError(
+            f"{source}: does not fit any AST: {'; '.join(faults[:3])}{more}."
+            " Is it a checkpoint of another network?"
+        )

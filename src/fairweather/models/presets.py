@@ -1,0 +1,15 @@
+"""The named architectures: a plain dict of configs."""
+
+from fairweather.models.ast import ASTConfig
+
+PRESETS: dict[str, ASTConfig] = {
+    "ast_n": ASTConfig(
+        embed_dim=16,
+        depths=(1,) * 7,
+        heads=(1, 1, 2, 4, 4, 2, 1),
+        mlp_ratio=1.25,
+        stochastic_depth=0.0,
+    ),
+    "ast_t": ASTConfig(embed_dim=16, depths=(2,) * 9),
+    "ast_b": ASTConfig(embed_dim=32),
+}

@@ -1,0 +1,122 @@
+"""What runs the network: one callable for each runtime, tiles in and tiles out."""
+
+import logging
+import os
+
+import numpy as np
+import torch
+
+from fairweather.errors import OptionError
+from fairweather.models import AST, ASTConfig
+
+log = logging.getLogger(__name__)
+
+DEVICES = ("cuda", "xpu", "mps", "cpu")  # in the order in which `auto` looks; ROCm is cuda to torch
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CPU_BUDGET_BYTES = 1 << 30
+
+
+class TorchEngine:
+    """Eager PyTorch on one device.
+
+    Attributes:
+        device: where the network runs.
+        config: the network's config.
+    """
+
+    def __init__(self, model: AST, *, device: str = "auto", precision: str = "fp32"):
+        """Moves the model to the device.
+
+        Args:
+            model: the network; it is put into evaluation mode.
+            device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` …
+            precision: `fp32`, `bf16` or `fp16`; the image itself is always added in fp32.
+
+        Raises:
+            OptionError: if the device or precision does not exist here.
+        """
+        if precision not in PRECISIONS:
+            raise OptionError(f"precision {precision!r}: is none of {', '.join(PRECISIONS)}")
+        self.device = pick_device(device)
+        self.precision = precision
+        self.config = model.config
+        self._model = model.eval().to(self.device)
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        """(B, H, W, 3) float32 in [0, 1] → the same, not clipped."""
+        lower = self.precision != "fp32"
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=lower),
+        ):
+            batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device)
+            restored = self._model(batch.permute(0, 3, 1, 2))
+            return restored.permute(0, 2, 3, 1).float().cpu().numpy()
+
+    def free_bytes(self) -> int:
+        """How much memory a tile may take: a share of what the device has."""
+        if self.device.type == "cuda":
+            return int(0.6 * torch.cuda.mem_get_info(self.device)[0])
+        if self.device.type == "xpu":
+            return int(0.6 * torch.xpu.get_device_properties(self.device).total_memory)
+        if self.device.type == "mps":
+            return int(0.5 * torch.mps.recommended_max_memory())
+        return min(CPU_BUDGET_BYTES, physical_memory_bytes() // 4)
+
+    def release(self) -> None:
+        """Gives cached device memory back, after an allocation failed."""
+        if self.device.type in ("cuda", "xpu", "mps"):
+            getattr(torch, self.device.type).empty_cache()
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of that name, or the fastest kind that is here for `auto`."""
+    if device == "auto":
+        device = next(name for name in DEVICES if is_available(name))
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise OptionError(f"device {device!r}: is none of auto, {', '.join(DEVICES)}") from error
+    if not is_available(picked.type):
+        here = ", ".join(name for name in DEVICES if is_available(name))
+        raise OptionError(f"device {device!r}: this PyTorch finds none; it has {here}")
+    return picked
+
+
+def is_available(kind: str) -> bool:
+    """Whether torch can compute on a kind of device here."""
+    if kind == "cpu":
+        return True
+    module = getattr(torch, kind, None)
+    return module is not None and module.is_available()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the host, has no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    message = str(error)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in message or "can't allocate memory" in message
+    )
+
+
+def physical_memory_bytes() -> int:
+    """Main memory of this machine; 4 GiB where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 4 << 30
+
+
+def activation_bytes_per_px(config: ASTConfig) -> int:
+    """Peak memory of a forward pass for each pixel of a tile, float32 [bytes], rounded upwards.
+
+    The last decoder stage decides: its logits, their softmax, their ReLU² and the fusion of both are
+    alive at once, beside queries, keys and values; or the feed-forward network's channels.
+    """
+    channels, heads = config.channels[-1], config.heads[-1]
+    attention = 4 * heads * config.window**2 + 9 * channels
+    feed_forward = (4 * config.mlp_ratio + 3) * channels
+    skips = 2 * config.embed_dim
+    return int(4 * (max(attention, feed_forward) + skips + 12))

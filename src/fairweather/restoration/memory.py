@@ -1,0 +1,99 @@
+"""Images in memory: PIL images, arrays and tensors ⇄ the (H, W, 3) arrays that a Restorer takes."""
+
+import functools
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fairweather.errors import ImageError
+
+FLOATS = (np.float16, np.float32, np.float64)
+INTEGERS = (np.uint8, np.uint16)
+KINDS = (
+    "a PIL image; an array (H, W), (H, W, 3) or (H, W, 4); or a tensor (3, H, W) or (B, 3, H, W);"
+    " uint8, uint16, or floats in [0, 1]"
+)
+
+
+class RestorePixels(Protocol):
+    """What restores (H, W, 3) RGB and keeps its type."""
+
+    def __call__(self, pixels: np.ndarray, *, grey: bool = False) -> np.ndarray: ...
+
+
+def from_memory(image: Any, restore: RestorePixels) -> Any:
+    """Restores an image of any supported kind and gives back the same kind.
+
+    Raises:
+        ImageError: for other shapes, types and ranges.
+    """
+    if isinstance(image, Image.Image):
+        return restore_pil(image, restore)
+    if isinstance(image, Tensor):
+        return restore_tensor(image, restore)
+    if isinstance(image, np.ndarray):
+        return restore_array(image, restore)
+    raise ImageError(f"cannot restore a {type(image).__name__}; give {KINDS}")
+
+
+def restore_array(image: np.ndarray, restore: RestorePixels) -> np.ndarray:
+    """(H, W), (H, W, 3) or (H, W, 4): grey stays grey and alpha is kept."""
+    if image.ndim == 2:
+        return restore_array(np.stack((image,) * 3, -1), functools.partial(restore, grey=True))[
+            ..., 0
+        ]
+    if image.ndim != 3 or image.shape[2] not in (3, 4) or 0 in image.shape:
+        raise ImageError(f"cannot restore an array of shape {image.shape}; give {KINDS}")
+    check_range(image)
+    colours = np.ascontiguousarray(image[..., :3])
+    if colours.dtype == np.float16:
+        colours = colours.astype(np.float32)
+    restored = restore(colours).astype(image.dtype, copy=False)
+    return restored if image.shape[2] == 3 else np.dstack((restored, image[..., 3:]))
+
+
+def restore_tensor(image: Tensor, restore: RestorePixels) -> Tensor:
+    """(3, H, W) or (B, 3, H, W), on any device."""
+    if image.ndim == 4:
+        if not len(image):
+            raise ImageError("cannot restore a batch of no images")
+        return torch.stack([restore_tensor(one, restore) for one in image])
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ImageError(f"cannot restore a tensor of shape {tuple(image.shape)}; give {KINDS}")
+    on_host = image.detach().cpu().permute(1, 2, 0)
+    as_array = (on_host.float() if image.dtype == torch.bfloat16 else on_host).numpy()
+    restored = torch.from_numpy(restore_array(as_array, restore)).permute(2, 0, 1)
+    return restored.to(image.device, image.dtype).contiguous()
+
+
+def restore_pil(image: Image.Image, restore: RestorePixels) -> Image.Image:
+    """Any mode but floats and 32-bit integers; palettes and CMYK come back as RGB."""
+    if image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    elif image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode == "LA":
+        grey, alpha = image.split()
+        return Image.merge("LA", (restore_pil(grey, restore), alpha))
+    if image.mode not in ("L", "RGB", "RGBA", "I;16"):
+        raise ImageError(f"cannot restore a PIL image of mode {image.mode}; convert it to RGB")
+    restored = Image.fromarray(restore_array(np.asarray(image), restore))
+    restored.info.update(image.info)
+    return restored
+
+
+def check_range(image: np.ndarray) -> None:
+    """Refuses types and values that a model would make nonsense of."""
+    if image.dtype in INTEGERS:
+        return
+    if image.dtype not in FLOATS:
+        raise ImageError(f"cannot restore values of type {image.dtype}; give {KINDS}")
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0 and high <= 1):  # written so that NaN is refused too
+        raise ImageError(
+            f"the values run from {low:g} to {high:g}, but floats must lie in [0, 1];"
+            " divide by 255 if they are bytes, or clip them"
+        )

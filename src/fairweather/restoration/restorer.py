@@ -1,0 +1,297 @@
+"""The Restorer: read → tiles → engine → merge → write, for files and for images in memory."""
+
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fairweather.errors import FairweatherError, ImageError, OptionError
+from fairweather.imaging import (
+    DEFAULT_MAX_PIXELS,
+    Photo,
+    Span,
+    cut_tile,
+    merge_tiles,
+    plan_tiles,
+    read_image,
+    write_image,
+    write_side_by_side,
+)
+from fairweather.models import AST, load_model
+from fairweather.restoration.engines import (
+    TorchEngine,
+    activation_bytes_per_px,
+    is_out_of_memory,
+)
+from fairweather.restoration.memory import from_memory
+
+log = logging.getLogger(__name__)
+
+MOST_TILE_PX = {"cpu": 512}  # larger tiles gain nothing on a CPU and take longer to show progress
+TilePx = int | Literal["auto"] | None
+OnTile = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What restoring a file gave: where it was written, how long it took, what to tell the user."""
+
+    source: Path
+    target: Path
+    height: int
+    width: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+class Restorer:
+    """Restores photographs with one set of weights, whatever their size.
+
+    Calling it restores an image in memory, `restore_file` a file. The image stays in host memory as
+    it is; tiles go through the network and are merged so that no seam shows.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | AST = "rain",
+        *,
+        device: str = "auto",
+        precision: str = "fp32",
+        tile: TilePx = "auto",
+        overlap_px: int | None = None,
+        batch: int | None = None,
+        memory_budget_bytes: int | None = None,
+        self_ensemble: bool = False,
+        strength: float = 1.0,
+    ):
+        """Loads the weights and moves them to the device.
+
+        Args:
+            weights: a bundled name, a `.safetensors`, an official `.pth`, a folder with one, or a
+                model.
+            device: `auto`, `cpu`, `cuda`, `mps`, `xpu`.
+            precision: `fp32`, `bf16` or `fp16`.
+            tile: side of a tile [px], `auto` from the memory budget, None for one tile.
+            overlap_px: how far tiles overlap; by default a window of the coarsest stage.
+            batch: tiles that go through the network together; by default 1 on a CPU, else 4.
+            memory_budget_bytes: what a batch of tiles may take; by default a share of the device's.
+            self_ensemble: average over the eight flips and quarter turns: 8 times slower, better.
+            strength: 0 returns the input, 1 the restored image, between them a blend.
+
+        Raises:
+            CheckpointError: if the weights cannot be loaded.
+            OptionError: if the device is not here or an option is out of its range.
+        """
+        if not 0 <= strength <= 1:
+            raise OptionError(f"strength {strength}: must lie in [0, 1]")
+        model = weights if isinstance(weights, AST) else load_model(weights)
+        self.engine = TorchEngine(model, device=device, precision=precision)
+        multiple = model.config.size_multiple
+        self.multiple = multiple
+        self.overlap_px = multiple if overlap_px is None else overlap_px
+        self.batch = batch or (1 if self.engine.device.type == "cpu" else 4)
+        self.self_ensemble = self_ensemble
+        self.strength = strength
+        self.tile_px = tile
+        if tile == "auto":
+            budget = memory_budget_bytes or self.engine.free_bytes()
+            self.tile_px = self._tile_for(budget)
+        if isinstance(self.tile_px, int) and self.tile_px < self.smallest_tile_px:
+            raise OptionError(
+                f"tile {self.tile_px}: at least {self.smallest_tile_px} px are needed for these weights"
+                f" and an overlap of {self.overlap_px} px"
+            )
+
+    def __call__(self, image: Any) -> Any:
+        """Restores an image in memory; the input is not changed.
+
+        Args:
+            image: a PIL image; an array (H, W), (H, W, 3) or (H, W, 4); or a tensor (3, H, W) or
+                (B, 3, H, W). RGB, uint8 or uint16 in their full range, or floats in [0, 1].
+                Alpha is kept as it is.
+
+        Returns:
+            The same kind, size, type and device.
+
+        Raises:
+            ImageError: for another shape, type or range.
+        """
+        return from_memory(image, self.restore_pixels)
+
+    def restore_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        overwrite: bool = False,
+        compare: Path | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        on_tile: OnTile | None = None,
+    ) -> Restored:
+        """Restores a file; the target appears whole or not at all.
+
+        Args:
+            source: an image file.
+            target: where to write; its suffix decides the format.
+            overwrite: whether a file at the target may be replaced; the source never is unless so.
+            compare: where to write input and result side by side, if anywhere.
+            max_pixels: larger images are refused.
+            on_tile: called with (tiles done, tiles in all).
+
+        Raises:
+            ImageError: if the source cannot be read or the target not be written.
+        """
+        source, target = Path(source), Path(target)
+        started = time.monotonic()
+        if target.exists() and not overwrite:
+            raise ImageError(f"{target}: exists already; choose another name or allow overwriting")
+        photo = read_image(source, max_pixels=max_pixels)
+        restored = self.restore_photo(photo, on_tile=on_tile)
+        notes = (*photo.notes, *write_image(target, restored, overwrite=overwrite))
+        if compare is not None:
+            write_side_by_side(compare, photo, restored)
+        height, width = photo.pixels.shape[:2]
+        return Restored(source, target, height, width, time.monotonic() - started, notes)
+
+    def restore_photo(self, photo: Photo, *, on_tile: OnTile | None = None) -> Photo:
+        """Restores a photo that was read with `read_image`."""
+        pixels = self.restore_pixels(photo.pixels, grey=photo.grey, on_tile=on_tile)
+        return dataclasses.replace(photo, pixels=pixels)
+
+    def restore_pixels(
+        self, pixels: np.ndarray, *, grey: bool = False, on_tile: OnTile | None = None
+    ) -> np.ndarray:
+        """Restores (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1]; the result has the same type.
+
+        Args:
+            pixels: the image.
+            grey: whether its channels are equal, and shall stay so.
+            on_tile: called with (tiles done, tiles in all).
+        """
+        out = np.empty_like(pixels)
+        if isinstance(self.tile_px, str):
+            raise FairweatherError("tile_px: is set once the budget is known")
+        self._restore_tiled(pixels, out=out, tile_px=self.tile_px, grey=grey, on_tile=on_tile)
+        return out
+
+    @property
+    def smallest_tile_px(self) -> int:
+        """Below this a tile would have no core between its overlaps."""
+        overlap = -(-self.overlap_px // self.multiple) * self.multiple
+        return max(self.multiple, 2 * overlap)
+
+    def _tile_for(self, budget_bytes: int) -> int:
+        bytes_per_px = activation_bytes_per_px(self.engine.config) * self.batch
+        side = int((budget_bytes / bytes_per_px) ** 0.5) // self.multiple * self.multiple
+        most = MOST_TILE_PX.get(self.engine.device.type, 1024)
+        return max(self.smallest_tile_px, min(side, most))
+
+    def _restore_tiled(
+        self,
+        pixels: np.ndarray,
+        *,
+        out: np.ndarray,
+        tile_px: int | None,
+        grey: bool,
+        on_tile: OnTile | None,
+    ) -> None:
+        plan = plan_tiles(
+            pixels.shape[:2], tile_px=tile_px, overlap_px=self.overlap_px, multiple=self.multiple
+        )
+        done = 0
+
+        def restored(row: Span, columns: list[Span]) -> Iterator[np.ndarray]:
+            nonlocal done
+            for first in range(0, len(columns), self.batch):
+                chunk = columns[first : first + self.batch]
+                tiles = np.stack([as_float(cut_tile(pixels, row, column)) for column in chunk])
+                result = self._restore_tiles(tiles)
+                yield from result.mean(-1, keepdims=True).repeat(3, -1) if grey else result
+                done += len(chunk)
+                if on_tile is not None:
+                    on_tile(done, len(plan))
+
+        merge_tiles(plan, restored, out=out)
+
+    def _restore_tiles(self, tiles: np.ndarray) -> np.ndarray:
+        """(B, H, W, 3) float32; when memory runs out, in halves: of the batch, then of the tile."""
+        try:
+            return self._run(tiles)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self.engine.release()
+        if len(tiles) > 1:
+            self.batch = max(1, len(tiles) // 2)
+            halves = np.array_split(tiles, 2)
+            return np.concatenate([self._restore_tiles(half) for half in halves])
+        smaller = max(tiles.shape[1:3]) // 2 // self.multiple * self.multiple
+        if smaller < self.smallest_tile_px:
+            raise FairweatherError(
+                f"not even a tile of {tiles.shape[1]}×{tiles.shape[2]} px fits into the memory of"
+                f" {self.engine.device}; close other programs or use --device cpu"
+            )
+        log.warning("out of memory: going on with tiles of %d px", smaller)
+        self.tile_px = smaller
+        out = np.empty_like(tiles)
+        self._restore_tiled(tiles[0], out=out[0], tile_px=smaller, grey=False, on_tile=None)
+        return out
+
+    def _run(self, tiles: np.ndarray) -> np.ndarray:
+        restored = self_ensemble(self.engine, tiles) if self.self_ensemble else self.engine(tiles)
+        if self.strength < 1:
+            restored = tiles + np.float32(self.strength) * (restored - tiles)
+        return restored
+
+
+def self_ensemble(engine: Callable[[np.ndarray], np.ndarray], tiles: np.ndarray) -> np.ndarray:
+    """Mean over the eight flips and quarter turns of (B, H, W, 3)."""
+    total = np.zeros_like(tiles)
+    for turns in range(4):
+        for flip in (1, -1):
+            view = np.rot90(tiles, turns, axes=(1, 2))[:, :, ::flip]
+            total += np.rot90(engine(view)[:, :, ::flip], -turns, axes=(1, 2))
+    return total / 8
+
+
+def as_float(tile: np.ndarray) -> np.ndarray:
+    """Any supported type → float32 in [0, 1]."""
+    if np.issubdtype(tile.dtype, np.integer):
+        return tile.astype(np.float32) / np.float32(np.iinfo(tile.dtype).max)
+    return tile.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def cached_restorer(weights: str, device: str) -> Restorer:
+    """Restorers of `restore`, so that a loop over files loads the weights once."""
+    return Restorer(weights, device=device)
+
+
+def restore(
+    source: str | Path,
+    target: str | Path,
+    *,
+    weights: str | Path = "rain",
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Restored:
+    """Restores a photograph file with bundled or given weights.
+
+    Args:
+        source: an image file.
+        target: where to write the restored one; its suffix decides the format.
+        weights: as for `Restorer`.
+        device: as for `Restorer`.
+        overwrite: whether a file at the target may be replaced.
+
+    Raises:
+        ImageError: if the source cannot be read or the target not be written.
+        CheckpointError: if the weights cannot be loaded.
+    """
+    restorer = cached_restorer(str(weights), device)
+    return restorer.restore_file(source, target, overwrite=overwrite)

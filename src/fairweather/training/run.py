@@ -1,0 +1,169 @@
+"""Recipe → run folder: every stage trained by Lightning, stoppable and resumable at any time."""
+
+import ctypes
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
+
+from fairweather.models import create_model, save_model
+from fairweather.training.module import RestorationData, RestorationModule
+from fairweather.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    recipe: Recipe, *, data: Path, run: Path, devices: int | str = "auto", workers: int = 0
+) -> Path:
+    """Trains a recipe, or goes on where a killed run of the same folder stopped.
+
+    Args:
+        recipe: what to train.
+        data: the folder that the recipe's folders are relative to.
+        run: the run folder: checkpoints, logs and, at the end, `model.safetensors`.
+        devices: how many devices; on a CPU, how many single-threaded processes.
+        workers: data loading processes for each device.
+
+    Returns:
+        The path of the averaged weights that did best on the held-out images.
+    """
+    keep_freed_memory()
+    run.mkdir(parents=True, exist_ok=True)
+    check_same_recipe(recipe, run)
+    lightning.seed_everything(recipe.seed, verbose=False)
+    model = create_model(recipe.preset)
+    started = time.time()
+    score = float("nan")
+    for index in range(len(recipe.stages)):
+        score = train_stage(
+            recipe, index, model=model, data=data, run=run, devices=devices, workers=workers
+        )
+    path = run / "model.safetensors"
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        save_model(
+            model,
+            path,
+            metadata={
+                "task": recipe.task,
+                "recipe": recipe.model_dump_json(),
+                "training_data": json.dumps([*recipe.data.clean, *recipe.data.pairs]),
+                "held_out_psnr_db": f"{score:.3f}",
+            },
+        )
+    log.info("trained %s in %.0f s: %s", recipe.name, time.time() - started, path)
+    return path
+
+
+def train_stage(
+    recipe: Recipe,
+    index: int,
+    *,
+    model: nn.Module,
+    data: Path,
+    run: Path,
+    devices: int | str,
+    workers: int,
+) -> float:
+    """Trains one stage, or skips it if it is done; leaves its best weights in the model."""
+    stage = recipe.stages[index]
+    folder = run / f"stage-{index}"
+    done = folder / "done.json"
+    if not done.exists():
+        module = RestorationModule(model, recipe=recipe, stage=stage)
+        best = ModelCheckpoint(
+            folder, filename="best", monitor="val_psnr_db", mode="max", enable_version_counter=False
+        )
+        last = ModelCheckpoint(
+            folder,
+            filename="last",
+            every_n_train_steps=min(recipe.validate_every_steps, 200),
+            enable_version_counter=False,
+        )
+        trainer = build_trainer(recipe, index, run=run, devices=devices, checkpoints=[best, last])
+        source = RestorationData(
+            recipe, stage=stage, root=data, world_size=trainer.world_size, workers=workers
+        )
+        resume = folder / "last.ckpt"
+        trainer.fit(module, source, ckpt_path=resume if resume.exists() else None)
+        if trainer.interrupted:
+            raise KeyboardInterrupt(f"stage {index} stopped at step {trainer.global_step}")
+        if trainer.is_global_zero:
+            figures = {"held_out_psnr_db": float(best.best_model_score or "nan")}
+            done.write_text(json.dumps(figures))
+        trainer.strategy.barrier()
+    saved = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "model."
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in saved.items()})
+    return json.loads(done.read_text())["held_out_psnr_db"]
+
+
+def build_trainer(
+    recipe: Recipe,
+    index: int,
+    *,
+    run: Path,
+    devices: int | str,
+    checkpoints: list[ModelCheckpoint],
+) -> lightning.Trainer:
+    """Lightning's trainer for one stage."""
+    stage = recipe.stages[index]
+    return lightning.Trainer(
+        accelerator="auto",
+        devices=devices,
+        precision=recipe.precision,
+        max_steps=stage.steps,
+        val_check_interval=min(recipe.validate_every_steps, stage.steps),
+        gradient_clip_val=recipe.gradient_clip_norm,
+        use_distributed_sampler=False,
+        callbacks=[
+            EMAWeightAveraging(decay=recipe.ema_decay),
+            LearningRateMonitor(logging_interval="step"),
+            *checkpoints,
+        ],
+        logger=[
+            CSVLogger(run, name="logs", version=f"stage-{index}"),
+            TensorBoardLogger(run, name="tensorboard", version=f"stage-{index}"),
+        ],
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+
+
+def check_same_recipe(recipe: Recipe, run: Path) -> None:
+    """A run folder belongs to one recipe; another one would resume from weights that do not fit."""
+    saved = run / "recipe.json"
+    text = recipe.model_dump_json(indent=2)
+    if saved.exists() and saved.read_text() != text:
+        raise FileExistsError(
+            f"{run} holds a run of another recipe; choose a new folder or restore its {saved.name}"
+        )
+    saved.write_text(text)
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to reuse large freed tensors instead of returning them to the kernel.
+
+    Otherwise half of the CPU time of a training step is page faults.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
+    except (OSError, AttributeError):
+        log.debug("this libc has no mallopt")

@@ -1,0 +1,273 @@
+"""The rules of the house that a machine can keep: who imports whom, and what is left out."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SRC = ROOT / "src"
+PACKAGE = SRC / "fairweather"
+
+# From the top down. A wing imports from the floors below its own, and from nothing beside or above.
+FLOORS = (
+    {"__main__"},
+    {"cli"},
+    {"keras", "benchmark"},
+    {"training", "evaluation", "serving"},
+    {"data", "restoration"},
+    {"models", "imaging"},
+    {"errors", "files"},
+)
+FLOOR_OF = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
+MAY_IMPORT_THE_PACKAGE = {"__main__", "cli"}  # for the rest it would be a circle
+
+MAX_LINES = 450
+PUBLIC_NAMES = {
+    "FairweatherError",
+    "Restorer",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load_model",
+    "restore",
+}
+
+
+class Import(NamedTuple):
+    """`from target import name` (or `import target`, where name is None), with absolute names."""
+
+    line: int
+    target: tuple[str, ...]
+    name: str | None
+
+
+def absolute(target: str, level: int, package: tuple[str, ...]) -> tuple[str, ...]:
+    """What a possibly relative import means, written inside `package`."""
+    start = package[: len(package) - level + 1] if level else ()
+    return (*start, *(part for part in target.split(".") if part))
+
+
+def imports_of(source: str, package: tuple[str, ...]) -> Iterator[Import]:
+    """Every import in the source, also inside functions and through `import_module("…")`."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                for alias in names:
+                    yield Import(node.lineno, absolute(alias.name, 0, package), None)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                for alias in names:
+                    target = absolute(module or "", level, package)
+                    yield Import(node.lineno, target, alias.name)
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__")
+                | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                level = len(name) - len(name.lstrip("."))
+                yield Import(node.lineno, absolute(name, level, package), None)
+
+
+def listed_names(source: str) -> set[str]:
+    """The `__all__` of a module, where it is written as a plain list or tuple of strings."""
+    for node in ast.parse(source).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="__all__")], value=value):
+                return set(ast.literal_eval(value))
+    return set()
+
+
+def public_names() -> dict[str, set[str]]:
+    """The names that each wing shows, for the wings that have rooms."""
+    return {
+        init.parent.name: listed_names(init.read_text("utf-8"))
+        for init in PACKAGE.glob("*/__init__.py")
+    }
+
+
+def fault(found: Import, wing: str, public: dict[str, set[str]]) -> str | None:
+    """What is wrong with one import in `wing` ("" is the package's own `__init__`), if anything."""
+    root, *path = found.target
+    if root != "fairweather":
+        return None
+    name = found.name
+    if not path and (name in FLOOR_OF or name in public):  # from fairweather import imaging
+        path, name = [name], None
+    if not path:
+        if wing in MAY_IMPORT_THE_PACKAGE:
+            return None
+        return "imports the package itself, which imports every wing; import from the wing"
+    other, *rooms = path
+    if other == wing:
+        return None
+    if other not in FLOOR_OF:
+        return f"imports {other!r}, which has no floor; give it one in FLOORS"
+    if wing and wing not in FLOOR_OF:
+        return f"lies in {wing!r}, which has no floor; give it one in FLOORS"
+    if wing and FLOOR_OF[other] <= FLOOR_OF[wing]:
+        return f"imports {other!r}, which is not below {wing!r}"
+    if rooms:
+        return f"enters a room, '{'.'.join(path)}'; import from 'fairweather.{other}'"
+    if name is not None and name not in public.get(other, {name}):
+        return f"imports {name!r}, which is not in the __all__ of 'fairweather.{other}'"
+    return None
+
+
+def faults(source: str, module: str, public: dict[str, set[str]]) -> list[str]:
+    """The imports in `module` (a path below src/) that break the rules, one line for each."""
+    *package, file = Path(module).parts
+    wing = Path(file).stem if len(package) == 1 else package[1]
+    wing = "" if wing == "__init__" else wing
+    return [
+        f"{module}:{found.line} {what}"
+        for found in imports_of(source, tuple(package))
+        if (what := fault(found, wing, public))
+    ]
+
+
+def project_files() -> list[Path]:
+    """The files that git tracks or would track; without git, those in the project's folders."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+        paths = [ROOT / name for name in listed.decode().split("\0") if name]
+    except (OSError, subprocess.CalledProcessError):
+        folders = (ROOT / name for name in ("src", "tests", "docs", "constraints"))
+        paths = [*ROOT.glob("*.*"), *(path for folder in folders for path in folder.rglob("*"))]
+    return sorted(path for path in paths if path.is_file() and "__pycache__" not in path.parts)
+
+
+def text_files() -> Iterator[tuple[str, str]]:
+    """The path below the root and the text of each file that is text."""
+    for path in project_files():
+        content = path.read_bytes()
+        if b"\0" not in content:
+            yield path.relative_to(ROOT).as_posix(), content.decode("utf-8", errors="replace")
+
+
+def test_imports_run_only_downwards_and_through_the_front_door() -> None:
+    public = public_names()
+    sources = {path.relative_to(SRC).as_posix(): path for path in PACKAGE.rglob("*.py")}
+    assert sources
+    found = [
+        line
+        for module, path in sources.items()
+        for line in faults(path.read_text("utf-8"), module, public)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("imaging/image.py", "from fairweather.models import load_model"),
+        ("imaging/image.py", "from ..models import load_model"),
+        ("imaging/image.py", "from .. import models"),
+        ("imaging/image.py", "import fairweather.models"),
+        ("imaging/image.py", "from fairweather.restoration import Restorer"),
+        ("imaging/image.py", "def later():\n    from fairweather.restoration import Restorer"),
+        ("imaging/image.py", "import_module('fairweather.restoration')"),
+        ("imaging/image.py", "importlib.import_module('..restoration', __package__)"),
+        ("imaging/__init__.py", "from ..models import load_model"),
+        ("training/module.py", "from fairweather.evaluation import evaluate"),
+        ("benchmark.py", "from fairweather.cli import main"),
+        ("errors.py", "from fairweather.imaging import read_image"),
+        ("restoration/restorer.py", "from fairweather.imaging.image import read_image"),
+        ("restoration/restorer.py", "from fairweather.imaging import image"),
+        ("restoration/restorer.py", "from fairweather.imaging import _private"),
+        ("restoration/restorer.py", "from fairweather import Restorer"),
+        ("restoration/restorer.py", "from fairweather import nowhere"),
+        ("restoration/restorer.py", "from fairweather.nowhere import anything"),
+        ("nowhere/room.py", "from fairweather.imaging import read_image"),
+        ("cli.py", "from fairweather.data.degradations import rain"),
+        ("__init__.py", "from fairweather.models.checkpoint import load_model"),
+    ],
+)
+def test_a_wrong_import_is_caught(module: str, source: str) -> None:
+    public = {"imaging": {"read_image"}, "models": {"load_model"}, "evaluation": {"evaluate"}}
+    assert len(faults(source, f"fairweather/{module}", public)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("imaging/image.py", "import numpy\nfrom fairweather.errors import ImageError"),
+        (
+            "imaging/image.py",
+            "from .tiles import split\nfrom fairweather.imaging.tiles import merge",
+        ),
+        (
+            "data/degradations/rain.py",
+            "from ..pairs import Pair\nfrom ...imaging import read_image",
+        ),
+        ("restoration/restorer.py", "from fairweather import imaging"),
+        ("training/module.py", "from fairweather.models import load_model"),
+        ("cli.py", "from fairweather import Restorer\nfrom fairweather.benchmark import measure"),
+        ("__main__.py", "from fairweather.cli import main"),
+        (
+            "__init__.py",
+            "from fairweather.errors import FairweatherError\nfrom .models import load_model",
+        ),
+    ],
+)
+def test_a_right_import_is_not(module: str, source: str) -> None:
+    public = {"imaging": {"read_image"}, "models": {"load_model"}, "data": {"Pair"}}
+    assert faults(source, f"fairweather/{module}", public) == []
+
+
+def test_no_file_is_named_for_nothing() -> None:
+    vague = {"utils.py", "common.py", "helpers.py"}
+    assert [path for path in project_files() if path.name in vague] == []
+
+
+def test_files_stay_short() -> None:
+    lines = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines())
+        for path in project_files()
+        if path.suffix == ".py"
+    }
+    long = {path: count for path, count in lines.items() if count >= MAX_LINES}
+    assert not long, f"split these where they change their subject: {long}"
+
+
+def test_the_source_does_without_torchvision_timm_and_basicsr() -> None:
+    unwanted = re.compile(r"\b(torchvision|timm|basicsr)\b", re.IGNORECASE)
+    found = [
+        path for path, text in text_files() if path.startswith("src/") and unwanted.search(text)
+    ]
+    assert found == []
+
+
+def test_no_file_holds_a_path_of_one_machine() -> None:
+    machine_path = re.compile(r"(?<![\w.~}\])*/-])/(work|root|home|opt|Users)/")
+    found = [
+        f"{path}: {match.group()}"
+        for path, text in text_files()
+        if path != "tests/test_architecture.py"
+        for match in machine_path.finditer(text)
+    ]
+    assert found == []
+
+
+def test_a_bare_import_stays_light() -> None:
+    heavy = {
+        "lightning", "tensorboard", "matplotlib", "keras", "tensorflow", "jax", "openvino",
+        "torchvision", "gradio", "fastapi", "ray",
+    }  # fmt: skip
+    code = "import sys, fairweather; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "fairweather" in loaded
+    assert heavy & loaded == set()
+
+
+def test_the_public_names() -> None:
+    import fairweather
+
+    assert set(fairweather.__all__) == PUBLIC_NAMES
+    assert [name for name in PUBLIC_NAMES if not hasattr(fairweather, name)] == []

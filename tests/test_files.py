@@ -1,0 +1,121 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fairweather.files import replacing
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "photo.bin"
+    path.write_bytes(b"old")
+    with replacing(path) as file:
+        file.write(b"new")
+        (temporary,) = (name for name in names(tmp_path) if name != "photo.bin")
+        assert temporary.startswith(".")
+        assert str(os.getpid()) in temporary
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["photo.bin"]
+
+
+@pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_interruption_leaves_nothing_behind(
+    tmp_path: Path, interruption: type[BaseException]
+) -> None:
+    path = tmp_path / "photo.bin"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with replacing(path) as file:
+            file.write(b"half of the n")
+            raise interruption
+
+    with pytest.raises(interruption):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["photo.bin"]
+
+
+def test_a_failing_sync_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"), replacing(tmp_path / "photo.bin") as file:
+        file.write(b"new")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_the_umask_sets_the_permissions(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "photo.bin"
+    before = os.umask(umask)
+    try:
+        with replacing(path) as file:
+            file.write(b"new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_an_existing_file_is_not_replaced_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "photo.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(FileExistsError), replacing(path, overwrite=False):
+        pytest.fail("the block must not run")
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_that_appears_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_links: bool
+) -> None:
+    if not has_links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(1, "no links")))
+    path = tmp_path / "photo.bin"
+
+    def write_while_another_does() -> None:
+        with replacing(path, overwrite=False) as file:
+            file.write(b"mine")
+            path.write_bytes(b"theirs")
+
+    with pytest.raises(FileExistsError):
+        write_while_another_does()
+    assert path.read_bytes() == b"theirs"
+    assert names(tmp_path) == ["photo.bin"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_free_name_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_links: bool
+) -> None:
+    if not has_links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(1, "no links")))
+    with replacing(tmp_path / "photo.bin", overwrite=False) as file:
+        file.write(b"new")
+    assert names(tmp_path) == ["photo.bin"]
+    assert (tmp_path / "photo.bin").read_bytes() == b"new"
+
+
+def test_a_symbolic_link_is_written_through(tmp_path: Path) -> None:
+    target, link = tmp_path / "album.bin", tmp_path / "link.bin"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    with replacing(link) as file:
+        file.write(b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError), replacing(tmp_path):
+        pytest.fail("the block must not run")
