@@ -37,7 +37,9 @@ from fairweather.models.ast import (
     stochastic_depth_schedule,
 )
 
-VARIANTS = {"ast_t_frfn": "ast_t", "ast_t_leff": "ast_t", "ast_b_frfn": "ast_b", "ast_b_leff": "ast_b"}  # fmt: skip
+VARIANTS = {
+    f"{preset}_{kind}": preset for preset in ("ast_t", "ast_b") for kind in ("frfn", "leff")
+}
 
 
 def config_of(variant: str) -> ASTConfig:

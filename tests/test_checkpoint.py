@@ -1,4 +1,4 @@
-"""Loading and saving weights: ours, official ones in all their wrappings, unsafe and foreign ones."""
+"""Loading and saving weights: ours, official ones in every wrapping, unsafe and foreign ones."""
 
 import dataclasses
 import json

@@ -2,7 +2,9 @@
 
 import dataclasses
 import enum
+import io
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +23,7 @@ from rich.table import Table
 
 from fairweather import __version__
 from fairweather.data import add_rain
-from fairweather.errors import FairweatherError, OptionError, RecipeError
+from fairweather.errors import CheckpointError, FairweatherError, OptionError, RecipeError
 from fairweather.imaging import DEFAULT_MAX_PIXELS, Photo, write_image, write_side_by_side
 from fairweather.models import (
     count_parameters,
@@ -31,7 +33,16 @@ from fairweather.models import (
     save_model,
     save_official,
 )
-from fairweather.restoration import Failure, Job, Restored, Restorer, Summary, plan_jobs, run_jobs
+from fairweather.restoration import (
+    Failure,
+    Job,
+    Restored,
+    Restorer,
+    Summary,
+    keep_freed_memory,
+    plan_jobs,
+    run_jobs,
+)
 
 app = typer.Typer(
     name="fairweather",
@@ -66,6 +77,10 @@ class Naming(enum.StrEnum):
 
 def main() -> None:
     """Runs the command; every error of ours is one line, without a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleaned up like Ctrl-C
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not every file name can be encoded
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except FairweatherError as error:
@@ -95,7 +110,9 @@ def restore_command(
     *,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="A file for one photo, else a folder. [beside the input]"),
+        typer.Option(
+            "-o", "--out", help="A file for one photo, else a folder; without it, beside the input."
+        ),
     ] = None,
     task: Annotated[str, typer.Option(help="Damage to undo, by bundled weights.")] = "rain",
     weights: Annotated[
@@ -136,6 +153,7 @@ def restore_command(
 
     photo.jpg becomes photo.restored.jpg beside it, a folder photos is mirrored in photos-restored.
     """
+    keep_freed_memory()
     if sample:
         restore_sample(device=device)
         return
@@ -152,6 +170,7 @@ def restore_command(
         self_ensemble=self_ensemble,
     )
     jobs, failures = plan_jobs(inputs, out=out)
+    asked = len(jobs) + len(failures)
     summary = Summary(failed=failures)
     interrupted = False
     shown = Shown(jobs, as_json=as_json)
@@ -169,7 +188,7 @@ def restore_command(
             )
         except KeyboardInterrupt:
             interrupted = True
-    print_summary(summary, jobs=len(jobs), interrupted=interrupted, as_json=as_json)
+    print_summary(summary, asked=asked, interrupted=interrupted, as_json=as_json)
     if summary.failed or interrupted:
         raise typer.Exit(1)
 
@@ -180,7 +199,7 @@ class Shown:
     def __init__(self, jobs: list[Job], *, as_json: bool):
         self.as_json = as_json
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -214,7 +233,7 @@ class Shown:
             out_console.print(f"    note: {note}")
 
 
-def print_summary(summary: Summary, *, jobs: int, interrupted: bool, as_json: bool) -> None:
+def print_summary(summary: Summary, *, asked: int, interrupted: bool, as_json: bool) -> None:
     """Says what was done, and names each input that could not be."""
     if as_json:
         document = dataclasses.asdict(summary)
@@ -228,9 +247,9 @@ def print_summary(summary: Summary, *, jobs: int, interrupted: bool, as_json: bo
     if summary.failed:
         parts.append(f"{len(summary.failed)} failed")
     if interrupted:
-        finished = len(summary.restored) + len(summary.skipped)
-        parts.append(f"stopped with {max(0, jobs - finished - len(summary.failed))} not done")
-    if interrupted or summary.failed or jobs > 1:
+        finished = len(summary.restored) + len(summary.skipped) + len(summary.failed)
+        parts.append(f"stopped with {asked - finished} not done")
+    if interrupted or summary.failed or asked > 1:
         err_console.print(", ".join(parts))
 
 
@@ -240,7 +259,7 @@ def parse_tile(tile: str) -> Any:
         return "auto"
     if tile == "none":
         return None
-    if not tile.isdigit():
+    if not tile.isdecimal():
         raise typer.BadParameter(f"--tile {tile}: is neither a number of pixels, auto nor none")
     return int(tile)
 
@@ -337,13 +356,17 @@ def models_convert(
     if target.suffix != suffix:
         raise typer.BadParameter(f"{target}: {to.value} weights are written as {suffix}")
     if target.exists() and not overwrite:
-        raise typer.BadParameter(f"{target}: exists already; use --overwrite to replace it")
+        raise CheckpointError(f"'{target}' exists already; use --overwrite to replace it")
     model = load_model(source, bottleneck_shift=bottleneck_shift or None)
-    if to is Naming.official:
-        save_official(model, target)
-    else:
-        kept = {k: v for k, v in read_metadata(source).items() if k != "config"}
-        save_model(model, target, metadata=kept)
+    try:
+        if to is Naming.official:
+            save_official(model, target)
+            out_console.print("note: official files hold neither metadata nor bottleneck_shift")
+        else:
+            kept = {k: v for k, v in read_metadata(source).items() if k != "config"}
+            save_model(model, target, metadata=kept)
+    except OSError as error:
+        raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from error
     out_console.print(f"{source} → {target}")
 
 
@@ -356,7 +379,8 @@ def train_command(
     *,
     data: Annotated[Path, typer.Option(help="The folder that the recipe's folders lie in.")],
     run: Annotated[
-        Path | None, typer.Option(help="The run folder; a stopped run goes on. [runs/RECIPE]")
+        Path | None,
+        typer.Option(help="The run folder [runs/RECIPE]; a stopped run goes on."),
     ] = None,
     devices: Annotated[
         int, typer.Option(help="GPUs, or on a CPU single-threaded processes.", min=1)

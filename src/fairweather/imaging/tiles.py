@@ -50,7 +50,7 @@ def plan_tiles(
         multiple: what the network pads to [px].
 
     Raises:
-        ValueError: if a tile is not larger than twice the overlap, so that it would have no core.
+        ValueError: if a tile is smaller than twice the overlap, so that it would have no core.
     """
     height, width = size
     if tile_px is None:
@@ -66,10 +66,11 @@ def plan_axis(length: int, *, tile: int, overlap: int, multiple: int) -> tuple[S
     padded = -(-length // multiple) * multiple
     if padded <= tile:
         return (Span(0, padded, np.ones(padded, np.float32)),)
-    if tile < 2 * overlap:
+    least = max(multiple, 2 * overlap)
+    if tile < least:
         raise ValueError(
             f"a tile of {tile} px has no core between overlaps of {overlap} px;"
-            f" take a tile of at least {2 * overlap} px (it is cut to multiples of {multiple} px)"
+            f" take a tile of at least {least} px (it is cut to multiples of {multiple} px)"
         )
     stride = tile - overlap
     starts = [*range(0, padded - tile, stride), padded - tile]
@@ -90,7 +91,7 @@ def taper(tile: int, *, overlap: int, at_start: bool, at_stop: bool) -> np.ndarr
     distance = np.arange(tile, dtype=np.float32) + 0.5
     weights = np.ones(tile, np.float32)
     for tapers, from_edge in ((at_start, distance), (at_stop, distance[::-1])):
-        if tapers:
+        if tapers and overlap:
             ramp = np.clip((from_edge - overlap / 4) / (overlap / 2), 0, 1)
             weights *= ramp * ramp * (3 - 2 * ramp)
     return weights
@@ -139,11 +140,9 @@ def merge_tiles(
 
 
 def quantise(values: Pixels, *, out: Pixels) -> None:
-    """Writes floats in [0, 1] into an array of any type; for integers they are clipped."""
+    """Writes floats into an array of any type, clipped to [0, 1]; integers get their full range."""
+    clipped = np.clip(values, 0, 1)
     if np.issubdtype(out.dtype, np.integer):
-        largest = np.iinfo(out.dtype).max
-        scaled = values * np.float32(largest)
-        np.clip(np.rint(scaled, out=scaled), 0, largest, out=scaled)
-        out[...] = scaled
-    else:
-        out[...] = values
+        clipped *= np.float32(np.iinfo(out.dtype).max)
+        np.rint(clipped, out=clipped)
+    out[...] = clipped

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fairweather.errors import ImageError, OptionError
+from fairweather.errors import FairweatherError, OptionError
 from fairweather.imaging import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES
 from fairweather.restoration.restorer import OnTile, Restored, Restorer
 
@@ -25,7 +25,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """A file that could not be restored, and why, in one line."""
+    """A file that could not be restored, and why, in one line that names it."""
 
     source: Path
     reason: str
@@ -54,29 +54,36 @@ def plan_jobs(inputs: Sequence[str], *, out: Path | None = None) -> tuple[list[J
         The jobs, and the inputs that stand for nothing.
 
     Raises:
-        OptionError: if OUT names one file and there are several images.
+        OptionError: if OUT names one file and there are several images, or looks like a file of a
+            format that is not written.
     """
     jobs: list[Job] = []
     failures: list[Failure] = []
-    names_file = out is not None and out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir()
+    names_file = out is not None and out.suffix.lower() in IMAGE_SUFFIXES and not is_folder(out)
     for given in inputs:
-        path = Path(given).expanduser()
-        if path.is_dir():
-            found = images_under(path)
-            if not found:
-                failures.append(Failure(path, "holds no image"))
-            root = out or path.with_name(f"{path.resolve().name}-restored")
-            jobs += [Job(image, root / image.relative_to(path)) for image in found]
+        path = Path(os.path.expanduser(given))  # noqa: PTH111  (a name may begin with ~)
+        if is_folder(path):
+            found, unread = images_under(path, out=out)
+            failures += unread
+            if not found and not unread:
+                failures.append(Failure(path, f"'{path}' holds no image"))
+            root = out or mirror_of(path)
+            jobs += [
+                Job(image, root if names_file else root / image.relative_to(path))
+                for image in found
+            ]
         elif os.path.lexists(path) or not glob.has_magic(given):
             jobs.append(Job(path, target_of(path, out=out, names_file=names_file)))
         else:
             matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
             found = [match for match in matches if is_candidate(match)]
             if not found:
-                failures.append(Failure(path, "matches no image"))
+                failures.append(Failure(path, f"'{path}' matches no image"))
             jobs += [
                 Job(image, target_of(image, out=out, names_file=names_file)) for image in found
             ]
+    if len(jobs) == 1 and len(inputs) == 1 and not is_folder(Path(inputs[0])):
+        refuse_unknown_suffix(out)
     if names_file and len(jobs) > 1:
         raise OptionError(
             f"{out}: is one file, but there are {len(jobs)} images; give a folder with -o"
@@ -84,21 +91,58 @@ def plan_jobs(inputs: Sequence[str], *, out: Path | None = None) -> tuple[list[J
     return without_clashes(jobs, failures)
 
 
-def images_under(folder: Path) -> list[Path]:
-    """Images in a folder and all below, except hidden ones and what an earlier run wrote."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if is_candidate(path)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+def refuse_unknown_suffix(out: Path | None) -> None:
+    """One photo with `-o result.heic` asks for a file, not for a folder of that name."""
+    if out is None or is_folder(out) or out.suffix.lower() in IMAGE_SUFFIXES:
+        return
+    if out.suffix[1:].isalnum() and not out.suffix[1:].isdecimal():
+        raise OptionError(
+            f"{out}: {out.suffix} is not written; use one of {', '.join(sorted(IMAGE_SUFFIXES))},"
+            " or make the folder first"
+        )
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; False, not an error, for a name that no file can have."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def mirror_of(folder: Path) -> Path:
+    """`photos-restored` beside `photos`, also where that is called `.` or `..`."""
+    named = Path(os.path.realpath(folder)) if folder.name in ("", "..") else folder
+    return named.parent / f"{named.name}-restored"
+
+
+def images_under(folder: Path, *, out: Path | None) -> tuple[list[Path], list[Failure]]:
+    """Images in a folder and all below, except hidden ones and what an earlier run wrote.
+
+    Returns:
+        The images, and the folders that could not be read.
+    """
+    results = os.path.realpath(out or mirror_of(folder))
+    found: list[Path] = []
+    unread: list[Failure] = []
+
+    def note(error: OSError) -> None:
+        reason = f"'{error.filename}' cannot be searched: {error.strerror}"
+        unread.append(Failure(Path(error.filename), reason))
+
+    for parent, folders, names in os.walk(folder, onerror=note):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(Path(parent, name)) != results
+        ]
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        found += [path for path in paths if is_candidate(path)]
+    return sorted(found), unread
 
 
 def is_candidate(path: Path) -> bool:
     """Whether a file found in a folder or by a glob is to be restored."""
     return (
         path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.is_dir()
+        and not is_folder(path)
         and Path(path.stem).suffix not in (MARK, ".compare")
     )
 
@@ -110,19 +154,31 @@ def target_of(source: Path, *, out: Path | None, names_file: bool) -> Path:
     return out if names_file else out / source.name
 
 
+def comparison_of(target: Path) -> Path:
+    """Where input and result side by side go; unique, since the target is."""
+    return target.with_name(f"{target.name}.compare.jpg")
+
+
 def without_clashes(
     jobs: Iterable[Job], failures: list[Failure]
 ) -> tuple[list[Job], list[Failure]]:
     """Drops repeated sources; a target that is an input, or another job's, becomes a failure."""
-    unique = {job.source.resolve(): job for job in reversed(list(jobs))}
+    unique: dict[str, Job] = {}
+    for job in jobs:
+        unique.setdefault(os.path.abspath(job.source), job)  # noqa: PTH100
+    inputs = {os.path.realpath(source) for source in unique}
     kept: list[Job] = []
-    taken: dict[Path, Path] = {}
-    for job in reversed(unique.values()):
-        target = job.target.resolve()
-        if target in unique:
-            failures.append(Failure(job.source, f"would overwrite the input '{job.target}'"))
+    taken: dict[str, Path] = {}
+    for job in unique.values():
+        target = os.path.realpath(job.target)
+        if target in inputs:
+            reason = f"'{job.source}' would overwrite the input '{job.target}'; use another -o"
+            failures.append(Failure(job.source, reason))
         elif target in taken:
-            reason = f"would be written to '{job.target}', as '{taken[target]}'; use another -o"
+            reason = (
+                f"'{job.source}' would be written to '{job.target}', as '{taken[target]}';"
+                " use another -o"
+            )
             failures.append(Failure(job.source, reason))
         else:
             taken[target] = job.source
@@ -148,31 +204,37 @@ def run_jobs(
         jobs: what to restore.
         summary: filled as the work goes on, so that it tells the truth after an interrupt.
         existing: what to do where a target exists.
-        compare: whether to write `name.compare.jpg`, input beside result, with each target.
+        compare: whether to write input beside result, as `TARGET.compare.jpg`.
         max_pixels: larger images are refused.
         on_start: called with each job, gives the callback for its tiles.
         on_done: called with each outcome.
     """
     for job in jobs:
         outcome: Restored | Failure | Job = job
-        if existing == "skip" and job.target.exists():
+        if existing == "skip" and os.path.exists(job.target):  # noqa: PTH110  (see is_folder)
             summary.skipped.append(job)
         else:
             try:
-                job.target.parent.mkdir(parents=True, exist_ok=True)
                 outcome = restorer.restore_file(
                     job.source,
                     job.target,
                     overwrite=existing == "overwrite",
-                    compare=job.target.with_suffix(".compare.jpg") if compare else None,
+                    compare=comparison_of(job.target) if compare else None,
                     max_pixels=max_pixels,
                     on_tile=on_start(job),
                 )
                 summary.restored.append(outcome)
-            except ImageError as error:
-                outcome = Failure(job.source, str(error))
-                summary.failed.append(outcome)
-            except OSError as error:
-                outcome = Failure(job.source, f"'{job.target.parent}': {error.strerror or error}")
+            except (FairweatherError, OSError, MemoryError) as error:
+                outcome = Failure(job.source, reason_of(error, job=job))
                 summary.failed.append(outcome)
         on_done(outcome)
+
+
+def reason_of(error: Exception, *, job: Job) -> str:
+    """What to tell the user: one line, which names the file."""
+    if isinstance(error, OSError):
+        return f"'{job.source}' cannot be written to '{job.target}': {error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return f"'{job.source}' does not fit into the memory; close other programs"
+    text = str(error)
+    return text if text.startswith(f"'{job.source}'") else f"'{job.source}': {text}"

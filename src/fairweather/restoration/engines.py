@@ -1,7 +1,9 @@
 """What runs the network: one callable for each runtime, tiles in and tiles out."""
 
+import ctypes
 import logging
 import os
+import sys
 
 import numpy as np
 import torch
@@ -110,13 +112,30 @@ def physical_memory_bytes() -> int:
 
 
 def activation_bytes_per_px(config: ASTConfig) -> int:
-    """Peak memory of a forward pass for each pixel of a tile, float32 [bytes], rounded upwards.
+    """Peak memory of a forward pass for each pixel of a tile, float32 [bytes], with a margin.
 
-    The last decoder stage decides: its logits, their softmax, their ReLU² and the fusion of both are
-    alive at once, beside queries, keys and values; or the feed-forward network's channels.
+    The last decoder stage decides: its logits, their softmax, their ReLU² and the two fused are
+    alive at once, beside queries, keys and values; or the feed-forward network's tensors.
     """
     channels, heads = config.channels[-1], config.heads[-1]
     attention = 4 * heads * config.window**2 + 9 * channels
     feed_forward = (4 * config.mlp_ratio + 3) * channels
     skips = 2 * config.embed_dim
-    return int(4 * (max(attention, feed_forward) + skips + 12))
+    return int(1.3 * 4 * (max(attention, feed_forward) + skips + 12))
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to reuse large freed tensors instead of returning them to the kernel.
+
+    Otherwise much of the CPU time is page faults. It concerns the whole process, so it is for
+    commands to call, not for libraries.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
+    except (OSError, AttributeError):
+        log.debug("this libc has no mallopt")

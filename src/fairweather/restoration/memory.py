@@ -12,6 +12,10 @@ from fairweather.errors import ImageError
 
 FLOATS = (np.float16, np.float32, np.float64)
 INTEGERS = (np.uint8, np.uint16)
+PIL_MODES = {
+    "1": "L",
+    **dict.fromkeys(("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"), "RGB"),
+}
 KINDS = (
     "a PIL image; an array (H, W), (H, W, 3) or (H, W, 4); or a tensor (3, H, W) or (B, 3, H, W);"
     " uint8, uint16, or floats in [0, 1]"
@@ -71,17 +75,23 @@ def restore_tensor(image: Tensor, restore: RestorePixels) -> Tensor:
 
 def restore_pil(image: Image.Image, restore: RestorePixels) -> Image.Image:
     """Any mode but floats and 32-bit integers; palettes and CMYK come back as RGB."""
-    if image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    elif image.mode in ("P", "PA"):
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if image.mode == "LA":
-        grey, alpha = image.split()
-        return Image.merge("LA", (restore_pil(grey, restore), alpha))
-    if image.mode not in ("L", "RGB", "RGBA", "I;16"):
+    mode = PIL_MODES.get(image.mode, image.mode)
+    if mode in ("L", "RGB") and image.has_transparency_data:
+        mode += "A"  # also for a transparent colour, which no restored pixel would have
+    if mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
         raise ImageError(f"cannot restore a PIL image of mode {image.mode}; convert it to RGB")
-    restored = Image.fromarray(restore_array(np.asarray(image), restore))
+    profile_fits = image.mode not in ("CMYK", "LAB")
+    if mode != image.mode:
+        image = image.convert(mode)
+    if mode == "LA":
+        grey, alpha = image.split()
+        colours = Image.fromarray(restore_array(np.asarray(grey), restore))
+        restored = Image.merge("LA", (colours, alpha))
+    else:
+        restored = Image.fromarray(restore_array(np.asarray(image), restore))
     restored.info.update(image.info)
+    if not profile_fits:
+        restored.info.pop("icc_profile", None)
     return restored
 
 

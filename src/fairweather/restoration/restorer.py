@@ -22,7 +22,7 @@ from fairweather.imaging import (
     write_image,
     write_side_by_side,
 )
-from fairweather.models import AST, load_model
+from fairweather.models import AST, find_weights, load_model
 from fairweather.restoration.engines import (
     TorchEngine,
     activation_bytes_per_px,
@@ -73,7 +73,7 @@ class Restorer:
 
         Args:
             weights: a bundled name, a `.safetensors`, an official `.pth`, a folder with one, or a
-                model.
+                model, which is moved to the device and put into evaluation mode.
             device: `auto`, `cpu`, `cuda`, `mps`, `xpu`.
             precision: `fp32`, `bf16` or `fp16`.
             tile: side of a tile [px], `auto` from the memory budget, None for one tile.
@@ -89,6 +89,12 @@ class Restorer:
         """
         if not 0 <= strength <= 1:
             raise OptionError(f"strength {strength}: must lie in [0, 1]")
+        if isinstance(tile, str) and tile != "auto":
+            raise OptionError(f"tile {tile!r}: is neither a number of pixels, 'auto' nor None")
+        if overlap_px is not None and overlap_px < 0:
+            raise OptionError(f"overlap_px {overlap_px}: must not be negative")
+        if batch is not None and batch < 1:
+            raise OptionError(f"batch {batch}: must be at least 1")
         model = weights if isinstance(weights, AST) else load_model(weights)
         self.engine = TorchEngine(model, device=device, precision=precision)
         multiple = model.config.size_multiple
@@ -103,7 +109,7 @@ class Restorer:
             self.tile_px = self._tile_for(budget)
         if isinstance(self.tile_px, int) and self.tile_px < self.smallest_tile_px:
             raise OptionError(
-                f"tile {self.tile_px}: at least {self.smallest_tile_px} px are needed for these weights"
+                f"tile {self.tile_px}: needs at least {self.smallest_tile_px} px for these weights"
                 f" and an overlap of {self.overlap_px} px"
             )
 
@@ -133,12 +139,12 @@ class Restorer:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         on_tile: OnTile | None = None,
     ) -> Restored:
-        """Restores a file; the target appears whole or not at all.
+        """Restores a file; the target appears whole or not at all, in a folder made if need be.
 
         Args:
             source: an image file.
             target: where to write; its suffix decides the format.
-            overwrite: whether a file at the target may be replaced; the source never is unless so.
+            overwrite: whether files at `target` and `compare` may be replaced.
             compare: where to write input and result side by side, if anywhere.
             max_pixels: larger images are refused.
             on_tile: called with (tiles done, tiles in all).
@@ -148,9 +154,13 @@ class Restorer:
         """
         source, target = Path(source), Path(target)
         started = time.monotonic()
-        if target.exists() and not overwrite:
-            raise ImageError(f"{target}: exists already; choose another name or allow overwriting")
+        for path in filter(None, (target, compare)):
+            if path.exists() and not overwrite:
+                raise ImageError(
+                    f"'{path}' exists already; choose another name or allow overwriting"
+                )
         photo = read_image(source, max_pixels=max_pixels)
+        target.parent.mkdir(parents=True, exist_ok=True)
         restored = self.restore_photo(photo, on_tile=on_tile)
         notes = (*photo.notes, *write_image(target, restored, overwrite=overwrite))
         if compare is not None:
@@ -207,8 +217,9 @@ class Restorer:
 
         def restored(row: Span, columns: list[Span]) -> Iterator[np.ndarray]:
             nonlocal done
-            for first in range(0, len(columns), self.batch):
-                chunk = columns[first : first + self.batch]
+            rest = columns
+            while rest:  # a batch may be smaller than the one before, if memory ran out
+                chunk, rest = rest[: self.batch], rest[self.batch :]
                 tiles = np.stack([as_float(cut_tile(pixels, row, column)) for column in chunk])
                 result = self._restore_tiles(tiles)
                 yield from result.mean(-1, keepdims=True).repeat(3, -1) if grey else result
@@ -220,30 +231,37 @@ class Restorer:
 
     def _restore_tiles(self, tiles: np.ndarray) -> np.ndarray:
         """(B, H, W, 3) float32; when memory runs out, in halves: of the batch, then of the tile."""
-        try:
-            return self._run(tiles)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        self.engine.release()
-        if len(tiles) > 1:
-            self.batch = max(1, len(tiles) // 2)
-            halves = np.array_split(tiles, 2)
-            return np.concatenate([self._restore_tiles(half) for half in halves])
-        smaller = max(tiles.shape[1:3]) // 2 // self.multiple * self.multiple
-        if smaller < self.smallest_tile_px:
-            raise FairweatherError(
-                f"not even a tile of {tiles.shape[1]}×{tiles.shape[2]} px fits into the memory of"
-                f" {self.engine.device}; close other programs or use --device cpu"
-            )
-        log.warning("out of memory: going on with tiles of %d px", smaller)
-        self.tile_px = smaller
+        larger = max(tiles.shape[1:3])
+        if not isinstance(self.tile_px, int) or larger <= self.tile_px:
+            try:
+                return self._run(tiles)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.engine.release()
+            if len(tiles) > 1:
+                self.batch = max(1, len(tiles) // 2)
+                halves = np.array_split(tiles, 2)
+                return np.concatenate([self._restore_tiles(half) for half in halves])
+            self.tile_px = self._smaller_tile(larger)
+            log.warning("out of memory: going on with tiles of %d px", self.tile_px)
         out = np.empty_like(tiles)
-        self._restore_tiled(tiles[0], out=out[0], tile_px=smaller, grey=False, on_tile=None)
+        for tile, restored in zip(tiles, out, strict=True):
+            self._restore_tiled(tile, out=restored, tile_px=self.tile_px, grey=False, on_tile=None)
         return out
+
+    def _smaller_tile(self, tile_px: int) -> int:
+        smaller = max(tile_px // 2 // self.multiple * self.multiple, self.smallest_tile_px)
+        if smaller >= tile_px:
+            raise FairweatherError(
+                f"not even a tile of {tile_px} px fits into the memory of {self.engine.device};"
+                " close other programs or use --device cpu"
+            )
+        return smaller
 
     def _run(self, tiles: np.ndarray) -> np.ndarray:
         restored = self_ensemble(self.engine, tiles) if self.self_ensemble else self.engine(tiles)
+        restored = restored.clip(0, 1)
         if self.strength < 1:
             restored = tiles + np.float32(self.strength) * (restored - tiles)
         return restored
@@ -267,8 +285,9 @@ def as_float(tile: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2)
-def cached_restorer(weights: str, device: str) -> Restorer:
-    """Restorers of `restore`, so that a loop over files loads the weights once."""
+def cached_restorer(weights: Path, device: str, *, changed_ns: int) -> Restorer:
+    """Restorers of `restore`: a loop over files loads its weights once, and new ones if changed."""
+    log.debug("loading %s of %d", weights, changed_ns)
     return Restorer(weights, device=device)
 
 
@@ -293,5 +312,6 @@ def restore(
         ImageError: if the source cannot be read or the target not be written.
         CheckpointError: if the weights cannot be loaded.
     """
-    restorer = cached_restorer(str(weights), device)
+    path = find_weights(weights)
+    restorer = cached_restorer(path, device, changed_ns=path.stat().st_mtime_ns)
     return restorer.restore_file(source, target, overwrite=overwrite)

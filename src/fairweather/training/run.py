@@ -1,9 +1,7 @@
 """Recipe → run folder: every stage trained by Lightning, stoppable and resumable at any time."""
 
-import ctypes
 import json
 import logging
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from fairweather.models import create_model, save_model
+from fairweather.restoration import keep_freed_memory
 from fairweather.training.module import RestorationData, RestorationModule
 from fairweather.training.recipe import Recipe
 
@@ -151,19 +150,3 @@ def check_same_recipe(recipe: Recipe, run: Path) -> None:
             f"{run} holds a run of another recipe; choose a new folder or restore its {saved.name}"
         )
     saved.write_text(text)
-
-
-def keep_freed_memory() -> None:
-    """Tells glibc to reuse large freed tensors instead of returning them to the kernel.
-
-    Otherwise half of the CPU time of a training step is page faults.
-    """
-    if sys.platform != "linux":
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        trim_threshold, mmap_threshold = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-        libc.mallopt(mmap_threshold, 1 << 30)
-        libc.mallopt(trim_threshold, (1 << 31) - 1)
-    except (OSError, AttributeError):
-        log.debug("this libc has no mallopt")

@@ -4,8 +4,34 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from fairweather.data.degradations.haze import HazeRanges, add_haze
+from fairweather.data.degradations.moire import MoireRanges, add_moire
 from fairweather.data.degradations.rain import RainRanges, add_rain
+from fairweather.data.degradations.raindrop import RaindropRanges, add_raindrops
+from fairweather.data.degradations.shadow import ShadowRanges, add_shadow
+from fairweather.data.degradations.snow import SnowRanges, add_snow
 
-DEGRADATIONS: dict[str, Callable[..., Tensor]] = {"rain": add_rain}
+DEGRADATIONS: dict[str, Callable[..., Tensor]] = {
+    "rain": add_rain,
+    "raindrop": add_raindrops,
+    "haze": add_haze,
+    "snow": add_snow,
+    "shadow": add_shadow,
+    "moire": add_moire,
+}
 
-__all__ = ["DEGRADATIONS", "RainRanges", "add_rain"]
+__all__ = [
+    "DEGRADATIONS",
+    "HazeRanges",
+    "MoireRanges",
+    "RainRanges",
+    "RaindropRanges",
+    "ShadowRanges",
+    "SnowRanges",
+    "add_haze",
+    "add_moire",
+    "add_rain",
+    "add_raindrops",
+    "add_shadow",
+    "add_snow",
+]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fairweather.data.degradations.randomness import Dice
+
 
 @dataclass(frozen=True)
 class RainRanges:
@@ -25,7 +27,7 @@ class RainRanges:
         angle_deg: mean direction of fall, 0 is straight down.
         angle_spread_deg: standard deviation of the layers' directions around it.
         length_px: length of a streak, log-uniform.
-        width_px: standard deviation across a streak, log-uniform; at most a twelfth of its length,
+        width_px: standard deviation across a streak, log-uniform; at most a tenth of its length,
             since a blob is snow.
         coverage: share of the image under the streaks of one layer, log-uniform.
         opacity: brightest value of a layer.
@@ -40,8 +42,8 @@ class RainRanges:
     layers: tuple[int, int] = (1, 4)
     angle_deg: tuple[float, float] = (-40.0, 40.0)
     angle_spread_deg: float = 4.0
-    length_px: tuple[float, float] = (8.0, 100.0)
-    width_px: tuple[float, float] = (0.45, 1.8)
+    length_px: tuple[float, float] = (6.0, 100.0)
+    width_px: tuple[float, float] = (0.45, 2.6)
     coverage: tuple[float, float] = (0.004, 0.35)
     opacity: tuple[float, float] = (0.08, 1.0)
     sheet_probability: float = 0.3
@@ -50,32 +52,6 @@ class RainRanges:
     tint: float = 0.04
     veil_probability: float = 0.2
     veil: tuple[float, float] = (0.02, 0.15)
-
-
-class Dice:
-    """Random numbers drawn on the CPU, so that a seed gives the same rain on every device."""
-
-    def __init__(self, generator: torch.Generator, device: torch.device):
-        self.generator = generator
-        self.device = device
-
-    def uniform(self, bounds: tuple[float, float], *shape: int) -> Tensor:
-        """Uniform in the bounds."""
-        low, high = bounds
-        return (low + (high - low) * torch.rand(shape, generator=self.generator)).to(self.device)
-
-    def log_uniform(self, bounds: tuple[float, float], *shape: int) -> Tensor:
-        """Log-uniform in the bounds, which are above zero."""
-        low, high = torch.tensor(bounds).log().tolist()
-        return self.uniform((low, high), *shape).exp()
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal."""
-        return torch.randn(shape, generator=self.generator).to(self.device)
-
-    def chance(self, probability: float, *shape: int) -> Tensor:
-        """True with the probability."""
-        return self.uniform((0.0, 1.0), *shape) < probability
 
 
 def add_rain(
@@ -118,7 +94,7 @@ def streak_layers(dice: Dice, ranges: RainRanges, *, batch: int, size: tuple[int
         ranges.angle_deg, batch, 1, 1, 1
     ) + ranges.angle_spread_deg * dice.normal(*shape)
     length_px = dice.log_uniform(ranges.length_px, *shape).clamp(max=0.9 * min(size))
-    width_px = dice.log_uniform(ranges.width_px, *shape).minimum(length_px / 12).clamp(min=0.4)
+    width_px = dice.log_uniform(ranges.width_px, *shape).minimum(length_px / 10).clamp(min=0.4)
     line = streak_profile(
         dice, size=size, angle_deg=angle_deg, length_px=length_px, width_px=width_px
     )

@@ -1,0 +1,437 @@
+import dataclasses
+import functools
+import io
+import json
+import os
+import shutil
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+from skimage import data
+
+from fairweather import __version__, cli
+from fairweather.imaging import read_image, write_image
+from fairweather.imaging.image import Photo
+from fairweather.models import PRESETS, create_model, load_model, save_model
+from fairweather.restoration import Job, Restorer
+
+PHOTO = np.ascontiguousarray(data.astronaut()[20:60, 180:232])
+ALPHA = np.random.default_rng(0).integers(0, 256, PHOTO.shape[:2], dtype=np.uint8)
+AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+POSIX = pytest.mark.skipif(os.name == "nt", reason="signals are others there")
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = create_model("ast_n", init="official")
+    with torch.no_grad():
+        model.output_conv.weight *= 0.4
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_model(model, path, metadata={"task": "rain"})
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command as the shell does, in this process."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["fairweather", *map(str, arguments)])
+        capsys.readouterr()
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        done = Done(status, *capsys.readouterr())
+        assert "Traceback" not in done.out + done.err
+        return done
+
+    return run
+
+
+@pytest.fixture
+def restore(run: Run, weights: Path) -> Run:
+    """Runs `fairweather restore` with the weights of these tests."""
+    return lambda *arguments: run("restore", "--weights", weights, "--device", "cpu", *arguments)
+
+
+def png_bomb() -> bytes:
+    """The header of 40000 × 40000 pixels, and next to no pixels."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 40000, 40000, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    chunks = (chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def good_files(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    image = Image.fromarray(PHOTO)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Camera"
+    image.save(folder / "portrait.jpg", quality=95, exif=exif)
+    image.convert("CMYK").save(folder / "print.jpg", quality=95)
+    image.quantize(64).save(folder / "palette.gif")
+    deep = PHOTO.astype(np.uint16) * 257 - PHOTO
+    write_image(folder / "deep.tif", Photo(deep))
+    grey = Image.fromarray(PHOTO[..., 1])
+    grey.putalpha(Image.fromarray(ALPHA))
+    assert grey.mode == "LA"
+    grey.save(folder / "grey.png")
+
+
+def bad_files(folder: Path) -> list[Path]:
+    stream = io.BytesIO()
+    Image.fromarray(data.astronaut()).save(stream, "JPEG")
+    (folder / "cut.jpg").write_bytes(stream.getvalue()[: len(stream.getvalue()) // 2])
+    (folder / "empty.jpg").touch()
+    (folder / "text.png").write_text("Dear photo,\n")
+    (folder / "bomb.png").write_bytes(png_bomb())
+    (folder / "broken.png").symlink_to("nowhere.png")
+    names = ["bomb.png", "broken.png", "cut.jpg", "empty.jpg", "text.png"]
+    if not AS_ROOT:
+        shutil.copy(folder / "grey.png", folder / "secret.png")
+        (folder / "secret.png").chmod(0)
+        names.append("secret.png")
+    return [folder / name for name in sorted(names)]
+
+
+def test_a_folder_of_good_and_bad_files(restore: Run, weights: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "photos-restored"
+    good_files(folder)
+    bad = bad_files(folder)
+    done = restore(folder)
+    assert done.status == 1
+    *failures, counts = done.err.splitlines()
+    assert counts == f"5 restored, {len(bad)} failed"
+    assert len(failures) == len(bad)
+    for path, line in zip(bad, sorted(failures), strict=True):
+        assert line.startswith(f"failed: '{path}' ")
+    assert "40000 × 40000" in failures[0]
+
+    names = ["deep.tif", "grey.png", "palette.gif", "portrait.jpg", "print.jpg"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    lines = [line for line in done.out.splitlines() if not line.startswith("    note: ")]
+    assert [line.split("  (")[0] for line in lines] == [
+        f"{folder / name} → {out / name}" for name in names
+    ]
+    assert "CMYK" in done.out
+    restorer = Restorer(weights, device="cpu")
+    for name in names:
+        before, after = read_image(folder / name), read_image(out / name)
+        assert after.pixels.dtype == before.pixels.dtype
+        assert after.pixels.shape == before.pixels.shape
+        assert after.grey == before.grey
+        np.testing.assert_array_equal(after.alpha, before.alpha)
+        expected = restorer.restore_photo(before).pixels.astype(int)
+        top = np.iinfo(before.pixels.dtype).max
+        assert np.abs(expected - before.pixels).mean() > 0.01 * top
+        if name in ("deep.tif", "grey.png"):
+            np.testing.assert_array_equal(after.pixels, expected)
+        else:  # JPEG loses a little, and GIF has 256 colours
+            assert np.abs(after.pixels - expected).mean() < 0.02 * top
+    assert read_image(out / "portrait.jpg").pixels.shape == (52, 40, 3)
+    modes = []
+    for name in names[1:]:
+        with Image.open(out / name) as image:
+            modes.append(image.mode)
+    assert modes == ["LA", "P", "RGB", "RGB"]
+    with Image.open(out / "portrait.jpg") as image:
+        assert (image.getexif()[0x0112], image.getexif()[0x010F]) == (1, "Camera")
+
+
+def test_one_photo(restore: Run, tmp_path: Path) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "a.png")
+    done = restore(tmp_path / "a.png", "--compare")
+    assert (done.status, done.err) == (0, "")
+    line = rf"{tmp_path}/a.png → {tmp_path}/a.restored.png  (52 × 40, "
+    assert done.out.startswith(line)
+    assert done.out.count("\n") == 1
+    names = ["a.png", "a.restored.png", "a.restored.png.compare.jpg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    before = (tmp_path / "a.restored.png").read_bytes()
+
+    again = restore(tmp_path / "a.png")
+    assert again.status == 1
+    assert "a.restored.png' exists already" in again.err
+    skipped = restore(tmp_path / "a.png", "--skip-existing", "--strength", "0")
+    assert (skipped.status, skipped.out) == (0, "")
+    assert (tmp_path / "a.restored.png").read_bytes() == before
+    weaker = restore(tmp_path / "a.png", "--overwrite", "--strength", "0")
+    assert weaker.status == 0
+    np.testing.assert_array_equal(read_image(tmp_path / "a.restored.png").pixels, PHOTO)
+
+
+def test_options_reach_the_restorer(restore: Run, weights: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "a.png", tmp_path / "b.png"
+    image = data.astronaut()[:30, :140]
+    Image.fromarray(image).save(source)
+    options = ("--tile", 128, "--self-ensemble", "--strength", 0.5, "--precision", "bf16")
+    assert restore(source, "-o", target, *options).status == 0
+    expected = Restorer(
+        weights, device="cpu", tile=128, self_ensemble=True, strength=0.5, precision="bf16"
+    )(image)
+    np.testing.assert_array_equal(read_image(target).pixels, expected)
+    assert restore(source, "-o", target, "--overwrite", "--tile", "none").status == 0
+    expected = Restorer(weights, device="cpu", tile=None)(image)
+    np.testing.assert_array_equal(read_image(target).pixels, expected)
+    refused = restore(source, "-o", tmp_path / "c.png", "--max-pixels", 30 * 140 - 1)
+    assert (refused.status, (tmp_path / "c.png").exists()) == (1, False)
+
+
+def test_json(restore: Run, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(PHOTO).save(tmp_path / name)
+    (tmp_path / "b.png").write_text("no image")
+    (tmp_path / "c.restored.png").touch()
+    nothing = tmp_path / "*.gif"
+    done = restore("--json", "--skip-existing", tmp_path / "[abc].png", nothing)
+    assert (done.status, done.err) == (1, "")
+    document = json.loads(done.out)
+    assert done.out.count("\n") == 1
+    assert set(document) == {"restored", "skipped", "failed", "interrupted"}
+    (restored,) = document["restored"]
+    seconds = restored.pop("seconds")
+    assert 0 < seconds < 600
+    assert restored == {
+        "source": str(tmp_path / "a.png"),
+        "target": str(tmp_path / "a.restored.png"),
+        "height": 40,
+        "width": 52,
+        "notes": [],
+    }
+    source, target = str(tmp_path / "c.png"), str(tmp_path / "c.restored.png")
+    assert document["skipped"] == [{"source": source, "target": target}]
+    failed = [failure["source"] for failure in document["failed"]]
+    assert failed == [str(nothing), str(tmp_path / "b.png")]
+    assert document["interrupted"] is False
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--strength", "1.5"),
+        ("--strength", "much"),
+        ("--tile", "100"),
+        ("--tile", "big"),
+        ("--tile", "-128"),
+        ("--tile", "²"),
+        ("--precision", "int8"),
+        ("--device", "abacus"),
+        ("--max-pixels", "0"),
+        ("--overwrite", "--skip-existing"),
+        ("--quality", "3"),
+        ("second.png", "-o", "one.png"),
+    ],
+)
+def test_a_wrong_call_has_status_2(
+    restore: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(PHOTO).save("a.png")
+    done = restore(*arguments, *(["a.png"] if arguments else []))
+    assert (done.status, done.out) == (2, "")
+    assert done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("option", ["--weights", "--task"])
+def test_unknown_weights_have_status_1(run: Run, tmp_path: Path, option: str) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "a.png")
+    done = run("restore", tmp_path / "a.png", option, "fog")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: fog: ")
+    assert done.err.count("\n") == 1
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version") == (0, f"{__version__}\n", "")
+    assert "PHOTO|FOLDER|GLOB" in run("restore", "-h").out
+    assert run("nonsense").status == 2
+
+
+COMMANDS = {
+    "": {"--version"},
+    "restore": {
+        "[inputs …]", "-o", "--out", "--task", "--weights", "--device", "--precision", "--tile",
+        "--strength", "--self-ensemble", "--compare", "--overwrite", "--skip-existing",
+        "--max-pixels", "--json", "--sample",
+    },
+    "models": set(),
+    "models list": {"--json"},
+    "models info": {"weights", "--json"},
+    "models convert": {"source", "target", "--to", "--bottleneck-shift", "--overwrite"},
+    "train": {"recipe", "[overrides …]", "--data", "--run", "--devices", "--workers"},
+}  # fmt: skip
+
+
+def test_the_frozen_command_line() -> None:
+    """Scripts call these; a change here is a change for them, so it goes into the changelog."""
+    found: dict[str, set[str]] = {}
+
+    def walk(command: click.Command, name: str) -> None:
+        words = set()
+        for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                many = parameter.nargs == -1
+                words.add(f"[{parameter.name} …]" if many else str(parameter.name))
+            else:
+                words |= {*parameter.opts, *parameter.secondary_opts}
+        found[name] = words - {"--install-completion", "--show-completion"}
+        for inner in getattr(command, "commands", {}).values():
+            walk(inner, f"{name} {inner.name}".strip())
+
+    walk(typer.main.get_command(cli.app), "")
+    assert found == COMMANDS
+
+
+def test_models_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "list_models", functools.cache(cli.list_models))  # for the time
+    entries = {entry["name"]: entry for entry in json.loads(run("models", "list", "--json").out)}
+    assert set(PRESETS) <= set(entries)
+    assert entries["ast_n"]["kind"] == "preset"
+    parameters = sum(p.numel() for p in create_model("ast_n").parameters())
+    assert entries["ast_n"]["parameters"] == parameters
+    assert 0 < entries["ast_n"]["gmacs"] < entries["ast_t"]["gmacs"] < entries["ast_b"]["gmacs"]
+    table = run("models", "list")
+    assert (table.status, table.err) == (0, "")
+    assert [name for name in entries if name not in table.out] == []
+
+
+def test_models_info(run: Run, weights: Path, tmp_path: Path) -> None:
+    facts = json.loads(run("models", "info", weights, "--json").out)
+    assert facts["config"]["depths"] == list(PRESETS["ast_n"].depths)
+    assert facts["parameters"] == sum(p.numel() for p in load_model(weights).parameters())
+    assert facts["metadata"]["task"] == "rain"
+    assert "rain" in run("models", "info", weights).out
+    for name, content in (("none.pth", None), ("bad.pth", b"bad"), ("bad.safetensors", b"bad")):
+        if content:
+            (tmp_path / name).write_bytes(content)
+        done = run("models", "info", tmp_path / name)
+        assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+        assert str(tmp_path / name) in done.err
+
+
+def test_models_convert_there_and_back(run: Run, weights: Path, tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
+    assert run("models", "convert", weights, theirs, "--to", "official").status == 0
+    assert run("models", "convert", theirs, ours).status == 0
+    before, after = load_model(weights), load_model(ours)
+    rate = before.config.stochastic_depth  # is for training, and in no official file
+    assert before.config == dataclasses.replace(after.config, stochastic_depth=rate)
+    state = after.state_dict()
+    assert list(state) == list(before.state_dict())
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    names = set(torch.load(theirs, weights_only=True)["state_dict"])
+    assert "input_proj.proj.0.weight" in names
+    assert names.isdisjoint(state)
+
+    copy = tmp_path / "copy.safetensors"
+    assert run("models", "convert", weights, copy).status == 0
+    assert json.loads(run("models", "info", copy, "--json").out)["metadata"]["task"] == "rain"
+    content = copy.read_bytes()
+    for arguments, status in (
+        ((theirs, copy), 1),
+        ((theirs, tmp_path / "a.pth"), 2),
+        ((theirs, tmp_path / "a.safetensors", "--to", "official"), 2),
+        ((theirs, tmp_path / "a.safetensors", "--to", "theirs"), 2),
+        ((theirs, tmp_path / "none" / "a.safetensors"), 1),
+        ((tmp_path / "none.pth", tmp_path / "a.safetensors"), 1),
+    ):
+        done = run("models", "convert", *arguments)
+        assert (done.status, done.out) == (status, "")
+        assert done.err
+    assert copy.read_bytes() == content
+    assert run("models", "convert", theirs, copy, "--overwrite").status == 0
+    assert copy.read_bytes() != content
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "copy.safetensors", "ours.safetensors", "theirs.pth",
+    ]  # fmt: skip
+
+
+@POSIX
+def test_names_that_cannot_be_printed(restore: Run, tmp_path: Path) -> None:
+    for name in (b"\xff.png", b"[red].png"):
+        Image.fromarray(PHOTO).save(os.fsencode(tmp_path) + b"/" + name, "PNG")
+    (tmp_path / os.fsdecode(b"\xfe.png")).touch()
+    done = restore(tmp_path, "-o", tmp_path / "out")
+    assert done.status == 1
+    assert "\\udcff.png" in done.out
+    assert "[red].png" in done.out
+    assert "\\udcfe.png" in done.err
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    json.loads(restore("--json", tmp_path, "-o", tmp_path / "out", "--skip-existing").out)
+
+
+def test_the_progress_bar_shows_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    monkeypatch.setattr(cli, "err_console", console)
+    jobs = [Job(Path("[red] a.png"), Path("b.png")), Job(Path("c.png"), Path("d.png"))]
+    shown = cli.Shown(jobs, as_json=False)
+    with shown.progress:
+        on_tile = shown.start(jobs[0])
+        on_tile(3, 16)
+        shown.progress.refresh()
+    assert "[red] a.png" in screen.getvalue()
+    assert "3/16" in screen.getvalue()
+    assert "0/2" in screen.getvalue()
+
+
+def test_an_interrupt_tells_what_was_done(
+    restore: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the second photo is written: three of five are not done."""
+    for name in "abcd":
+        Image.fromarray(PHOTO).save(tmp_path / f"{name}.png")
+    written: list[int] = []
+    fsync = os.fsync
+
+    def interrupted(file: int) -> None:
+        written.append(file)
+        if len(written) % 2 == 0:
+            raise KeyboardInterrupt
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    arguments = (tmp_path / "?.png", tmp_path / "*.gif", "-o", tmp_path / "out")
+    done = restore(*arguments)
+    assert done.status == 1
+    assert done.err.splitlines()[-1] == "1 restored, 1 failed, stopped with 3 not done"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+    document = json.loads(restore("--json", "--skip-existing", *arguments).out)
+    assert document["interrupted"] is True
+    assert [len(document[key]) for key in ("skipped", "restored", "failed")] == [1, 1, 1]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]

@@ -1,0 +1,308 @@
+"""Recipes are data: all of them build, every fault is named, and every field is read."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+import fairweather
+from fairweather.data import DEGRADATIONS
+from fairweather.errors import FairweatherError, RecipeError
+from fairweather.models import AST, create_model
+from fairweather.training import DataSpec, Recipe, Stage, list_recipes, load_recipe
+from fairweather.training.losses import LOSSES
+
+PACKAGE = Path(fairweather.__file__).parent
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "task": "rain",
+    "description": "A recipe for tests.",
+    "preset": "ast_n",
+    "data": {"clean": ["clean"]},
+    "stages": [
+        {"crop_px": 32, "batch": 2, "steps": 10, "learning_rate": 1.0e-3},
+        {"crop_px": 64, "batch": 4, "steps": 20, "learning_rate": 1.0e-4, "warmup_steps": 5},
+    ],
+}
+
+
+def save(folder: Path, tree: Any) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+def without(tree: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in tree.items() if name != key}
+
+
+def with_stage(**changes: Any) -> dict[str, Any]:
+    first, second = SMALL["stages"]
+    return {**SMALL, "stages": [first, {**second, **changes}]}
+
+
+def message_of(path: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides=overrides)
+    return str(caught.value)
+
+
+def test_there_are_recipes() -> None:
+    assert "rain_n" in list_recipes()
+    files = {path.stem for path in PACKAGE.glob("training/recipes/*")}
+    assert set(list_recipes()) == files
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_bundled_recipe_builds(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description.strip()
+    assert isinstance(create_model(recipe.preset), AST)
+    assert recipe.task in DEGRADATIONS or not recipe.data.clean
+    for stage in recipe.stages:
+        assert stage.final_learning_rate < stage.learning_rate
+        assert recipe.validate_every_steps <= stage.steps
+        assert stage.steps % recipe.validate_every_steps == 0  # the last weights are validated
+
+
+def test_a_recipe_holds_what_the_file_says(tmp_path: Path) -> None:
+    recipe = load_recipe(save(tmp_path, SMALL))
+    assert recipe.data.clean == ("clean",)
+    assert [stage.batch for stage in recipe.stages] == [2, 4]
+    assert recipe.stages[1].warmup_steps == 5
+    assert recipe.stages[0].learning_rate == 1e-3
+    assert recipe == load_recipe(str(save(tmp_path, SMALL)))
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_a_recipe_is_frozen(tmp_path: Path) -> None:
+    recipe = load_recipe(save(tmp_path, SMALL))
+    for part, field in (
+        (recipe, "seed"),
+        (recipe.data, "real_fraction"),
+        (recipe.stages[0], "steps"),
+    ):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(part, field, 1)
+    assert isinstance(recipe.stages, tuple)
+    assert isinstance(recipe.data.clean, tuple)
+
+
+@pytest.mark.parametrize(
+    ("tree", "place", "reason"),
+    [
+        ({**SMALL, "colour": "blue"}, "colour", "not permitted"),
+        ({**SMALL, "data": {"clean": ["c"], "seed": 1}}, "data.seed", "not permitted"),
+        (with_stage(learning_rat=1), "stages.1.learning_rat", "not permitted"),
+        (without(SMALL, "preset"), "preset", "required"),
+        (without(SMALL, "data"), "data", "required"),
+        ({**SMALL, "stages": []}, "stages", "at least 1"),
+        ({**SMALL, "stages": 3}, "stages", "tuple"),
+        ({**SMALL, "data": {"clean": "clean"}}, "data.clean", "tuple"),
+        (with_stage(batch="many"), "stages.1.batch", "integer"),
+        (with_stage(batch=2.5), "stages.1.batch", "integer"),
+        (with_stage(batch=0), "stages.1.batch", "greater than or equal to 1"),
+        (with_stage(crop_px=15), "stages.1.crop_px", "greater than or equal to 16"),
+        (with_stage(learning_rate=0), "stages.1.learning_rate", "greater than 0"),
+        (with_stage(learning_rate="fast"), "stages.1.learning_rate", "number"),
+        (with_stage(warmup_steps=20), "stages.1", "warmup_steps 20 must be under steps 20"),
+        (with_stage(warmup_steps=99), "stages.1", "warmup_steps 99 must be under steps 20"),
+        ({**SMALL, "preset": "ast_x"}, "preset", "ast_n, ast_t, ast_b"),
+        ({**SMALL, "loss": "l3"}, "loss", "'charbonnier' or 'l1'"),
+        ({**SMALL, "precision": 16}, "precision", "bf16-mixed"),
+        ({**SMALL, "ema_decay": 1.0}, "ema_decay", "less than 1"),
+        ({**SMALL, "gradient_clip_norm": 0}, "gradient_clip_norm", "greater than 0"),
+        ({**SMALL, "validate_every_steps": 0}, "validate_every_steps", "greater than"),
+        ({**SMALL, "data": {}}, "data", "neither clean folders nor pairs"),
+        ({**SMALL, "data": {"clean": [], "pairs": []}}, "data", "neither clean folders nor pairs"),
+        ({**SMALL, "data": {"clean": ["c"], "real_fraction": 1.5}}, "data.real_fraction", "less"),
+        ({**SMALL, "data": {"clean": ["c"], "held_out_every": 1}}, "data.held_out_every", "2"),
+        ({**SMALL, "task": "sunshine"}, "sunshine", "no synthetic degradation"),
+        ([SMALL], "recipe", "dictionary"),
+        (None, "recipe", "dictionary"),
+        ("rain", "recipe", "dictionary"),
+    ],
+)
+def test_a_fault_is_named_with_its_place(
+    tmp_path: Path, tree: Any, place: str, reason: str
+) -> None:
+    path = save(tmp_path, tree)
+    message = message_of(path)
+    assert message.startswith(f"{path}: ")
+    assert place in message.removeprefix(str(path))
+    assert reason in message
+
+
+def test_every_fault_is_named(tmp_path: Path) -> None:
+    message = message_of(save(tmp_path, {**with_stage(batch=0, steps="few"), "colour": "blue"}))
+    assert all(place in message for place in ("stages.1.batch", "stages.1.steps", "colour"))
+
+
+def test_a_task_without_synthetic_damage_can_be_trained_on_pairs(tmp_path: Path) -> None:
+    tree = {**SMALL, "task": "sunshine", "data": {"pairs": ["pairs"]}}
+    assert load_recipe(save(tmp_path, tree)).task == "sunshine"
+
+
+def test_a_recipe_that_is_missing(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.yaml"
+    assert str(missing) in message_of(missing)
+    with pytest.raises(RecipeError, match=r"'rain_z' is neither .* rain_n"):
+        load_recipe("rain_z")
+    folder = tmp_path / "folder.yaml"
+    folder.mkdir()
+    assert str(folder) in message_of(folder)
+
+
+def test_a_file_that_is_not_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: [rain\ntask: : rain", encoding="utf-8")
+    message = message_of(path)
+    assert f"{path}: is not YAML" in message
+    assert "line 2" in message
+
+
+@pytest.mark.xfail(raises=UnicodeDecodeError, reason="only YAML's own errors are caught")
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "photo.yaml"
+    path.write_bytes(b"\xff\xd8\xff\xe0")
+    assert str(path) in message_of(path)
+
+
+def test_a_recipe_runs_no_code(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text("name: !!python/object/apply:os.getcwd []", encoding="utf-8")
+    assert "is not YAML" in message_of(path)
+
+
+def test_overrides(tmp_path: Path) -> None:
+    path = save(tmp_path, SMALL)
+    plain = load_recipe(path)
+    changed = load_recipe(
+        path,
+        overrides=[
+            "stages.0.batch=8",
+            "stages.1.learning_rate=8e-5",
+            "data.real_fraction=0.25",
+            "data.pairs=[one, two]",
+            "gradient_clip_norm=null",
+            "description=a = b",
+            "stages.0.batch=16",
+        ],
+    )
+    assert changed.stages[0].batch == 16  # the last one counts
+    assert changed.stages[1].learning_rate == 8e-5
+    assert changed.data.real_fraction == 0.25  # a key that the file leaves out
+    assert changed.data.pairs == ("one", "two")
+    assert changed.gradient_clip_norm is None
+    assert changed.description == "a = b"
+    assert changed.stages[1].batch == plain.stages[1].batch
+    assert load_recipe(path) == plain
+
+
+def test_a_whole_stage_is_overridden(tmp_path: Path) -> None:
+    override = "stages=[{crop_px: 16, batch: 1, steps: 1, learning_rate: 1.0}]"
+    assert len(load_recipe(save(tmp_path, SMALL), overrides=[override]).stages) == 1
+
+
+def test_a_bundled_recipe_is_overridden_for_one_call() -> None:
+    assert load_recipe("rain_n", overrides=["seed=7"]).seed == 7
+    assert load_recipe("rain_n").seed == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("stages.2.batch=8", "'stages.2.batch'"),
+        ("stages.2={}", "'stages.2'"),
+        ("stages.first.batch=8", "'stages.first.batch'"),
+        ("stages.-1.batch=8", "'stages.-1.batch'"),
+        ("stages.0.batch.0=8", "'stages.0.batch.0'"),
+        ("nothing.batch=8", "'nothing.batch'"),
+        ("name.0=8", "'name.0'"),
+    ],
+)
+def test_an_override_of_nothing_is_named(tmp_path: Path, override: str, place: str) -> None:
+    message = message_of(save(tmp_path, SMALL), override)
+    assert override in message
+    assert f"has no {place}" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("colour=blue", "colour: "),
+        ("stages.0.colour=blue", "stages.0.colour: "),
+        ("stages.0.batch=many", "stages.0.batch: "),
+        ("stages.0.batch=", "stages.0.batch: "),
+        ("stages.0.warmup_steps=10", "stages.0: "),
+        ("preset=ast_x", "preset: "),
+        ("=8", "not permitted"),
+    ],
+)
+def test_an_override_that_does_not_validate(tmp_path: Path, override: str, place: str) -> None:
+    path = save(tmp_path, SMALL)
+    message = message_of(path, override)
+    assert message.startswith(f"{path}: ")
+    assert place in message
+
+
+def test_an_override_without_a_value_says_how_it_is_written(tmp_path: Path) -> None:
+    message = message_of(save(tmp_path, SMALL), "stages.0.batch")
+    assert "'stages.0.batch'" in message
+    assert "key=value" in message
+
+
+@pytest.mark.xfail(raises=yaml.YAMLError, reason="the value is parsed, but its faults not caught")
+@pytest.mark.parametrize("override", ["data.clean=[a", "description=a: b: c", "name=*x"])
+def test_an_override_whose_value_is_not_yaml(tmp_path: Path, override: str) -> None:
+    assert override in message_of(save(tmp_path, SMALL), override)
+
+
+@pytest.mark.xfail(raises=ValueError, reason="'²' is a digit for str.isdigit, but not for int")
+def test_an_override_with_a_digit_that_is_no_number(tmp_path: Path) -> None:
+    assert "stages.²" in message_of(save(tmp_path, SMALL), "stages.².batch=8")
+
+
+def test_a_recipe_error_is_one_of_ours() -> None:
+    assert issubclass(RecipeError, FairweatherError)
+
+
+def test_every_loss_of_a_recipe_exists() -> None:
+    assert set(get_args(Recipe.model_fields["loss"].annotation)) == set(LOSSES)
+
+
+def attributes_read(owner: str) -> Iterator[str]:
+    """What the package reads of anything called `owner`, outside of where recipes are defined."""
+    for path in {*PACKAGE.rglob("*.py")} - {PACKAGE / "training/recipe.py"}:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Attribute(
+                    value=ast.Name(id=called) | ast.Attribute(attr=called),
+                    attr=name,
+                    ctx=ast.Load(),
+                ) if called == owner:
+                    yield name
+
+
+FIELDS = [
+    (owner, field)
+    for model, owner in ((Recipe, "recipe"), (DataSpec, "data"), (Stage, "stage"))
+    for field in model.model_fields
+    if (owner, field) != ("recipe", "description")  # for people
+]
+
+
+@pytest.mark.parametrize(("owner", "field"), FIELDS)
+def test_every_field_is_read(owner: str, field: str) -> None:
+    """An option that nothing reads is a promise that is not kept."""
+    assert field in set(attributes_read(owner)), f"nothing reads {owner}.{field}"
+
+
+def test_a_field_that_nothing_reads_is_found() -> None:
+    assert "steps" in set(attributes_read("stage"))
+    assert "no_such_field" not in set(attributes_read("stage"))
