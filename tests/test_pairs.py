@@ -258,9 +258,6 @@ def test_images_are_found_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert find_images(tmp_path) == [tmp_path / name for name in sorted(names)]
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="a folder that is named like an image is taken for one"
-)
 def test_a_folder_is_no_image(tmp_path: Path) -> None:
     image = save(tmp_path / "frames.png/a.png", coordinates(4, 4))
     assert find_images(tmp_path) == [image]
@@ -299,10 +296,6 @@ def test_a_file_without_a_partner_is_named(tmp_path: Path, lone: str, other: str
     assert str(tmp_path) in str(it.value)
 
 
-@pytest.mark.xfail(
-    raises=pytest.fail.Exception,
-    reason="of two files that differ by their suffix, the first is dropped unnamed",
-)
 def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
     save_pair(tmp_path, 7)
     save(tmp_path / "input/7.jpg", coordinates(24, 40))

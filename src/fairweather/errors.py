@@ -21,6 +21,10 @@ class RecipeError(FairweatherError):
     """A recipe that does not validate."""
 
 
+class TrainingError(FairweatherError):
+    """A training run that cannot go on."""
+
+
 class DataError(FairweatherError):
     """Training or evaluation images that are missing or do not belong together."""
 

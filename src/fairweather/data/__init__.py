@@ -3,6 +3,7 @@
 from fairweather.data.degradations import DEGRADATIONS, RainRanges, add_rain
 from fairweather.data.pairs import (
     Pair,
+    PairCache,
     RandomCrops,
     find_images,
     find_pairs,
@@ -14,6 +15,7 @@ from fairweather.data.pairs import (
 __all__ = [
     "DEGRADATIONS",
     "Pair",
+    "PairCache",
     "RainRanges",
     "RandomCrops",
     "add_rain",

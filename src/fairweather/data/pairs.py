@@ -33,7 +33,9 @@ def find_images(folder: Path) -> list[Path]:
     found = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
     )
     if not found:
         raise DataError(f"{folder}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
@@ -45,9 +47,7 @@ def find_pairs(folder: Path) -> list[Pair]:
 
     Suffixes may differ. A file without a partner is an error that names it.
     """
-    sides = [{p.relative_to(folder / side).with_suffix(""): p for p in find_images(folder / side)}
-             for side in ("input", "target")]  # fmt: skip
-    degraded, clean = sides
+    degraded, clean = (name_images(folder / side) for side in ("input", "target"))
     lone = sorted(degraded.keys() ^ clean.keys())
     if lone:
         side, other = ("input", "target") if lone[0] in degraded else ("target", "input")
@@ -56,6 +56,17 @@ def find_pairs(folder: Path) -> list[Pair]:
             f" ({len(lone)} such files); rename or remove them"
         )
     return [Pair(degraded[name], clean[name]) for name in sorted(degraded)]
+
+
+def name_images(folder: Path) -> dict[Path, Path]:
+    """The images under a folder by their names without suffixes; a name given twice is an error."""
+    named: dict[Path, Path] = {}
+    for path in find_images(folder):
+        name = path.relative_to(folder).with_suffix("")
+        if name in named:
+            raise DataError(f"{named[name]} and {path}: have one name; rename one of them")
+        named[name] = path
+    return named
 
 
 class PairCache:

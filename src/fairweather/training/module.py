@@ -4,14 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DistributedSampler, SequentialSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from fairweather.data import DEGRADATIONS, Pair, RandomCrops, find_images, find_pairs, read_bytes
-from fairweather.errors import DataError
+from fairweather.data import (
+    DEGRADATIONS,
+    Pair,
+    PairCache,
+    RandomCrops,
+    find_images,
+    find_pairs,
+)
+from fairweather.errors import DataError, TrainingError
 from fairweather.training.losses import LOSSES, cosine_with_warmup
 from fairweather.training.recipe import Recipe, Stage
 
@@ -35,12 +43,14 @@ class RestorationModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on freshly degraded crops; a loss that is not finite stops the run."""
         draw = self.global_step * self.trainer.world_size + self.global_rank
-        degraded, clean = self.degrade(batch, seed=self.recipe.seed + 1 + draw)
+        seed = self.recipe.seed + 1 + draw
+        torch.manual_seed(seed)  # of stochastic depth, so that a resumed run draws the same
+        degraded, clean = self.degrade(batch, seed=seed)
         loss = self.loss(self(degraded).float(), clean)
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"step {self.global_step}: the loss is {loss.item()};"
-                " lower the learning rate or train in 32-true, then resume from the last checkpoint"
+            raise TrainingError(
+                f"step {self.global_step}: the loss is {loss.item()}; start a new run folder with a"
+                " lower learning rate, or with precision=32-true. The checkpoints are kept"
             )
         self.log("train_loss", loss, on_step=True, prog_bar=True)
         return loss
@@ -97,23 +107,22 @@ class HeldOutCrops(torch.utils.data.Dataset[Batch]):
     """The centre of every held-out image."""
 
     def __init__(self, pairs: Sequence[Pair], *, crop_px: int):
-        self.pairs = pairs
+        self.cache = PairCache(pairs)
         self.crop_px = crop_px
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.cache)
 
     def __getitem__(self, index: int) -> Batch:
         """As `RandomCrops`, but images smaller than the crop stay as they are."""
-        pair = self.pairs[index]
+        degraded, clean = self.cache[index]
         return {
-            "degraded": self._centre(pair.degraded),
-            "clean": self._centre(pair.clean),
-            "synthetic": torch.tensor(pair.is_synthetic),
+            "degraded": self._centre(degraded),
+            "clean": self._centre(clean),
+            "synthetic": torch.tensor(self.cache.pairs[index].is_synthetic),
         }
 
-    def _centre(self, path: Path) -> Tensor:
-        pixels = read_bytes(path)
+    def _centre(self, pixels: np.ndarray) -> Tensor:
         top, left = (max(0, (side - self.crop_px) // 2) for side in pixels.shape[:2])
         crop = pixels[top : top + self.crop_px, left : left + self.crop_px]
         return torch.from_numpy(crop.copy()).permute(2, 0, 1)
@@ -166,7 +175,10 @@ def split_pairs(recipe: Recipe, root: Path) -> tuple[list[Pair], list[Pair]]:
     ]
     pairs += [pair for folder in recipe.data.pairs for pair in find_pairs(root / folder)]
     every = recipe.data.held_out_every
-    training = [pair for index, pair in enumerate(pairs) if index % every]
+    held_out = pairs[::every]
+    # By file, since one may lie in several of the recipe's folders.
+    clean = {pair.clean.resolve() for pair in held_out}
+    training = [pair for pair in pairs if pair.clean.resolve() not in clean]
     if not training:
         raise DataError(f"{root}: one image is not enough to train and to validate on")
-    return training, pairs[::every]
+    return training, held_out

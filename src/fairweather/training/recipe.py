@@ -111,7 +111,10 @@ def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise RecipeError(f"{path}: there is no such recipe file")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path}: is not a text file: {error}") from error
     elif str(recipe) in list_recipes():
         text = (RECIPE_FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8")
     else:
@@ -144,13 +147,15 @@ def apply_override(tree: Any, override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator:
         raise RecipeError(f"{override!r}: an override is written key=value, as in stages.0.batch=8")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{override!r}: the value is not YAML: {error}") from error
     last: Any
-    *parents, last = (int(part) if part.isdigit() else part for part in key.split("."))
+    *parents, last = (int(part) if part.isdecimal() else part for part in key.split("."))
     try:
         for parent in parents:
             tree = tree[parent]
-        if isinstance(tree, list):
-            tree[last]  # an index past the end is an error, not a new entry
-        tree[last] = yaml.safe_load(value)
+        tree[last] = parsed
     except (KeyError, IndexError, TypeError) as error:
         raise RecipeError(f"{override!r}: the recipe has no {key!r}") from error

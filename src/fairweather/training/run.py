@@ -4,18 +4,22 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import (
+    Checkpoint,
     EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
+from fairweather.errors import RecipeError, TrainingError
 from fairweather.models import create_model, save_model
 from fairweather.restoration import keep_freed_memory
 from fairweather.training.module import RestorationData, RestorationModule
@@ -85,20 +89,17 @@ def train_stage(
         best = ModelCheckpoint(
             folder, filename="best", monitor="val_psnr_db", mode="max", enable_version_counter=False
         )
-        last = ModelCheckpoint(
-            folder,
-            filename="last",
-            every_n_train_steps=min(recipe.validate_every_steps, 200),
-            enable_version_counter=False,
-        )
+        last = ResumePoint(folder / "last.ckpt", every_steps=min(recipe.validate_every_steps, 200))
         trainer = build_trainer(recipe, index, run=run, devices=devices, checkpoints=[best, last])
         source = RestorationData(
             recipe, stage=stage, root=data, world_size=trainer.world_size, workers=workers
         )
         resume = folder / "last.ckpt"
         trainer.fit(module, source, ckpt_path=resume if resume.exists() else None)
-        if trainer.interrupted:
-            raise KeyboardInterrupt(f"stage {index} stopped at step {trainer.global_step}")
+        if trainer.global_step < stage.steps:
+            raise TrainingError(
+                f"stage {index} stopped at step {trainer.global_step}; the same command goes on"
+            )
         if trainer.is_global_zero:
             figures = {"held_out_psnr_db": float(best.best_model_score or "nan")}
             done.write_text(json.dumps(figures))
@@ -109,16 +110,57 @@ def train_stage(
     return json.loads(done.read_text())["held_out_psnr_db"]
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint under another name first: a killed run leaves the old or the new one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        temporary = Path(f"{path}.tmp")
+        super().save_checkpoint(checkpoint, temporary, storage_options)
+        temporary.replace(path)
+
+
+class ResumePoint(Checkpoint):
+    """Writes the checkpoint to resume from, every so many steps and after every validation.
+
+    Never before a validation of the same step: Lightning would take it as done when it resumes, and
+    would not know its score, so that worse weights could replace the best ones.
+    """
+
+    def __init__(self, path: Path, *, every_steps: int):
+        self.path = path
+        self.every_steps = every_steps
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        validates = (batch_idx + 1) % trainer.val_check_interval == 0
+        if trainer.global_step % self.every_steps == 0 and not validates:
+            trainer.save_checkpoint(self.path)
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        trainer.save_checkpoint(self.path)
+
+
 def build_trainer(
     recipe: Recipe,
     index: int,
     *,
     run: Path,
     devices: int | str,
-    checkpoints: list[ModelCheckpoint],
+    checkpoints: list[Checkpoint],
 ) -> lightning.Trainer:
     """Lightning's trainer for one stage."""
     stage = recipe.stages[index]
+    attempt = len([*(run / "logs").glob(f"stage-{index}*")])  # a CSVLogger empties its folder
     return lightning.Trainer(
         accelerator="auto",
         devices=devices,
@@ -127,13 +169,15 @@ def build_trainer(
         val_check_interval=min(recipe.validate_every_steps, stage.steps),
         gradient_clip_val=recipe.gradient_clip_norm,
         use_distributed_sampler=False,
+        plugins=[WholeFiles()],
         callbacks=[
-            EMAWeightAveraging(decay=recipe.ema_decay),
+            # Buffers are copied: the average of an index is truncated to the index before it.
+            EMAWeightAveraging(decay=recipe.ema_decay, use_buffers=False),
             LearningRateMonitor(logging_interval="step"),
             *checkpoints,
         ],
         logger=[
-            CSVLogger(run, name="logs", version=f"stage-{index}"),
+            CSVLogger(run, name="logs", version=f"stage-{index}.{attempt}"),
             TensorBoardLogger(run, name="tensorboard", version=f"stage-{index}"),
         ],
         num_sanity_val_steps=0,
@@ -146,7 +190,7 @@ def check_same_recipe(recipe: Recipe, run: Path) -> None:
     saved = run / "recipe.json"
     text = recipe.model_dump_json(indent=2)
     if saved.exists() and saved.read_text() != text:
-        raise FileExistsError(
+        raise RecipeError(
             f"{run} holds a run of another recipe; choose a new folder or restore its {saved.name}"
         )
     saved.write_text(text)

@@ -1,6 +1,6 @@
 """Synthetic shadows: clean photographs → the same scenes with part of the light taken away.
 
-In linear light a shaded surface keeps the ambient share of its light, which is bluer than the sun's;
+In linear light a shaded surface keeps the ambient share of its light, bluer than the sun's;
 in the penumbra part of the sun is visible (Le and Samaras, "Shadow Removal via Shadow Image
 Decomposition", ICCV 2019: a linear map of the lit colours in the shadow, and a soft matte).
 """
