@@ -292,6 +292,8 @@ COMMANDS = {
     "models list": {"--json"},
     "models info": {"weights", "--json"},
     "models convert": {"source", "target", "--to", "--bottleneck-shift", "--overwrite"},
+    "data": set(),
+    "data degrade": {"source", "-o", "--out", "--task", "--seed"},
     "train": {"recipe", "[overrides …]", "--data", "--run", "--devices", "--workers"},
 }  # fmt: skip
 

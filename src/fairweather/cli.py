@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from fairweather import __version__
-from fairweather.data import add_rain
+from fairweather.data import DEGRADATIONS, degrade_folder, degrade_pixels
 from fairweather.errors import CheckpointError, FairweatherError, OptionError, RecipeError
 from fairweather.imaging import DEFAULT_MAX_PIXELS, Photo, write_image, write_side_by_side
 from fairweather.models import (
@@ -53,6 +53,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, describe and convert models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+data_app = typer.Typer(help="Make data to train on.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 SAMPLE_SEED = 4
 
@@ -193,21 +195,26 @@ def restore_command(
         raise typer.Exit(1)
 
 
+def progress_bar(*, hidden: bool) -> Progress:
+    """A bar on standard error with time left, for people only."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err_console,
+        transient=True,
+        disable=hidden or not err_console.is_terminal,
+    )
+
+
 class Shown:
     """What a person sees while jobs run: a line for each file, a bar for files and for tiles."""
 
     def __init__(self, jobs: list[Job], *, as_json: bool):
         self.as_json = as_json
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=err_console,
-            transient=True,
-            disable=as_json or not err_console.is_terminal,
-        )
+        self.progress = progress_bar(hidden=as_json)
         self.files = self.progress.add_task("files", total=len(jobs), visible=len(jobs) > 1)
         self.tiles = self.progress.add_task("tiles", visible=False)
 
@@ -266,17 +273,13 @@ def parse_tile(tile: str) -> Any:
 
 def restore_sample(*, device: str) -> None:
     """Lays synthetic rain over a photograph of scikit-image, restores it, and says how well."""
-    import numpy as np
     import skimage.data
-    import torch
     from skimage.metrics import peak_signal_noise_ratio
 
     folder = Path("sample")
     folder.mkdir(exist_ok=True)
     clean = skimage.data.rocket()
-    batch = torch.from_numpy(clean / np.float32(255)).permute(2, 0, 1)[None]
-    rain = add_rain(batch, generator=torch.Generator().manual_seed(SAMPLE_SEED))[0]
-    rainy = (rain.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    rainy = degrade_pixels(clean, task="rain", seed=SAMPLE_SEED)
     restored = Restorer("rain", device=device)(rainy)
     photos = {"rainy": Photo(rainy), "restored": Photo(restored), "clean": Photo(clean)}
     for name, photo in photos.items():
@@ -368,6 +371,27 @@ def models_convert(
     except OSError as error:
         raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from error
     out_console.print(f"{source} → {target}")
+
+
+@data_app.command("degrade")
+def data_degrade(
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="Clean photographs.")],
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the pairs.")],
+    task: Annotated[str, typer.Option(help=f"The damage: {', '.join(DEGRADATIONS)}.")] = "rain",
+    seed: Annotated[int, typer.Option(help="The same seed makes the same damage.")] = 0,
+) -> None:
+    """Make pairs for training: input/ with synthetic damage, target/ clean, and a contact sheet."""
+    with progress_bar(hidden=False) as progress:
+        bar = progress.add_task("photographs", total=None)
+        count = degrade_folder(
+            source,
+            out,
+            task=task,
+            seed=seed,
+            on_done=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    out_console.print(f"{count} pairs in {out}, the first of them in {out / 'contact_sheet.jpg'}")
 
 
 @app.command("train")

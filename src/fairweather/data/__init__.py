@@ -1,6 +1,7 @@
 """Folders of images → pairs to train on."""
 
 from fairweather.data.degradations import DEGRADATIONS, RainRanges, add_rain
+from fairweather.data.degrade import degrade_folder, degrade_pixels
 from fairweather.data.pairs import (
     Pair,
     PairCache,
@@ -19,6 +20,8 @@ __all__ = [
     "RainRanges",
     "RandomCrops",
     "add_rain",
+    "degrade_folder",
+    "degrade_pixels",
     "find_images",
     "find_pairs",
     "random_crop",

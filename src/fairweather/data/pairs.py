@@ -97,8 +97,14 @@ class PairCache:
 
 def read_bytes(path: Path) -> np.ndarray:
     """An image file as (H, W, 3) uint8 RGB."""
-    pixels = read_image(path).pixels
-    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    return to_bytes(read_image(path).pixels)
+
+
+def to_bytes(pixels: np.ndarray) -> np.ndarray:
+    """uint8 as it is, uint16 rounded to uint8."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 class RandomCrops(Dataset[dict[str, Tensor]]):

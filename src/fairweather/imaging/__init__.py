@@ -1,6 +1,6 @@
 """Pixels without networks: photo files, tiles, metrics and figures."""
 
-from fairweather.imaging.figures import write_side_by_side
+from fairweather.imaging.figures import write_contact_sheet, write_side_by_side
 from fairweather.imaging.image import (
     DEFAULT_MAX_PIXELS,
     IMAGE_SUFFIXES,
@@ -22,6 +22,7 @@ __all__ = [
     "merge_tiles",
     "plan_tiles",
     "read_image",
+    "write_contact_sheet",
     "write_image",
     "write_side_by_side",
 ]

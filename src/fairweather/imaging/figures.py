@@ -1,5 +1,6 @@
-"""Pictures for people: input beside result."""
+"""Pictures for people: input beside result, and contact sheets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from fairweather.imaging.image import Photo, write_image
 
 GAP_PX = 8
 LONGEST_SIDE_PX = 2000
+CELL_PX = 320
 
 
 def write_side_by_side(path: Path, *photos: Photo) -> None:
@@ -27,13 +29,34 @@ def write_side_by_side(path: Path, *photos: Photo) -> None:
     write_image(path, Photo(np.concatenate(row, axis=1)))
 
 
-def thumbnail(photo: Photo) -> np.ndarray:
-    """(h, w, 3) uint8, at most 2000 px a side; opacity is left out."""
+def write_contact_sheet(path: Path, photos: Sequence[Photo], *, columns: int) -> None:
+    """Writes small versions of photos in a grid, row by row.
+
+    Args:
+        path: the file to write; one of that name is replaced.
+        photos: what to show, of any sizes.
+        columns: how many to show in a row.
+
+    Raises:
+        ImageError: if the file cannot be written.
+    """
+    cell = CELL_PX + GAP_PX
+    rows = -(-len(photos) // columns)
+    sheet = np.full((rows * cell, columns * cell, 3), 255, np.uint8)
+    for number, photo in enumerate(photos):
+        panel = thumbnail(photo, longest_px=CELL_PX)
+        top, left = number // columns * cell, number % columns * cell
+        sheet[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
+    write_image(path, Photo(sheet))
+
+
+def thumbnail(photo: Photo, *, longest_px: int = LONGEST_SIDE_PX) -> np.ndarray:
+    """(h, w, 3) uint8, at most `longest_px` a side; opacity is left out."""
     pixels = photo.pixels
-    step = max(1, max(pixels.shape[:2]) // (2 * LONGEST_SIDE_PX))  # so that little is copied
+    step = max(1, max(pixels.shape[:2]) // (2 * longest_px))  # so that little is copied
     pixels = pixels[::step, ::step]
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
+    image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     return np.asarray(image)

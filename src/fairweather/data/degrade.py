@@ -1,0 +1,83 @@
+"""A folder of clean photographs → a folder of pairs with synthetic damage, and a contact sheet."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fairweather.data.degradations import DEGRADATIONS
+from fairweather.data.pairs import name_images, to_bytes
+from fairweather.errors import DataError, OptionError
+from fairweather.imaging import Photo, read_image, write_contact_sheet, write_image
+
+SMALLEST_SIDE_PX = 16
+SHEET_PHOTOS = 12
+
+
+def degrade_folder(
+    source: Path,
+    out: Path,
+    *,
+    task: str,
+    seed: int = 0,
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Writes `input/` (damaged) and `target/` (clean), which `find_pairs` reads, as 8-bit PNG.
+
+    Args:
+        source: a folder of clean photographs, searched with all below.
+        out: where to write; it must not hold pairs yet.
+        task: which damage, a key of `DEGRADATIONS`.
+        seed: of the damage; with the same seed a file gets the same damage in any folder.
+        on_done: called with (photographs done, photographs in all).
+
+    Returns:
+        How many pairs were written.
+
+    Raises:
+        OptionError: for a task without a degradation.
+        DataError: if there are no photographs, two of one name, or pairs in `out` already.
+        ImageError: if a photograph cannot be read or written.
+    """
+    if task not in DEGRADATIONS:
+        raise OptionError(f"task {task!r}: is none of {', '.join(DEGRADATIONS)}")
+    photos = name_images(source)
+    for side in ("input", "target"):
+        if (out / side).exists():
+            raise DataError(f"'{out / side}' exists already; choose another folder with -o")
+    shown: list[Photo] = []
+    for number, (name, path) in enumerate(photos.items(), 1):
+        clean = read_image(path)
+        clean = replace(clean, pixels=to_bytes(clean.pixels), alpha=None)
+        name_seed = zlib.crc32(f"{seed} {name.as_posix()}".encode())
+        degraded = replace(
+            clean, pixels=degrade_pixels(clean.pixels, task=task, seed=name_seed), grey=False
+        )
+        for side, photo in (("input", degraded), ("target", clean)):
+            target = out / side / f"{name}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_image(target, photo)
+        if len(shown) < 2 * SHEET_PHOTOS:
+            shown += [degraded, clean]
+        on_done(number, len(photos))
+    write_contact_sheet(out / "contact_sheet.jpg", shown, columns=4)
+    return len(photos)
+
+
+def degrade_pixels(pixels: np.ndarray, *, task: str, seed: int) -> np.ndarray:
+    """Damages one image, (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: if a side is under 16 px.
+    """
+    if min(pixels.shape[:2]) < SMALLEST_SIDE_PX:
+        raise DataError(
+            f"an image of {pixels.shape[0]}×{pixels.shape[1]} px is too small to be degraded;"
+            f" each side needs {SMALLEST_SIDE_PX} px"
+        )
+    batch = torch.from_numpy(pixels / np.float32(255)).permute(2, 0, 1)[None]
+    degraded = DEGRADATIONS[task](batch, generator=torch.Generator().manual_seed(seed))
+    return (degraded[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
