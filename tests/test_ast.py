@@ -327,6 +327,12 @@ def test_every_option_changes_what_is_computed(changes: dict[str, object]) -> No
         assert not torch.allclose(small_model()(image), small_model(**changes)(image), atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 3, 0, 8), (1, 1, 8, 8)])
+def test_other_shapes_are_refused_by_name(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="the image is"):
+        small_model()(torch.zeros(shape))
+
+
 def test_untrained_model_returns_its_input() -> None:
     image = torch.rand(1, 3, 40, 50)
     with torch.no_grad():

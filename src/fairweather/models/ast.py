@@ -308,7 +308,7 @@ class Block(nn.Module):
                 branches=config.branches,
             )
         self.feed_forward_norm = nn.LayerNorm(channels)
-        hidden = int(channels * config.mlp_ratio)
+        hidden = int(channels * config.mlp_ratio + 1e-6)  # a ratio told from shapes is rounded
         self.feed_forward = FEED_FORWARDS[config.feed_forward](channels, hidden)
         self.stochastic_depth = StochasticDepth(drop_probability)
 
@@ -356,7 +356,13 @@ class AST(nn.Module):
         self.apply(initialise_as_official)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, 3, H, W); the network predicts what is added to the image."""
+        """(B, 3, H, W) → (B, 3, H, W); the network predicts what is added to the image.
+
+        Raises:
+            ValueError: for another shape, or an image without pixels.
+        """
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise ValueError(f"the image is {tuple(image.shape)}; it must be (B, 3, H, W)")
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.config.size_multiple)
         x = F.leaky_relu(convolve(self.input_conv, padded.permute(0, 2, 3, 1)), 0.01)
