@@ -294,6 +294,7 @@ COMMANDS = {
     "models convert": {"source", "target", "--to", "--bottleneck-shift", "--overwrite"},
     "data": set(),
     "data degrade": {"source", "-o", "--out", "--task", "--seed"},
+    "data layouts": {"name"},
     "train": {"recipe", "[overrides …]", "--data", "--run", "--devices", "--workers"},
 }  # fmt: skip
 
@@ -319,7 +320,9 @@ def test_the_frozen_command_line() -> None:
 
 
 def test_models_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "list_models", functools.cache(cli.list_models))  # for the time
+    monkeypatch.setattr(
+        cli.models, "list_models", functools.cache(cli.models.list_models)
+    )  # for the time
     entries = {entry["name"]: entry for entry in json.loads(run("models", "list", "--json").out)}
     assert set(PRESETS) <= set(entries)
     assert entries["ast_n"]["kind"] == "preset"
@@ -400,9 +403,10 @@ def test_names_that_cannot_be_printed(restore: Run, tmp_path: Path) -> None:
 def test_the_progress_bar_shows_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
-    monkeypatch.setattr(cli, "err_console", console)
+    for room in (cli.console, cli.restore):
+        monkeypatch.setattr(room, "err_console", console)
     jobs = [Job(Path("[red] a.png"), Path("b.png")), Job(Path("c.png"), Path("d.png"))]
-    shown = cli.Shown(jobs, as_json=False)
+    shown = cli.restore.Shown(jobs, as_json=False)
     with shown.progress:
         on_tile = shown.start(jobs[0])
         on_tile(3, 16)

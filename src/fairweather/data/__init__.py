@@ -2,6 +2,12 @@
 
 from fairweather.data.degradations import DEGRADATIONS, RainRanges, add_rain
 from fairweather.data.degrade import degrade_folder, degrade_pixels
+from fairweather.data.layouts import (
+    describe_layout,
+    find_layout_pairs,
+    list_layouts,
+    unpack_side_by_side,
+)
 from fairweather.data.pairs import (
     Pair,
     PairCache,
@@ -22,9 +28,13 @@ __all__ = [
     "add_rain",
     "degrade_folder",
     "degrade_pixels",
+    "describe_layout",
     "find_images",
+    "find_layout_pairs",
     "find_pairs",
+    "list_layouts",
     "random_crop",
     "random_orientation",
     "read_bytes",
+    "unpack_side_by_side",
 ]

@@ -1,0 +1,61 @@
+"""The `fairweather` command: parses, calls, prints."""
+
+import io
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from fairweather import __version__
+from fairweather.cli.console import err_console, out_console
+from fairweather.cli.data import data_degrade, data_layouts
+from fairweather.cli.models import models_convert, models_info, models_list
+from fairweather.cli.restore import restore_command
+from fairweather.cli.train import train_command
+from fairweather.errors import FairweatherError, OptionError, RecipeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="fairweather",
+    help="Restore photographs spoiled by rain and other weather.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("restore")(restore_command)
+app.command("train")(train_command)
+models_app = typer.Typer(help="List, describe and convert models.", no_args_is_help=True)
+models_app.command("list")(models_list)
+models_app.command("info")(models_info)
+models_app.command("convert")(models_convert)
+app.add_typer(models_app, name="models")
+data_app = typer.Typer(help="Make and describe data to train on.", no_args_is_help=True)
+data_app.command("degrade")(data_degrade)
+data_app.command("layouts")(data_layouts)
+app.add_typer(data_app, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Restore photographs spoiled by rain and other weather."""
+    if version:
+        out_console.print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command; every error of ours is one line, without a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleaned up like Ctrl-C
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not every file name can be encoded
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except FairweatherError as error:
+        err_console.print(f"error: {error}")
+        sys.exit(2 if isinstance(error, OptionError | RecipeError) else 1)

@@ -1,0 +1,212 @@
+"""`fairweather restore`."""
+
+import dataclasses
+import enum
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fairweather.cli.console import err_console, out_console, progress_bar
+from fairweather.data import degrade_pixels
+from fairweather.imaging import DEFAULT_MAX_PIXELS, Photo, write_image, write_side_by_side
+from fairweather.restoration import (
+    Failure,
+    Job,
+    Restored,
+    Restorer,
+    Summary,
+    keep_freed_memory,
+    plan_jobs,
+    run_jobs,
+)
+
+SAMPLE_SEED = 1  # looks like rain; not chosen by how well it is restored
+
+
+class Precision(enum.StrEnum):
+    """What the network computes in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+def restore_command(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PHOTO|FOLDER|GLOB …", help="What to restore; folders with all below."
+        ),
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="A file for one photo, else a folder; without it, beside the input."
+        ),
+    ] = None,
+    task: Annotated[str, typer.Option(help="Damage to undo, by bundled weights.")] = "rain",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights instead: a .safetensors, an official .pth, or a folder with one."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or xpu.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.fp32,
+    tile: Annotated[
+        str, typer.Option(help="Side of a tile in pixels, 'auto', or 'none' for no tiles.")
+    ] = "auto",
+    strength: Annotated[float, typer.Option(help="0 is the input, 1 the restored image.")] = 1.0,
+    self_ensemble: Annotated[
+        bool, typer.Option("--self-ensemble", help="Average over 8 views: 8 times slower, better.")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also write input and result side by side.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing targets.")
+    ] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Go on after an interrupted run.")
+    ] = False,
+    max_pixels: Annotated[
+        int, typer.Option(help="Refuse images with more pixels.", min=1)
+    ] = DEFAULT_MAX_PIXELS,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead.")
+    ] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Make a rainy sample in ./sample and restore it.")
+    ] = False,
+) -> None:
+    """Restore photos, folders and globs; inputs are never overwritten.
+
+    photo.jpg becomes photo.restored.jpg beside it, a folder photos is mirrored in photos-restored.
+    """
+    keep_freed_memory()
+    if sample:
+        restore_sample(device=device)
+        return
+    if not inputs:
+        raise typer.BadParameter("name a photo, a folder or a glob, or use --sample")
+    if overwrite and skip_existing:
+        raise typer.BadParameter("--overwrite and --skip-existing exclude each other")
+    restorer = Restorer(
+        weights or task,
+        device=device,
+        precision=precision.value,
+        tile=parse_tile(tile),
+        strength=strength,
+        self_ensemble=self_ensemble,
+    )
+    jobs, failures = plan_jobs(inputs, out=out)
+    asked = len(jobs) + len(failures)
+    summary = Summary(failed=failures)
+    interrupted = False
+    shown = Shown(jobs, as_json=as_json)
+    with shown.progress:
+        try:
+            run_jobs(
+                restorer,
+                jobs,
+                summary=summary,
+                existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
+                compare=compare,
+                max_pixels=max_pixels,
+                on_start=shown.start,
+                on_done=shown.finish,
+            )
+        except KeyboardInterrupt:
+            interrupted = True
+    print_summary(summary, asked=asked, interrupted=interrupted, as_json=as_json)
+    if summary.failed or interrupted:
+        raise typer.Exit(1)
+
+
+class Shown:
+    """What a person sees while jobs run: a line for each file, a bar for files and for tiles."""
+
+    def __init__(self, jobs: list[Job], *, as_json: bool):
+        self.as_json = as_json
+        self.progress = progress_bar(hidden=as_json)
+        # On a terminal the lines go above the bar, which only the bar's own console can do.
+        self.console = err_console if sys.stdout.isatty() else out_console
+        self.files = self.progress.add_task("files", total=len(jobs), visible=len(jobs) > 1)
+        self.tiles = self.progress.add_task("tiles", visible=False)
+
+    def start(self, job: Job) -> Any:
+        """Before a file; gives the callback for its tiles."""
+        self.progress.reset(self.tiles, description=job.source.name, visible=False)
+
+        def on_tile(done: int, total: int) -> None:
+            self.progress.update(self.tiles, completed=done, total=total, visible=total > 4)
+
+        return on_tile
+
+    def finish(self, outcome: Restored | Failure | Job) -> None:
+        """After a file."""
+        self.progress.advance(self.files)
+        if self.as_json or not isinstance(outcome, Restored):
+            return
+        self.console.print(
+            f"{outcome.source} → {outcome.target}"
+            f"  ({outcome.width} × {outcome.height}, {outcome.seconds:.1f} s)"
+        )
+        for note in outcome.notes:
+            self.console.print(f"    note: {note}")
+
+
+def print_summary(summary: Summary, *, asked: int, interrupted: bool, as_json: bool) -> None:
+    """Says what was done, and names each input that could not be."""
+    if as_json:
+        document = dataclasses.asdict(summary)
+        sys.stdout.write(json.dumps({**document, "interrupted": interrupted}, default=str) + "\n")
+        return
+    for failure in summary.failed:
+        err_console.print(f"failed: {failure.reason}")
+    parts = [f"{len(summary.restored)} restored"]
+    if summary.skipped:
+        parts.append(f"{len(summary.skipped)} skipped, since their targets exist")
+    if summary.failed:
+        parts.append(f"{len(summary.failed)} failed")
+    if interrupted:
+        finished = len(summary.restored) + len(summary.skipped) + len(summary.failed)
+        parts.append(f"stopped with {asked - finished} not done")
+    if interrupted or summary.failed or asked > 1:
+        err_console.print(", ".join(parts))
+
+
+def parse_tile(tile: str) -> Any:
+    """`auto`, `none` or a number of pixels."""
+    if tile == "auto":
+        return "auto"
+    if tile == "none":
+        return None
+    if not tile.isdecimal():
+        raise typer.BadParameter(f"--tile {tile}: is neither a number of pixels, auto nor none")
+    return int(tile)
+
+
+def restore_sample(*, device: str) -> None:
+    """Lays synthetic rain over a photograph of scikit-image, restores it, and says how well."""
+    import skimage.data
+    from skimage.metrics import peak_signal_noise_ratio
+
+    folder = Path("sample")
+    folder.mkdir(exist_ok=True)
+    clean = skimage.data.rocket()
+    rainy = degrade_pixels(clean, task="rain", seed=SAMPLE_SEED)
+    restored = Restorer("rain", device=device)(rainy)
+    photos = {"rainy": Photo(rainy), "restored": Photo(restored), "clean": Photo(clean)}
+    for name, photo in photos.items():
+        write_image(folder / f"{name}.png", photo)
+    compare = folder / "compare.png"
+    write_side_by_side(compare, *photos.values())
+    for moment, image in (("before", rainy), ("after", restored)):
+        psnr_db = peak_signal_noise_ratio(clean, image, data_range=255)
+        out_console.print(f"PSNR {moment}: {psnr_db:.2f} dB")
+    out_console.print(f"rainy, restored and clean side by side: {compare}")
