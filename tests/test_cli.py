@@ -295,6 +295,7 @@ COMMANDS = {
     "data": set(),
     "data degrade": {"source", "-o", "--out", "--task", "--seed"},
     "data layouts": {"name"},
+    "data check": {"folder", "--layout", "--split", "--test-split", "--quick", "--json"},
     "train": {"recipe", "[overrides …]", "--data", "--run", "--devices", "--workers"},
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import typer
 
 from fairweather import __version__
 from fairweather.cli.console import err_console, out_console
-from fairweather.cli.data import data_degrade, data_layouts
+from fairweather.cli.data import data_check, data_degrade, data_layouts
 from fairweather.cli.models import models_convert, models_info, models_list
 from fairweather.cli.restore import restore_command
 from fairweather.cli.train import train_command
@@ -32,6 +32,7 @@ models_app.command("info")(models_info)
 models_app.command("convert")(models_convert)
 app.add_typer(models_app, name="models")
 data_app = typer.Typer(help="Make and describe data to train on.", no_args_is_help=True)
+data_app.command("check")(data_check)
 data_app.command("degrade")(data_degrade)
 data_app.command("layouts")(data_layouts)
 app.add_typer(data_app, name="data")

@@ -1,12 +1,22 @@
 """`fairweather data`."""
 
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fairweather.cli.console import out_console, progress_bar
-from fairweather.data import DEGRADATIONS, degrade_folder, describe_layout, list_layouts
+from fairweather.data import (
+    DEGRADATIONS,
+    check_pairs,
+    degrade_folder,
+    describe_layout,
+    find_layout_pairs,
+    list_layouts,
+)
 
 
 def data_degrade(
@@ -27,6 +37,46 @@ def data_degrade(
             on_done=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     out_console.print(f"{count} pairs in {out}, the first of them in {out / 'contact_sheet.jpg'}")
+
+
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="A data set; by default input/ and target/.")],
+    *,
+    layout: Annotated[
+        str, typer.Option(help="How it lies on disk: see `fairweather data layouts`.")
+    ] = "folders",
+    split: Annotated[str, typer.Option(help="Which part of it to check.")] = "all",
+    test_split: Annotated[
+        str | None, typer.Option(help="A part that must not share scenes with it.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="200 pairs, and no offsets.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead.")
+    ] = False,
+) -> None:
+    """Find broken, misaligned, swapped, duplicate and leaked pairs before they cost a run."""
+    pairs = find_layout_pairs(folder, layout, split=split)
+    test_pairs = []
+    if test_split is not None:
+        test_pairs = find_layout_pairs(folder, layout, split=test_split)
+    with progress_bar(hidden=as_json) as progress:
+        bar = progress.add_task("pairs", total=len(pairs))
+        findings = check_pairs(
+            pairs,
+            test_pairs=test_pairs,
+            quick=quick,
+            on_pair=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    errors = sum(finding.severity == "error" for finding in findings)
+    if as_json:
+        document = {"pairs": len(pairs), "findings": [asdict(finding) for finding in findings]}
+        sys.stdout.write(json.dumps(document, default=str) + "\n")
+    else:
+        for finding in findings:
+            out_console.print(f"{finding.severity}: {finding.kind}: {finding.message}")
+        out_console.print(f"{len(pairs)} pairs, {errors} errors, {len(findings) - errors} warnings")
+    if errors:
+        raise typer.Exit(1)
 
 
 def data_layouts(

@@ -1,5 +1,6 @@
 """Folders of images → pairs to train on."""
 
+from fairweather.data.check import Finding, check_pairs
 from fairweather.data.degradations import DEGRADATIONS, RainRanges, add_rain
 from fairweather.data.degrade import degrade_folder, degrade_pixels
 from fairweather.data.layouts import (
@@ -21,11 +22,13 @@ from fairweather.data.pairs import (
 
 __all__ = [
     "DEGRADATIONS",
+    "Finding",
     "Pair",
     "PairCache",
     "RainRanges",
     "RandomCrops",
     "add_rain",
+    "check_pairs",
     "degrade_folder",
     "degrade_pixels",
     "describe_layout",
