@@ -21,7 +21,8 @@ export IN OUT
 
 help:
 	@echo 'make restore              restore a sample photograph, into ./sample'
-	@echo 'make restore IN=PATH      restore a photograph or a folder, beside it or to OUT=PATH'
+	@echo 'make restore IN=PATH      restore one photograph or one folder, beside it or to OUT=PATH,'
+	@echo '                          with more options in ARGS, as in ARGS=--overwrite'
 	@echo 'make setup                install all that the commands below need'
 	@echo 'make test                 run every test, on WORKERS=2 cores'
 	@echo 'make check                format, lint, types and the rules of the house'
@@ -36,7 +37,7 @@ restore: $(CORE)
 	@if [ -z "$$IN" ]; then \
 	    $(BIN)/fairweather restore --sample; \
 	else \
-	    $(BIN)/fairweather restore "$$IN" --compare $${OUT:+-o "$$OUT"}; \
+	    $(BIN)/fairweather restore "$$IN" --compare $${OUT:+-o "$$OUT"} $(ARGS); \
 	fi
 
 # One thread for each worker: two pools of two threads on two cores would wait for each other.

@@ -202,7 +202,11 @@ def test_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("empty.pth", b"", "is not a PyTorch checkpoint"),
-        ("text.pth", b"hello, this is no checkpoint", "could run code|is not a PyTorch checkpoint"),
+        (
+            "text.pth",
+            b"hello, this is no checkpoint",
+            "it is another kind of file",
+        ),
         ("cut.safetensors", b"\x40\x00\x00\x00\x00\x00\x00\x00{", "is not a safetensors file"),
     ],
 )
@@ -220,7 +224,7 @@ def test_file_without_a_state_dict_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_are_found_by_folder_and_missing_ones_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nowhere: is neither"):
+    with pytest.raises(CheckpointError, match="nowhere: is no file"):
         find_weights("nowhere")
     with pytest.raises(CheckpointError, match="holds none"):
         find_weights(tmp_path)

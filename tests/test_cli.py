@@ -176,7 +176,9 @@ def test_one_photo(restore: Run, tmp_path: Path) -> None:
     assert (done.status, done.err) == (0, "")
     line = rf"{tmp_path}/a.png → {tmp_path}/a.restored.png  (52 × 40, "
     assert done.out.startswith(line)
-    assert done.out.count("\n") == 1
+    assert done.out.endswith(
+        "\n    beside the input: " + f"{tmp_path}/a.restored.png.compare.jpg\n"
+    )
     names = ["a.png", "a.restored.png", "a.restored.png.compare.jpg"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     before = (tmp_path / "a.restored.png").read_bytes()
@@ -226,6 +228,7 @@ def test_json(restore: Run, tmp_path: Path) -> None:
     assert restored == {
         "source": str(tmp_path / "a.png"),
         "target": str(tmp_path / "a.restored.png"),
+        "compare": None,
         "height": 40,
         "width": 52,
         "notes": [],
@@ -271,7 +274,7 @@ def test_unknown_weights_have_status_1(run: Run, tmp_path: Path, option: str) ->
     Image.fromarray(PHOTO).save(tmp_path / "a.png")
     done = run("restore", tmp_path / "a.png", option, "fog")
     assert (done.status, done.out) == (1, "")
-    assert done.err.startswith("error: fog: ")
+    assert done.err.startswith("error: fog: is no file")
     assert done.err.count("\n") == 1
 
 

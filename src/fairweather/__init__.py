@@ -1,4 +1,4 @@
-"""fairweather restores photographs spoiled by rain and other weather with AST.
+"""fairweather restores photographs spoiled by rain with AST, the Adaptive Sparse Transformer.
 
 import fairweather as fw
 

@@ -5,7 +5,7 @@ class FairweatherError(Exception):
     """What fairweather refuses or cannot do; the message names the thing and the way out."""
 
 
-class OptionError(FairweatherError):
+class OptionError(FairweatherError, ValueError):
     """An option or argument outside of what is possible: a wrong call, not failed work."""
 
 

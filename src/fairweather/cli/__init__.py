@@ -19,7 +19,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="fairweather",
-    help="Restore photographs spoiled by rain and other weather.",
+    help="Restore photographs spoiled by rain.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -43,7 +43,7 @@ def root(
     *,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Restore photographs spoiled by rain and other weather."""
+    """Restore photographs spoiled by rain."""
     if version:
         out_console.print(__version__)
         raise typer.Exit

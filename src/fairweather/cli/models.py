@@ -57,7 +57,7 @@ def models_info(
 ) -> None:
     """Architecture and origin of weights, told from the file."""
     model = load_model(weights)
-    metadata = {k: v for k, v in read_metadata(weights).items() if k != "config"}
+    metadata = {k: plain(v) for k, v in read_metadata(weights).items() if k != "config"}
     facts: dict[str, Any] = {
         "weights": weights,
         "parameters": count_parameters(model),
@@ -72,6 +72,8 @@ def models_info(
     table.add_row("parameters", f"{facts['parameters']:,}")
     for section in (facts["config"], metadata):
         for key, value in section.items():
+            if key == "recipe":  # a page of its own: see --json
+                value = value["name"]
             table.add_row(key.replace("_", " "), str(value))
     out_console.print(table)
 
@@ -98,10 +100,18 @@ def models_convert(
     try:
         if to is Naming.official:
             save_official(model, target)
-            out_console.print("note: official files hold neither metadata nor bottleneck_shift")
+            out_console.print("note: metadata, bottleneck_shift and stochastic depth are not in it")
         else:
             kept = {k: v for k, v in read_metadata(source).items() if k != "config"}
             save_model(model, target, metadata=kept)
     except OSError as error:
         raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from error
     out_console.print(f"{source} → {target}")
+
+
+def plain(value: str) -> Any:
+    """A metadata value: what its JSON says, or the text itself."""
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value

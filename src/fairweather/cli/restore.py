@@ -48,7 +48,7 @@ def restore_command(
             "-o", "--out", help="A file for one photo, else a folder; without it, beside the input."
         ),
     ] = None,
-    task: Annotated[str, typer.Option(help="Damage to undo, by bundled weights.")] = "rain",
+    task: Annotated[str, typer.Option(help="Damage to undo: rain so far.")] = "rain",
     weights: Annotated[
         str | None,
         typer.Option(
@@ -88,6 +88,8 @@ def restore_command(
     photo.jpg becomes photo.restored.jpg beside it, a folder photos is mirrored in photos-restored.
     """
     keep_freed_memory()
+    if sample and inputs:
+        raise typer.BadParameter("--sample restores a photograph of its own; leave out the inputs")
     if sample:
         restore_sample(device=device)
         return
@@ -156,6 +158,8 @@ class Shown:
             f"{outcome.source} → {outcome.target}"
             f"  ({outcome.width} × {outcome.height}, {outcome.seconds:.1f} s)"
         )
+        if outcome.compare is not None:
+            self.console.print(f"    beside the input: {outcome.compare}")
         for note in outcome.notes:
             self.console.print(f"    note: {note}")
 

@@ -1,5 +1,7 @@
 """`fairweather train`."""
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +19,7 @@ def train_command(
     data: Annotated[Path, typer.Option(help="The folder that the recipe's folders lie in.")],
     run: Annotated[
         Path | None,
-        typer.Option(help="The run folder [runs/RECIPE]; a stopped run goes on."),
+        typer.Option(help="The run folder, by default runs/RECIPE; a stopped run goes on."),
     ] = None,
     devices: Annotated[
         int, typer.Option(help="GPUs, or on a CPU single-threaded processes.", min=1)
@@ -27,6 +29,11 @@ def train_command(
     """Train a recipe, or go on with a stopped run."""
     from fairweather.training import load_recipe, train
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("fairweather").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no advertisements
+    for theirs in ("lightning", "torchdata", "torch.autograd"):
+        warnings.filterwarnings("ignore", module=theirs)
     loaded = load_recipe(recipe, overrides=overrides or [])
     folder = run or Path("runs") / loaded.name
     path = train(loaded, data=data, run=folder, devices=devices, workers=workers)

@@ -193,7 +193,7 @@ def _reason(path: Path, deed: str, *, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         if path.is_symlink():
             return f"is a symbolic link to '{path.readlink()}', which does not exist"
-        if not path.parent.is_dir():
+        if deed == "written" and not path.parent.is_dir():
             return f"cannot be {deed}: there is no folder '{path.parent}'; create it first"
         return "does not exist; check the name"
     if isinstance(error, IsADirectoryError):

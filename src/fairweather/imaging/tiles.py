@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fairweather.errors import OptionError
+
 Pixels = np.ndarray
 
 
@@ -50,7 +52,7 @@ def plan_tiles(
         multiple: what the network pads to [px].
 
     Raises:
-        ValueError: if a tile is smaller than twice the overlap, so that it would have no core.
+        OptionError: if a tile is smaller than twice the overlap, so that it would have no core.
     """
     height, width = size
     if tile_px is None:
@@ -68,7 +70,7 @@ def plan_axis(length: int, *, tile: int, overlap: int, multiple: int) -> tuple[S
         return (Span(0, padded, np.ones(padded, np.float32)),)
     least = max(multiple, 2 * overlap)
     if tile < least:
-        raise ValueError(
+        raise OptionError(
             f"a tile of {tile} px has no core between overlaps of {overlap} px;"
             f" take a tile of at least {least} px (it is cut to multiples of {multiple} px)"
         )

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairweather.errors import OptionError
+
 Branches = Literal["both", "dense", "sparse"]
 FeedForwardKind = Literal["frfn", "leff", "mlp"]
 
@@ -59,34 +61,34 @@ class ASTConfig:
         object.__setattr__(self, "depths", tuple(self.depths))
         object.__setattr__(self, "heads", tuple(self.heads))
         if len(self.depths) % 2 == 0 or len(self.depths) < 3 or min(self.depths) < 1:
-            raise ValueError(
+            raise OptionError(
                 f"depths {self.depths}: needs one entry of at least 1 for each of n encoder stages,"
                 " the bottleneck and n decoder stages"
             )
         if len(self.heads) != len(self.depths):
-            raise ValueError(
+            raise OptionError(
                 f"heads {self.heads}: needs one entry a stage, as depths {self.depths}"
             )
         if self.feed_forward not in ("frfn", "leff", "mlp"):
-            raise ValueError(f"feed_forward {self.feed_forward!r}: is none of frfn, leff, mlp")
+            raise OptionError(f"feed_forward {self.feed_forward!r}: is none of frfn, leff, mlp")
         if self.branches not in ("both", "dense", "sparse"):
-            raise ValueError(f"branches {self.branches!r}: is none of both, dense, sparse")
+            raise OptionError(f"branches {self.branches!r}: is none of both, dense, sparse")
         if self.window < 2 or self.embed_dim < 1 or self.mlp_ratio <= 0:
-            raise ValueError(
+            raise OptionError(
                 f"window {self.window}, embed_dim {self.embed_dim} and mlp_ratio {self.mlp_ratio}:"
                 " must be at least 2, at least 1 and above 0"
             )
         for stage, (channels, heads) in enumerate(zip(self.channels, self.heads, strict=True)):
             if self.attends(stage) and (heads < 1 or channels % heads):
-                raise ValueError(
+                raise OptionError(
                     f"stage {stage}: {channels} channels do not split into {heads} heads"
                 )
             if self.feed_forward == "frfn" and channels < 4:
-                raise ValueError(
+                raise OptionError(
                     f"stage {stage}: FRFN's partial convolution needs 4 channels or more"
                 )
         if not 0 <= self.stochastic_depth < 1:
-            raise ValueError(f"stochastic_depth {self.stochastic_depth}: must lie in [0, 1)")
+            raise OptionError(f"stochastic_depth {self.stochastic_depth}: must lie in [0, 1)")
 
     @property
     def levels(self) -> int:
@@ -359,10 +361,10 @@ class AST(nn.Module):
         """(B, 3, H, W) → (B, 3, H, W); the network predicts what is added to the image.
 
         Raises:
-            ValueError: for another shape, or an image without pixels.
+            OptionError: for another shape, or an image without pixels.
         """
         if image.ndim != 4 or image.shape[1] != 3:
-            raise ValueError(f"the image is {tuple(image.shape)}; it must be (B, 3, H, W)")
+            raise OptionError(f"the image is {tuple(image.shape)}; it must be (B, 3, H, W)")
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.config.size_multiple)
         x = F.leaky_relu(convolve(self.input_conv, padded.permute(0, 2, 3, 1)), 0.01)
@@ -418,7 +420,7 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """
     height, width = image.shape[-2:]
     if height < 1 or width < 1:
-        raise ValueError(f"the image is {height}×{width}; it needs at least one pixel")
+        raise OptionError(f"the image is {height}×{width}; it needs at least one pixel")
     bottom = math.ceil(height / multiple) * multiple - height
     right = math.ceil(width / multiple) * multiple - width
     for padding, length in (((0, right, 0, 0), width), ((0, 0, 0, bottom), height)):

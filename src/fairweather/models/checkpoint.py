@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fairweather.errors import CheckpointError
+from fairweather.errors import CheckpointError, OptionError
 from fairweather.files import replacing
 from fairweather.models.ast import AST, ASTConfig
 from fairweather.models.official import from_official, is_official, to_official, window_of
@@ -38,12 +38,12 @@ def create_model(preset: str | ASTConfig, *, init: str = "identity") -> AST:
         A module (B, 3, H, W) in [0, 1] → (B, 3, H, W), in training mode.
 
     Raises:
-        ValueError: for an unknown preset or initialisation.
+        OptionError: for an unknown preset or initialisation.
     """
     if isinstance(preset, str) and preset not in PRESETS:
-        raise ValueError(f"preset {preset!r}: is none of {', '.join(PRESETS)}")
+        raise OptionError(f"preset {preset!r}: is none of {', '.join(PRESETS)}")
     if init not in ("identity", "official"):
-        raise ValueError(f"init {init!r}: is neither identity nor official")
+        raise OptionError(f"init {init!r}: is neither identity nor official")
     model = AST(PRESETS[preset] if isinstance(preset, str) else preset)
     if init == "identity":
         model.zero_output()
@@ -139,8 +139,10 @@ def find_weights(weights: str | Path) -> Path:
             raise CheckpointError(f"{path}: holds {names}; name the one weights file to load")
         return found[0]
     if not path.is_file():
+        what = "is a preset, which has no weights" if str(weights) in PRESETS else "is no file"
         raise CheckpointError(
-            f"{weights}: is neither a weights file nor one of the bundled {', '.join(bundled)}"
+            f"{weights}: {what}; give a weights file or one of the bundled names:"
+            f" {', '.join(bundled)}"
         )
     return path
 
@@ -163,6 +165,9 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Metadata]:
         except (safetensors.SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
     try:
+        with path.open("rb") as file:
+            if file.read(2)[:1] not in (b"P", b"\x80"):  # a zip archive or a pickle
+                raise ValueError("it is another kind of file")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(

@@ -43,6 +43,7 @@ class Restored:
 
     source: Path
     target: Path
+    compare: Path | None
     height: int
     width: int
     seconds: float
@@ -157,7 +158,8 @@ class Restorer:
         for path in filter(None, (target, compare)):
             if path.exists() and not overwrite:
                 raise ImageError(
-                    f"'{path}' exists already; choose another name or allow overwriting"
+                    f"'{path}' exists already; choose another name, or allow it with --overwrite"
+                    " (overwrite=True)"
                 )
         photo = read_image(source, max_pixels=max_pixels)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +168,7 @@ class Restorer:
         if compare is not None:
             write_side_by_side(compare, photo, restored)
         height, width = photo.pixels.shape[:2]
-        return Restored(source, target, height, width, time.monotonic() - started, notes)
+        return Restored(source, target, compare, height, width, time.monotonic() - started, notes)
 
     def restore_photo(self, photo: Photo, *, on_tile: OnTile | None = None) -> Photo:
         """Restores a photo that was read with `read_image`."""

@@ -135,9 +135,14 @@ def parse_recipe(tree: Mapping[str, Any], *, source: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
+        found = error.errors()
+        # A list whose entries are at fault is also reported as too short, which it is not.
+        lists = {fault["loc"][0] for fault in found if len(fault["loc"]) > 1}
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}"
-            for fault in error.errors()
+            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: "
+            + fault["msg"].removeprefix("Value error, ")
+            for fault in found
+            if fault["type"] != "too_short" or fault["loc"][0] not in lists
         )
         raise RecipeError(f"{source}: {faults}") from error
 

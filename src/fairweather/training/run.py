@@ -22,7 +22,7 @@ from torch import nn
 from fairweather.errors import RecipeError, TrainingError
 from fairweather.models import create_model, save_model
 from fairweather.restoration import keep_freed_memory
-from fairweather.training.module import RestorationData, RestorationModule
+from fairweather.training.module import RestorationData, RestorationModule, split_pairs
 from fairweather.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def train(
         The path of the averaged weights that did best on the held-out images.
     """
     keep_freed_memory()
+    split_pairs(recipe, data)  # what is missing is said before anything is written
     run.mkdir(parents=True, exist_ok=True)
     check_same_recipe(recipe, run)
     lightning.seed_everything(recipe.seed, verbose=False)
@@ -85,6 +86,7 @@ def train_stage(
     folder = run / f"stage-{index}"
     done = folder / "done.json"
     if not done.exists():
+        log.info("stage %d of %d: %s", index + 1, len(recipe.stages), stage)
         module = RestorationModule(model, recipe=recipe, stage=stage)
         best = ModelCheckpoint(
             folder, filename="best", monitor="val_psnr_db", mode="max", enable_version_counter=False
@@ -165,6 +167,7 @@ def build_trainer(
         accelerator="auto",
         devices=devices,
         precision=recipe.precision,
+        max_epochs=1,
         max_steps=stage.steps,
         val_check_interval=min(recipe.validate_every_steps, stage.steps),
         gradient_clip_val=recipe.gradient_clip_norm,
