@@ -69,11 +69,13 @@ class RestorationModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """PSNR of held-out crops under damage that is the same at every validation."""
-        generator = torch.Generator().manual_seed(self.recipe.seed + batch_idx)
+        number = int(batch["number"])  # of the image, the same for any number of devices
+        generator = torch.Generator().manual_seed(self.recipe.seed + number)
         degraded, clean = batch["degraded"].float() / 255, batch["clean"].float() / 255
         if batch["synthetic"].item():
             degraded = DEGRADATIONS[self.recipe.task](clean, generator=generator)
-            self._log_psnr("val_identity_psnr_db", self(clean), clean)
+        # Each for every image: devices that log different names would wait for each other.
+        self._log_psnr("val_identity_psnr_db", self(clean), clean)
         self._log_psnr("val_psnr_db", self(degraded), clean)
         self._log_psnr("val_input_psnr_db", degraded, clean)
 
@@ -114,12 +116,13 @@ class HeldOutCrops(torch.utils.data.Dataset[Batch]):
         return len(self.cache)
 
     def __getitem__(self, index: int) -> Batch:
-        """As `RandomCrops`, but images smaller than the crop stay as they are."""
+        """As `RandomCrops` and the image's number; what is smaller than the crop stays as it is."""
         degraded, clean = self.cache[index]
         return {
             "degraded": self._centre(degraded),
             "clean": self._centre(clean),
             "synthetic": torch.tensor(self.cache.pairs[index].is_synthetic),
+            "number": torch.tensor(index),
         }
 
     def _centre(self, pixels: np.ndarray) -> Tensor:
