@@ -53,7 +53,7 @@ def _move_to_free_name(temporary: Path, target: Path) -> None:
         os.link(temporary, target)
     except FileExistsError:
         raise
-    except (OSError, NotImplementedError):
+    except OSError:
         # Memory cards and some network shares have no hard links: claim the name, then fill it.
         target.open("xb").close()
         try:

@@ -162,7 +162,7 @@ def build_trainer(
 ) -> lightning.Trainer:
     """Lightning's trainer for one stage."""
     stage = recipe.stages[index]
-    attempt = len([*(run / "logs").glob(f"stage-{index}*")])  # a CSVLogger empties its folder
+    attempt = len([*(run / "logs").glob(f"stage-{index}.*")])  # a CSVLogger empties its folder
     return lightning.Trainer(
         accelerator="auto",
         devices=devices,
