@@ -16,7 +16,7 @@ from PIL import Image
 
 from fairweather.data import DEGRADATIONS, Pair, degrade_pixels, find_pairs
 from fairweather.data.alignment import ORIENTATIONS, find_offset, find_orientation
-from fairweather.data.check import QUICK_PAIRS, Finding, check_pairs
+from fairweather.data.check import QUICK_OFFSETS, QUICK_PAIRS, Finding, check_pairs
 from fairweather.errors import ImageError
 from fairweather.imaging import read_image
 
@@ -175,8 +175,8 @@ def test_a_shift_is_measured(folder: Path, halves: tuple[int, int]) -> None:
     shifted = scene(0, down=down, right=right)
     files = folder / "input/00.png", folder / "target/00.png"
     save(files[0], degrade_pixels(shifted, task="snow", seed=1))
-    assert check_pairs(find_pairs(folder), quick=True) == []
     finding = only(check_pairs(find_pairs(folder)))
+    assert only(check_pairs(find_pairs(folder), quick=True)) == finding
     assert (finding.severity, finding.kind, finding.files) == ("error", "offset", files)
     found = re.search(r"'input/00\.png'.* ([\d.]+) px (left|right) and ([\d.]+) px (up|down)",
                       finding.message)  # fmt: skip
@@ -367,6 +367,18 @@ def test_quick_looks_at_two_hundred(tmp_path: Path) -> None:
     assert seen[-1] == (QUICK_PAIRS, QUICK_PAIRS)
     assert [finding.files for finding in first] == [(paths[0],)]
     assert check_pairs(pairs, quick=True) == first
+
+
+def test_quick_measures_some_offsets_spread_evenly(tmp_path: Path) -> None:
+    """Of 60 pairs, all of which are shifted."""
+    for number in range(60):
+        save(tmp_path / f"target/{number:02}.png", scene(number % 4))
+        save(tmp_path / f"input/{number:02}.png", scene(number % 4, right=4) // 2)
+    found = [f for f in check_pairs(find_pairs(tmp_path), quick=True) if f.kind == "offset"]
+    numbers = [int(finding.files[0].stem) for finding in found]
+    assert len(numbers) == QUICK_OFFSETS
+    assert (numbers[0], numbers[-1]) == (0, 59)
+    assert set(np.diff(numbers)) == {2, 3}
 
 
 def test_a_finding_is_frozen() -> None:

@@ -9,12 +9,11 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from rich.console import Console
 from skimage import data
@@ -281,45 +280,6 @@ def test_version_and_help(run: Run) -> None:
     assert run("--version") == (0, f"{__version__}\n", "")
     assert "PHOTO|FOLDER|GLOB" in run("restore", "-h").out
     assert run("nonsense").status == 2
-
-
-COMMANDS = {
-    "": {"--version"},
-    "restore": {
-        "[inputs …]", "-o", "--out", "--task", "--weights", "--device", "--precision", "--tile",
-        "--strength", "--self-ensemble", "--compare", "--overwrite", "--skip-existing",
-        "--max-pixels", "--json", "--sample",
-    },
-    "models": set(),
-    "models list": {"--json"},
-    "models info": {"weights", "--json"},
-    "models convert": {"source", "target", "--to", "--bottleneck-shift", "--overwrite"},
-    "data": set(),
-    "data degrade": {"source", "-o", "--out", "--task", "--seed"},
-    "data layouts": {"name"},
-    "data check": {"folder", "--layout", "--split", "--test-split", "--quick", "--json"},
-    "train": {"recipe", "[overrides …]", "--data", "--run", "--devices", "--workers"},
-}  # fmt: skip
-
-
-def test_the_frozen_command_line() -> None:
-    """Scripts call these; a change here is a change for them, so it goes into the changelog."""
-    found: dict[str, set[str]] = {}
-
-    def walk(command: Any, name: str) -> None:
-        words = set()
-        for parameter in command.params:
-            if parameter.param_type_name == "argument":
-                many = parameter.nargs == -1
-                words.add(f"[{parameter.name} …]" if many else str(parameter.name))
-            else:
-                words |= {*parameter.opts, *parameter.secondary_opts}
-        found[name] = words - {"--install-completion", "--show-completion"}
-        for inner in getattr(command, "commands", {}).values():
-            walk(inner, f"{name} {inner.name}".strip())
-
-    walk(typer.main.get_command(cli.app), "")
-    assert found == COMMANDS
 
 
 def test_models_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import skimage.data
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -41,3 +42,17 @@ def test_check_names_what_is_wrong_and_has_status_1(tmp_path: Path) -> None:
     assert found["pairs"] == 2
     assert [finding["kind"] for finding in found["findings"]] == ["orientation"]
     assert "b.png" in found["findings"][0]["message"]
+
+
+def test_unpack_takes_halves_apart(tmp_path: Path) -> None:
+    clean = skimage.data.astronaut()[:60, :80]
+    folder = tmp_path / "set" / "DID-MDN-test"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.hstack([clean // 2, clean])).save(folder / "1.png")
+    words = ("unpack", tmp_path / "set", "-o", tmp_path / "out", "--layout", "did-mdn")
+    done = run(*words, "--split", "test", "--degraded", "left")
+    assert (done.exit_code, done.stdout.split()[:2]) == (0, ["1", "pairs"])
+    for side, expected in (("input", clean // 2), ("target", clean)):
+        with Image.open(tmp_path / "out/test" / side / "DID-MDN-test/1.png") as image:
+            assert np.array_equal(np.asarray(image), expected)
+    assert run(*words, "--split", "test", "--degraded", "up").exit_code == 2

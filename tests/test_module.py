@@ -12,8 +12,10 @@ from torch import Tensor
 from fairweather.data import DEGRADATIONS
 from fairweather.errors import DataError
 from fairweather.models import create_model
-from fairweather.training import Recipe
-from fairweather.training.module import RestorationData, RestorationModule, split_pairs
+from fairweather.training import Recipe, schedules
+from fairweather.training.data_module import RestorationData, split_pairs
+from fairweather.training.module import RestorationModule
+from fairweather.training.schedules import StageLength
 
 STAGE = {"crop_px": 16, "batch": 2, "steps": 6, "learning_rate": 1e-3}
 
@@ -30,11 +32,20 @@ def make_recipe(**changes: Any) -> Recipe:
     return Recipe.model_validate(tree | changes)
 
 
+def length_of(recipe: Recipe) -> StageLength:
+    return schedules.length_of(recipe.stages[0], images=8, validate_every_steps=None)
+
+
 def make_data(
     root: Path, recipe: Recipe, *, world_size: int = 1, workers: int = 0
 ) -> RestorationData:
     return RestorationData(
-        recipe, stage=recipe.stages[0], root=root, world_size=world_size, workers=workers
+        recipe,
+        index=0,
+        length=length_of(recipe),
+        split=split_pairs(recipe, root),
+        world_size=world_size,
+        workers=workers,
     )
 
 
@@ -131,7 +142,14 @@ def test_loading_processes_and_resuming_change_no_crop(tmp_path: Path) -> None:
 
 def a_module(**changes: Any) -> RestorationModule:
     recipe = make_recipe(**changes)
-    return RestorationModule(create_model("ast_n"), recipe=recipe, stage=recipe.stages[0])
+    return RestorationModule(
+        create_model("ast_n"),
+        recipe=recipe,
+        index=0,
+        length=length_of(recipe),
+        pairs=[],
+        held_out=[],
+    )
 
 
 def a_batch(size: int, *, synthetic: list[bool]) -> dict[str, Tensor]:

@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from fairweather import __version__
+from fairweather.cli.benchmark import benchmark_data_command, benchmark_page_command
 from fairweather.cli.console import err_console, out_console
-from fairweather.cli.data import data_check, data_degrade, data_layouts
+from fairweather.cli.data import data_check, data_degrade, data_layouts, data_unpack
+from fairweather.cli.evaluate import evaluate_command
 from fairweather.cli.models import models_convert, models_info, models_list
 from fairweather.cli.restore import restore_command
 from fairweather.cli.train import train_command
+from fairweather.cli.tune import tune_command
 from fairweather.errors import FairweatherError, OptionError, RecipeError
 
 __all__ = ["app", "main"]
@@ -26,16 +29,23 @@ app = typer.Typer(
 )
 app.command("restore")(restore_command)
 app.command("train")(train_command)
+app.command("tune")(tune_command)
+app.command("evaluate")(evaluate_command)
 models_app = typer.Typer(help="List, describe and convert models.", no_args_is_help=True)
 models_app.command("list")(models_list)
 models_app.command("info")(models_info)
 models_app.command("convert")(models_convert)
 app.add_typer(models_app, name="models")
-data_app = typer.Typer(help="Make and describe data to train on.", no_args_is_help=True)
+data_app = typer.Typer(help="Check, make and describe data to train on.", no_args_is_help=True)
 data_app.command("check")(data_check)
 data_app.command("degrade")(data_degrade)
 data_app.command("layouts")(data_layouts)
+data_app.command("unpack")(data_unpack)
 app.add_typer(data_app, name="data")
+benchmark_app = typer.Typer(help="Measure speed; write the page of figures.", no_args_is_help=True)
+benchmark_app.command("data")(benchmark_data_command)
+benchmark_app.command("page")(benchmark_page_command)
+app.add_typer(benchmark_app, name="benchmark")
 
 
 @app.callback(invoke_without_command=True)

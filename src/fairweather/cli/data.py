@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,15 @@ from fairweather.data import (
     describe_layout,
     find_layout_pairs,
     list_layouts,
+    unpack_side_by_side,
 )
+
+
+class Side(StrEnum):
+    """A half of an image."""
+
+    left = "left"
+    right = "right"
 
 
 def data_degrade(
@@ -49,7 +58,9 @@ def data_check(
     test_split: Annotated[
         str | None, typer.Option(help="A part that must not share scenes with it.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="200 pairs, and no offsets.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="200 pairs, and the offsets of 24.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead.")
     ] = False,
@@ -77,6 +88,25 @@ def data_check(
         out_console.print(f"{len(pairs)} pairs, {errors} errors, {len(findings) - errors} warnings")
     if errors:
         raise typer.Exit(1)
+
+
+def data_unpack(
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="The data set as it came.")],
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="A folder for the pairs.")],
+    layout: Annotated[str, typer.Option(help="One with both images in a file: see `layouts`.")],
+    split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
+    degraded: Annotated[
+        Side | None,
+        typer.Option(help="The degraded half.", show_default="found by looking at some files"),
+    ] = None,
+) -> None:
+    """Take files apart that hold both images of a pair side by side, into input/ and target/."""
+    side = degraded.value if degraded else None
+    with progress_bar(hidden=False) as progress:
+        progress.add_task("pairs", total=None)
+        count = unpack_side_by_side(source, out, layout=layout, split=split, degraded=side)
+    out_console.print(f"{count} pairs in {out / split}")
 
 
 def data_layouts(

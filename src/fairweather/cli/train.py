@@ -1,40 +1,162 @@
 """`fairweather train`."""
 
+import json
 import logging
+import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from fairweather.cli.console import out_console
+from fairweather.data import default_cache_folder
+from fairweather.errors import OptionError
+
+if TYPE_CHECKING:
+    from fairweather.training import Plan, Recipe
 
 
 def train_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or a .yaml file.")],
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe's name or a .yaml file.", show_default=False)
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[key=value …]", help="As in stages.0.batch=8.")
     ] = None,
     *,
-    data: Annotated[Path, typer.Option(help="The folder that the recipe's folders lie in.")],
-    run: Annotated[
+    data: Annotated[
+        Path | None, typer.Option(help="The folder that the recipe's folders lie in.")
+    ] = None,
+    out: Annotated[
         Path | None,
-        typer.Option(help="The run folder, by default runs/RECIPE; a stopped run goes on."),
+        typer.Option(
+            "-o", "--out", help="The run folder, by default runs/RECIPE; a stopped run goes on."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Start from these weights: a bundled name or a file.")
     ] = None,
     devices: Annotated[
         int, typer.Option(help="GPUs, or on a CPU single-threaded processes.", min=1)
     ] = 1,
     workers: Annotated[int, typer.Option(help="Data loading processes a device.", min=0)] = 0,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Where decoded images are kept.", show_default="the user's cache folder"),
+    ] = None,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Train on pairs that a quick check refuses.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell stages, memory and data; train nothing.")
+    ] = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List the recipes that come with the package.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of a recipe, for editors.")
+    ] = False,
 ) -> None:
-    """Train a recipe, or go on with a stopped run."""
-    from fairweather.training import load_recipe, train
+    """Train a recipe, or go on with a stopped run; also under torchrun on many machines."""
+    from fairweather.training import Machines, load_recipe, recipe_schema, train
 
+    if schema:
+        sys.stdout.write(json.dumps(recipe_schema(), indent=2) + "\n")
+        return
+    if listing:
+        print_recipes()
+        return
+    if recipe is None:
+        raise OptionError("name a recipe; `fairweather train --list` shows them")
+    loaded = load_recipe(recipe, overrides=overrides or [])
+    if dry_run:
+        print_plan(loaded, data=data, devices=devices)
+        return
+    if data is None:
+        raise OptionError("give the folder of the images: --data DIR")
+    be_quiet()
+    cache = cache or default_cache_folder()
+    machines = Machines.of_torchrun(workers=workers, cache=cache)
+    path = train(
+        loaded,
+        data=data,
+        run=out or Path("runs") / loaded.name,
+        machines=machines or Machines(devices=devices, workers=workers, cache=cache),
+        weights=weights,
+        unchecked=unchecked,
+    )
+    out_console.print(f"trained: {path}")
+
+
+def be_quiet() -> None:
+    """Our own messages, and of other libraries only what needs to be read."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("fairweather").setLevel(logging.INFO)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no advertisements
     for theirs in ("lightning", "torchdata", "torch.autograd"):
         warnings.filterwarnings("ignore", module=theirs)
-    loaded = load_recipe(recipe, overrides=overrides or [])
-    folder = run or Path("runs") / loaded.name
-    path = train(loaded, data=data, run=folder, devices=devices, workers=workers)
-    out_console.print(f"trained: {path}")
+
+
+def print_recipes() -> None:
+    """A table of the bundled recipes, with the figure that each has to reach."""
+    from fairweather.training import list_recipes, load_recipe
+
+    table = Table("recipe", "task", "model", "figure to reach", "hours")
+    for name in list_recipes():
+        recipe = load_recipe(name)
+        figure, cost = recipe.published, recipe.cost
+        table.add_row(
+            name,
+            recipe.task,
+            recipe.preset,
+            f"{figure.psnr_db:g} dB, {figure.test_set} ({figure.model})" if figure else "",
+            f"{cost.hours:g}, {cost.machine} ({cost.basis})" if cost else "",
+        )
+    out_console.print(table)
+
+
+def print_plan(recipe: "Recipe", *, data: Path | None, devices: int) -> None:
+    """What a run would do, stage by stage."""
+    from fairweather.training import plan_training
+
+    plan = plan_training(recipe, data=data, devices=devices)
+    out_console.print(f"{recipe.name}: {recipe.description.strip()}")
+    out_console.print(f"model: {recipe.preset}, {plan.parameters / 1e6:.2f} M parameters")
+    out_console.print(describe_images(plan))
+    table = Table("stage", "crop", "batch", "steps", "warm-up", "validated every", "rate", "memory")
+    for index, (stage, planned) in enumerate(zip(recipe.stages, plan.stages, strict=True)):
+        length = planned.length
+        table.add_row(
+            str(index),
+            f"{stage.crop_px} px",
+            str(stage.batch),
+            str(length.steps) if length else f"{stage.epochs} epochs",
+            str(length.warmup_steps) if length else f"{stage.warmup_epochs} epochs",
+            f"{length.validate_every_steps} steps" if length else "epoch",
+            f"{stage.learning_rate:g} → {stage.final_learning_rate:g}",
+            f"{planned.memory_bytes / 2**30:.1f} GiB",
+        )
+    out_console.print(table)
+    if recipe.published:
+        figure = recipe.published
+        ssim = f" / {figure.ssim:g}" if figure.ssim is not None else ""
+        out_console.print(
+            f"figure to reach: {figure.psnr_db:g} dB{ssim} of {figure.model} on {figure.test_set},"
+            f" {figure.protocol} ({figure.source})"
+        )
+    if recipe.cost:
+        cost = recipe.cost
+        out_console.print(f"takes about {cost.hours:g} hours on {cost.machine}; {cost.basis}")
+
+
+def describe_images(plan: "Plan") -> str:
+    """One line about the images that were found, or not."""
+    if plan.data_fault:
+        return f"data: {plan.data_fault}"
+    if plan.training_images is None:
+        return "data: not looked at; give their folder with --data"
+    return (
+        f"data: {plan.training_images} images or pairs to train on, {plan.held_out_images} held out"
+    )

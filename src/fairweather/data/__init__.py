@@ -1,5 +1,14 @@
 """Folders of images → pairs to train on."""
 
+from fairweather.data.augmentation import (
+    Augmentation,
+    RandomCrops,
+    mix_up,
+    random_crop,
+    random_jitter,
+    random_orientation,
+)
+from fairweather.data.cache import ImageCache, PairCache, default_cache_folder
 from fairweather.data.check import Finding, check_pairs
 from fairweather.data.degradations import DEGRADATIONS, RainRanges, add_rain
 from fairweather.data.degrade import degrade_folder, degrade_pixels
@@ -9,26 +18,20 @@ from fairweather.data.layouts import (
     list_layouts,
     unpack_side_by_side,
 )
-from fairweather.data.pairs import (
-    Pair,
-    PairCache,
-    RandomCrops,
-    find_images,
-    find_pairs,
-    random_crop,
-    random_orientation,
-    read_bytes,
-)
+from fairweather.data.pairs import Pair, find_images, find_pairs, read_bytes
 
 __all__ = [
     "DEGRADATIONS",
+    "Augmentation",
     "Finding",
+    "ImageCache",
     "Pair",
     "PairCache",
     "RainRanges",
     "RandomCrops",
     "add_rain",
     "check_pairs",
+    "default_cache_folder",
     "degrade_folder",
     "degrade_pixels",
     "describe_layout",
@@ -36,7 +39,9 @@ __all__ = [
     "find_layout_pairs",
     "find_pairs",
     "list_layouts",
+    "mix_up",
     "random_crop",
+    "random_jitter",
     "random_orientation",
     "read_bytes",
     "unpack_side_by_side",

@@ -15,6 +15,7 @@ from fairweather.errors import ImageError
 from fairweather.imaging import Photo, read_image
 
 QUICK_PAIRS = 200
+QUICK_OFFSETS = 24
 LARGEST_OFFSET_PX = 0.75
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 HASH_SIZE = (16, 17)
@@ -72,21 +73,23 @@ def check_pairs(
     Args:
         pairs: The pairs to train on.
         test_pairs: Pairs that must show other scenes; they are only compared with `pairs`.
-        quick: Looks at 200 pairs of either kind, spread evenly, and measures no offsets.
+        quick: Looks at 200 pairs of either kind, spread evenly, and measures 24 offsets.
         on_pair: Called with (pairs looked at, pairs in all).
 
     Returns:
         What was found: for each pair in their order, then for the set.
     """
     if quick:
-        pairs, test_pairs = _sample(pairs), _sample(test_pairs)
+        pairs = [pairs[i] for i in _spread(len(pairs), QUICK_PAIRS)]
+        test_pairs = [test_pairs[i] for i in _spread(len(test_pairs), QUICK_PAIRS)]
+    measured = _spread(len(pairs), QUICK_OFFSETS if quick else len(pairs))
     total = len(pairs) + len(test_pairs)
     reader = _Reader()
     of_pair: dict[int, list[Finding]] = {}
     order = sorted(range(len(pairs)), key=lambda i: (str(pairs[i].clean), i))
     sound: dict[int, tuple[_Traits, _Traits]] = {}
     for done, index in enumerate(order, 1):
-        found, traits = _check_pair(pairs[index], reader=reader, quick=quick)
+        found, traits = _check_pair(pairs[index], reader=reader, offset=index in measured)
         of_pair[index] = found
         if traits and not any(finding.severity == "error" for finding in found):
             sound[index] = traits
@@ -104,10 +107,9 @@ def check_pairs(
     return [*findings, *_find_leaks(clean, held_out)]
 
 
-def _sample(pairs: Sequence[Pair]) -> Sequence[Pair]:
-    if len(pairs) <= QUICK_PAIRS:
-        return pairs
-    return [pairs[i] for i in np.linspace(0, len(pairs) - 1, QUICK_PAIRS).astype(int)]
+def _spread(length: int, count: int) -> list[int]:
+    """At most `count` of the numbers below a length, evenly."""
+    return list(dict.fromkeys(np.linspace(0, length - 1, min(length, count)).astype(int).tolist()))
 
 
 class _Reader:
@@ -183,7 +185,7 @@ def _check_exposure(traits: _Traits, *, most_clipped: float) -> list[Finding]:
 
 
 def _check_pair(
-    pair: Pair, *, reader: _Reader, quick: bool
+    pair: Pair, *, reader: _Reader, offset: bool
 ) -> tuple[list[Finding], tuple[_Traits, _Traits] | None]:
     """What is wrong with one pair, and the traits of its images where there are two."""
     # A rendered page or slide is rightly pure white; a photograph of one is not.
@@ -203,11 +205,11 @@ def _check_pair(
             " was the clean file copied into both folders?"
         )
         return [*findings, _error("identical", pair, message)], traits
-    misfit = _check_geometry(pair, degraded, clean=clean, quick=quick)
+    misfit = _check_geometry(pair, degraded, clean=clean, offset=offset)
     return findings + misfit, traits
 
 
-def _check_geometry(pair: Pair, degraded: Photo, *, clean: Photo, quick: bool) -> list[Finding]:
+def _check_geometry(pair: Pair, degraded: Photo, *, clean: Photo, offset: bool) -> list[Finding]:
     """Sizes, then orientation, then offset: the first that does not fit."""
     sizes = [photo.pixels.shape[:2] for photo in (degraded, clean)]
     words = " but ".join(f"{side} is {h}×{w}" for side, (h, w) in
@@ -227,12 +229,12 @@ def _check_geometry(pair: Pair, degraded: Photo, *, clean: Photo, quick: bool) -
             f" {fit:.2f}, as they lie by {as_is:.2f}); turn one of them back"
         )
         return [_error("orientation", pair, message)]
-    offset = None if quick else find_offset(greys[0], greys[1])
-    if offset is None or not offset.is_certain or offset.length_px < LARGEST_OFFSET_PX:
+    found = find_offset(greys[0], greys[1]) if offset else None
+    if found is None or not found.is_certain or found.length_px < LARGEST_OFFSET_PX:
         return []
     message = (
-        f"{_title(pair)}: degraded lies {_way(offset.right_px, ('right', 'left'))} and"
-        f" {_way(offset.down_px, ('down', 'up'))} of clean ({offset.agreeing} of {offset.windows}"
+        f"{_title(pair)}: degraded lies {_way(found.right_px, ('right', 'left'))} and"
+        f" {_way(found.down_px, ('down', 'up'))} of clean ({found.agreeing} of {found.windows}"
         " windows agree); shift one back and crop both, or leave the pair out"
     )
     return [_error("offset", pair, message)]

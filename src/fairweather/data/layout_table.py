@@ -143,7 +143,8 @@ LAYOUTS: dict[str, Layout] = {
         tree="DID-MDN-training/Rain_Heavy/train2018new/1.jpg   (Rain_Medium and Rain_Light alike)\n"
         "DID-MDN-test/1.jpg\n"
         "or   train/input/1.png + train/target/1.png, and test/",
-        usual="12,000 pairs to train, 1,200 to test",
+        usual="12,000 pairs to train, 1,200 to test; train-light, train-medium and train-heavy can"
+        " be unpacked alone",
         source="training folders and halves (left degraded, right clean) from the authors' README"
         " and loader; DID-MDN-test is from a public loader." + _SIDE_BY_SIDE,
         splits=in_folders(INPUT_TARGET, **TRAIN_TEST),
@@ -152,6 +153,10 @@ LAYOUTS: dict[str, Layout] = {
                 f"DID-MDN-training/Rain_{density}/train2018new"
                 for density in ("Heavy", "Medium", "Light")
             ),
+            **{
+                f"train-{density.lower()}": (f"DID-MDN-training/Rain_{density}/train2018new",)
+                for density in ("Heavy", "Medium", "Light")
+            },
             "test": ("DID-MDN-test",),
         },
     ),

@@ -1,16 +1,19 @@
-"""Pictures for people: input beside result, and contact sheets."""
+"""Pictures for people: input beside result, contact sheets, and curves."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from fairweather.files import replacing
 from fairweather.imaging.image import Photo, write_image
 
 GAP_PX = 8
 LONGEST_SIDE_PX = 2000
 CELL_PX = 320
+SMOOTH_POINTS = 400
 
 
 def write_side_by_side(path: Path, *photos: Photo) -> None:
@@ -60,3 +63,54 @@ def thumbnail(photo: Photo, *, longest_px: int = LONGEST_SIDE_PX) -> np.ndarray:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     return np.asarray(image)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a plot."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+def write_curves(
+    path: Path,
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    x_label: str = "step",
+    marks: Sequence[float] = (),
+) -> None:
+    """Writes a line plot; needs matplotlib, which the extra `train` installs.
+
+    A curve of more than 400 points is drawn faintly, with the mean of every 400th part over it.
+
+    Args:
+        path: the PNG to write; one of that name is replaced.
+        curves: the lines, of one unit.
+        title: what is plotted, with its unit.
+        x_label: what runs to the right.
+        marks: where to draw an upright line, as at the start of a stage.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for number, curve in enumerate(curves):
+        colour, noisy = f"C{number}", len(curve.x) > SMOOTH_POINTS
+        label = None if noisy else curve.label
+        axes.plot(curve.x, curve.y, color=colour, alpha=0.3 if noisy else 1, label=label)
+        if noisy:
+            parts = (
+                np.array_split(np.asarray(v, float), SMOOTH_POINTS) for v in (curve.x, curve.y)
+            )
+            middle = [[part.mean() for part in values] for values in parts]
+            axes.plot(*middle, color=colour, label=f"{curve.label}, mean")
+    for mark in marks:
+        axes.axvline(mark, color="0.8", linewidth=1, zorder=0)
+    axes.set(title=title, xlabel=x_label)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=110)

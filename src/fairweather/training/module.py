@@ -1,27 +1,19 @@
-"""The LightningModule and LightningDataModule of one stage of a recipe."""
+"""The LightningModule of one stage of a recipe."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import math
 
 import lightning
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torch.utils.data import DistributedSampler, SequentialSampler
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch import Tensor
 
-from fairweather.data import (
-    DEGRADATIONS,
-    Pair,
-    PairCache,
-    RandomCrops,
-    find_images,
-    find_pairs,
-)
-from fairweather.errors import DataError, TrainingError
-from fairweather.training.losses import LOSSES, cosine_with_warmup
+from fairweather.data import DEGRADATIONS, Pair, mix_up
+from fairweather.models import AST
+from fairweather.training.faults import describe_fault, find_nonfinite_gradient
+from fairweather.training.losses import SSIM_WINDOW_PX, build_loss, load_backbone, ssim
 from fairweather.training.recipe import Recipe, Stage
+from fairweather.training.schedules import StageLength, cosine_with_warmup
 
 Batch = dict[str, Tensor]
 
@@ -29,12 +21,40 @@ Batch = dict[str, Tensor]
 class RestorationModule(lightning.LightningModule):
     """Trains a network to undo the damage of a recipe's task."""
 
-    def __init__(self, model: nn.Module, *, recipe: Recipe, stage: Stage):
+    def __init__(
+        self,
+        model: AST,
+        *,
+        recipe: Recipe,
+        index: int,
+        length: StageLength,
+        pairs: list[Pair],
+        held_out: list[Pair],
+    ):
+        """Prepares a stage.
+
+        Args:
+            model: the network, trained in place.
+            recipe: what to train.
+            index: the stage's number.
+            length: the stage, counted in steps.
+            pairs: what is trained on, to name the files of a batch that spoils the run.
+            held_out: what is validated on, likewise.
+        """
         super().__init__()
         self.model = model
+        model.activation_checkpointing = recipe.activation_checkpointing
+        if recipe.compile:
+            model.compile()
         self.recipe = recipe
-        self.stage = stage
-        self.loss = LOSSES[recipe.loss]
+        self.index = index
+        self.stage: Stage = recipe.stages[index]
+        self.length = length
+        self.pairs = pairs
+        self.held_out = held_out
+        self._files_of_step: list[Pair] = []
+        target = recipe.perceptual_backbone
+        self.loss = build_loss(recipe.loss, backbone=load_backbone(target) if target else None)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] → the same."""
@@ -42,61 +62,121 @@ class RestorationModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on freshly degraded crops; a loss that is not finite stops the run."""
-        draw = self.global_step * self.trainer.world_size + self.global_rank
-        seed = self.recipe.seed + 1 + draw
+        seed = self.seed_of(batch)
         torch.manual_seed(seed)  # of stochastic depth, so that a resumed run draws the same
         degraded, clean = self.degrade(batch, seed=seed)
-        loss = self.loss(self(degraded).float(), clean)
+        loss = self.loss(self(degraded), clean)
+        files = [self.pairs[index] for index in batch["index"].tolist()]
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"step {self.global_step}: the loss is {loss.item()}; start a new run folder with a"
-                " lower learning rate, or with precision=32-true. The checkpoints are kept"
+            raise describe_fault(
+                f"the loss is {loss.item()}",
+                step=self.global_step,
+                model=self.model,
+                images=degraded,
+                pairs=files,
             )
-        self.log("train_loss", loss, on_step=True, prog_bar=True)
+        self._files_of_step += files
+        self.log("train_loss", loss, on_step=True, prog_bar=True, sync_dist=True)
         return loss
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stops before gradients that are not finite spoil the weights; fp16's are scaled anew."""
+        files, self._files_of_step = self._files_of_step, []
+        if self.recipe.precision == "16-mixed":
+            return
+        name = find_nonfinite_gradient(self.model)
+        if name:
+            what = f"the gradient of {name} is not finite"
+            raise describe_fault(what, step=self.global_step, pairs=files)
+
+    def seed_of(self, batch: Batch) -> int:
+        """Of everything random in a step: the same however the stage was interrupted."""
+        entropy = (self.recipe.seed, self.index, int(batch["number"][0]))
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0])
+
     def degrade(self, batch: Batch, *, seed: int) -> tuple[Tensor, Tensor]:
-        """Floats in [0, 1], with damage made for the synthetic crops of the batch."""
-        degraded, clean = batch["degraded"].float() / 255, batch["clean"].float() / 255
+        """Images in [0, 1], with damage made for the synthetic crops of the batch."""
+        degraded, clean = self._in_unit_range(batch)
+        generator = torch.Generator().manual_seed(seed)
         synthetic = batch["synthetic"]
         if synthetic.any():
-            generator = torch.Generator().manual_seed(seed)
             damaged = DEGRADATIONS[self.recipe.task](clean, generator=generator)
             stays_clean = torch.rand(len(clean), generator=generator).to(clean.device)
             damages = synthetic & (stays_clean >= self.recipe.data.identity_fraction)
             degraded = torch.where(damages.view(-1, 1, 1, 1), damaged, degraded)
+        augmentation = self.recipe.augmentation
+        if torch.rand((), generator=generator) < augmentation.mixup_probability:
+            return mix_up(degraded, clean, alpha=augmentation.mixup_alpha, generator=generator)
         return degraded, clean
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """PSNR of held-out crops under damage that is the same at every validation."""
+    def _in_unit_range(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        dtype = next(self.model.parameters()).dtype
+        return batch["degraded"].to(dtype) / 255, batch["clean"].to(dtype) / 255
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """PSNR and SSIM of held-out crops under damage that is the same at every validation.
+
+        Returns:
+            `degraded`, `restored` and `clean` (1, 3, H, W) in [0, 1], and the image's `number`.
+
+        Raises:
+            TrainingError: if the result is not finite, so that such weights are never kept.
+        """
         number = int(batch["number"])  # of the image, the same for any number of devices
         generator = torch.Generator().manual_seed(self.recipe.seed + number)
-        degraded, clean = batch["degraded"].float() / 255, batch["clean"].float() / 255
+        degraded, clean = self._in_unit_range(batch)
         if batch["synthetic"].item():
             degraded = DEGRADATIONS[self.recipe.task](clean, generator=generator)
         # Each for every image: devices that log different names would wait for each other.
-        self._log_psnr("val_identity_psnr_db", self(clean), clean)
-        self._log_psnr("val_psnr_db", self(degraded), clean)
-        self._log_psnr("val_input_psnr_db", degraded, clean)
+        restored = self(degraded).to(clean.dtype).clamp(0, 1)
+        if not torch.isfinite(restored).all():
+            raise describe_fault(
+                "the restored image is not finite in the validation",
+                step=self.global_step,
+                model=self.model,
+                images=degraded,
+                pairs=[self.held_out[number]],
+            )
+        scores = {
+            "val_psnr_db": psnr_db(restored, clean),
+            "val_input_psnr_db": psnr_db(degraded, clean),
+        }
+        if self.recipe.data.clean:
+            scores["val_identity_psnr_db"] = psnr_db(self(clean).to(clean.dtype), clean)
+        if min(clean.shape[-2:]) >= SSIM_WINDOW_PX:
+            scores["val_ssim"] = 1 - ssim(restored, clean)
+            scores["val_input_ssim"] = 1 - ssim(degraded.clamp(0, 1), clean)
+        weight = self._share_of(number, batch_idx=batch_idx)
+        for name, score in scores.items():
+            on_bar = name == "val_psnr_db"
+            self.log(name, weight * score, prog_bar=on_bar, batch_size=1, sync_dist=True)
+        return {"degraded": degraded, "restored": restored, "clean": clean, **_number(batch)}
 
-    def _log_psnr(self, name: str, restored: Tensor, clean: Tensor) -> None:
-        error = (restored.float().clamp(0, 1) - clean).square().mean().clamp(min=1e-10)
-        on_bar = name == "val_psnr_db"
-        self.log(name, -10 * error.log10(), prog_bar=on_bar, batch_size=1, sync_dist=True)
+    def _share_of(self, number: int, *, batch_idx: int) -> float:
+        """What an image counts, so that the mean over all devices is that of one device.
+
+        The sampler shows the first images again where the devices would not have equally many.
+        """
+        devices = self.trainer.world_size
+        shown = batch_idx * devices + self.trainer.global_rank
+        rounds = math.ceil(len(self.held_out) / devices)
+        return devices * rounds / len(self.held_out) if shown == number else 0.0
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW, linear warm-up and a cosine, stepped with every batch."""
-        stage = self.stage
-        optimizer = torch.optim.AdamW(
+        """Adam or AdamW, linear warm-up and a cosine, stepped with every batch."""
+        stage, length = self.stage, self.length
+        make = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.recipe.optimizer]
+        optimizer = make(
             self.model.parameters(), lr=stage.learning_rate, weight_decay=self.recipe.weight_decay
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: cosine_with_warmup(
                 step,
-                steps=stage.steps,
-                warmup_steps=stage.warmup_steps,
+                steps=length.steps,
+                warmup_steps=length.warmup_steps,
                 floor=stage.final_learning_rate / stage.learning_rate,
+                cycles=stage.cycles,
             ),
         )
         return {
@@ -105,83 +185,11 @@ class RestorationModule(lightning.LightningModule):
         }
 
 
-class HeldOutCrops(torch.utils.data.Dataset[Batch]):
-    """The centre of every held-out image."""
-
-    def __init__(self, pairs: Sequence[Pair], *, crop_px: int):
-        self.cache = PairCache(pairs)
-        self.crop_px = crop_px
-
-    def __len__(self) -> int:
-        return len(self.cache)
-
-    def __getitem__(self, index: int) -> Batch:
-        """As `RandomCrops` and the image's number; what is smaller than the crop stays as it is."""
-        degraded, clean = self.cache[index]
-        return {
-            "degraded": self._centre(degraded),
-            "clean": self._centre(clean),
-            "synthetic": torch.tensor(self.cache.pairs[index].is_synthetic),
-            "number": torch.tensor(index),
-        }
-
-    def _centre(self, pixels: np.ndarray) -> Tensor:
-        top, left = (max(0, (side - self.crop_px) // 2) for side in pixels.shape[:2])
-        crop = pixels[top : top + self.crop_px, left : left + self.crop_px]
-        return torch.from_numpy(crop.copy()).permute(2, 0, 1)
+def _number(batch: Batch) -> Batch:
+    return {"number": batch["number"]}
 
 
-class RestorationData(lightning.LightningDataModule):
-    """The training stream and the held-out crops of one stage."""
-
-    def __init__(self, recipe: Recipe, *, stage: Stage, root: Path, world_size: int, workers: int):
-        super().__init__()
-        self.recipe = recipe
-        self.stage = stage
-        self.world_size = world_size
-        self.workers = workers
-        if stage.batch % world_size:
-            raise DataError(f"batch {stage.batch} does not divide among {world_size} devices")
-        self.training_pairs, self.held_out = split_pairs(recipe, root)
-
-    def train_dataloader(self) -> StatefulDataLoader:
-        """Exactly `stage.steps` batches; resumes at the batch where it was saved."""
-        crops = RandomCrops(
-            self.training_pairs,
-            crop_px=self.stage.crop_px,
-            length=self.stage.steps * self.stage.batch,
-            seed=self.recipe.seed,
-            real_fraction=self.recipe.data.real_fraction,
-        )
-        return StatefulDataLoader(
-            crops,
-            batch_size=self.stage.batch // self.world_size,
-            sampler=self._sampler(crops),
-            num_workers=self.workers,
-        )
-
-    def val_dataloader(self) -> StatefulDataLoader:
-        """One held-out image at a time, since their sizes differ."""
-        crops = HeldOutCrops(self.held_out, crop_px=self.recipe.validation_crop_px)
-        return StatefulDataLoader(crops, batch_size=1, sampler=self._sampler(crops))
-
-    def _sampler(self, crops: torch.utils.data.Dataset) -> torch.utils.data.Sampler:
-        if self.world_size == 1:
-            return SequentialSampler(crops)  # type: ignore[arg-type]
-        return DistributedSampler(crops, shuffle=False)
-
-
-def split_pairs(recipe: Recipe, root: Path) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to train on, and every n-th held out to choose the best checkpoint."""
-    pairs = [
-        Pair(path, path) for folder in recipe.data.clean for path in find_images(root / folder)
-    ]
-    pairs += [pair for folder in recipe.data.pairs for pair in find_pairs(root / folder)]
-    every = recipe.data.held_out_every
-    held_out = pairs[::every]
-    # By file, since one may lie in several of the recipe's folders.
-    clean = {pair.clean.resolve() for pair in held_out}
-    training = [pair for pair in pairs if pair.clean.resolve() not in clean]
-    if not training:
-        raise DataError(f"{root}: one image is not enough to train and to validate on")
-    return training, held_out
+def psnr_db(restored: Tensor, clean: Tensor) -> Tensor:
+    """Of a whole batch in [0, 1], clipped, over all channels; at most 100."""
+    error = (restored.clamp(0, 1) - clean).square().mean().clamp(min=1e-10)
+    return -10 * error.log10()

@@ -1,18 +1,22 @@
-"""What an experiment is: a frozen, validated piece of data, read from YAML."""
+"""What an experiment is: a frozen, validated piece of data."""
 
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal
+import dataclasses
+import math
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
-from fairweather.data import DEGRADATIONS
-from fairweather.errors import RecipeError
-from fairweather.models import PRESETS
-
-RECIPE_FOLDER = resources.files("fairweather.training") / "recipes"
+from fairweather.data import DEGRADATIONS, Augmentation, list_layouts
+from fairweather.errors import OptionError
+from fairweather.models import PRESETS, ASTConfig
+from fairweather.training.losses import LOSS_NAMES
 
 
 class Strict(BaseModel):
@@ -21,20 +25,82 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class PublishedFigure(Strict):
+    """A figure that somebody published for this experiment, and under which conditions."""
+
+    model: str = Field(description="whose figure it is")
+    psnr_db: float
+    ssim: float | None = None
+    test_set: str
+    protocol: str = Field(description="colour, rounding and tiling behind the figure")
+    source: str = Field(description="where it was published")
+
+
+class Cost(Strict):
+    """How long an experiment takes."""
+
+    hours: float = Field(gt=0)
+    machine: str
+    basis: str = Field(description="whether that was measured, or what it was estimated from")
+
+
+class PairFolder(Strict):
+    """Pairs on disk."""
+
+    folder: str = Field(description="relative to the data root of the command line")
+    layout: str = Field("folders", description="see `fairweather data layouts`")
+    split: str = Field(
+        default_factory=lambda data: "all" if data.get("layout") == "folders" else "train",
+        description="by default `train`, or all of plain folders",
+    )
+
+    @field_validator("layout")
+    @classmethod
+    def _layout_exists(cls, layout: str) -> str:
+        if layout not in list_layouts():
+            raise ValueError(f"{layout!r} is none of {', '.join(list_layouts())}")
+        return layout
+
+
+def _as_pair_folder(value: Any) -> Any:
+    return {"folder": value} if isinstance(value, str) else value
+
+
 class DataSpec(Strict):
     """What is trained on; folders are relative to the data root given on the command line."""
 
     clean: tuple[str, ...] = Field((), description="folders of clean images, degraded on the fly")
-    pairs: tuple[str, ...] = Field((), description="folders that hold input/ and target/")
-    real_fraction: float = Field(0.0, ge=0, le=1, description="share of crops from the pairs")
+    pairs: tuple[Annotated[PairFolder, BeforeValidator(_as_pair_folder)], ...] = Field(
+        (), description="pairs; a name alone is a folder that holds input/ and target/"
+    )
+    real_fraction: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of crops from the pairs; needed where there are clean images too",
+    )
     identity_fraction: float = Field(
         0.0, ge=0, lt=1, description="share of synthetic crops left clean, to learn to do no harm"
     )
     held_out_every: int = Field(
         25,
         ge=2,
-        description="every n-th file is held out of the training to choose the best checkpoint",
+        description="every n-th scene is held out of the training to choose the best checkpoint",
     )
+    held_out_at_most: int = Field(200, ge=1, description="pairs to validate on")
+    resize_px: int | None = Field(
+        None, ge=16, description="squeeze every image to a square of this side before cropping"
+    )
+
+    @model_validator(mode="after")
+    def _has_images(self) -> "DataSpec":
+        if not (self.clean or self.pairs):
+            raise ValueError("names neither clean folders nor pairs")
+        if self.clean and self.pairs and self.real_fraction is None:
+            raise ValueError(
+                "names clean folders and pairs; say with real_fraction how many crops are of pairs"
+            )
+        return self
 
 
 class Stage(Strict):
@@ -42,16 +108,44 @@ class Stage(Strict):
 
     crop_px: int = Field(ge=16, description="side of a training crop")
     batch: int = Field(ge=1, description="crops in a step, over all devices together")
-    steps: int = Field(ge=1)
+    accumulate: int = Field(
+        1, ge=1, description="parts that a device's batch is computed in, to save memory"
+    )
+    steps: int | None = Field(None, ge=1, description="length; either this or epochs")
+    epochs: int | None = Field(None, ge=1, description="one epoch is as many crops as images")
     learning_rate: float = Field(gt=0)
     final_learning_rate: float = Field(1e-6, ge=0, description="where the cosine ends")
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, description="of a linear warm-up")
+    warmup_epochs: int = Field(0, ge=0, description="the same in epochs; the two are added")
+    cycles: int = Field(1, ge=1, description="of the cosine; above 1 it restarts")
 
     @model_validator(mode="after")
-    def _warmup_is_shorter(self) -> "Stage":
-        if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} must be under steps {self.steps}")
+    def _is_consistent(self) -> "Stage":
+        if (self.steps is None) is (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        for unit, whole, warmup in (
+            ("steps", self.steps, self.warmup_steps),
+            ("epochs", self.epochs, self.warmup_epochs),
+        ):
+            if whole is None and unit == "epochs" and warmup:
+                raise ValueError("a stage counted in steps has warmup_steps, not warmup_epochs")
+            if whole is not None and warmup >= whole:
+                raise ValueError(f"warmup_{unit} {warmup} must be under {unit} {whole}")
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate {self.final_learning_rate:g} is above learning_rate"
+                f" {self.learning_rate:g}"
+            )
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} parts")
         return self
+
+
+LossTerms = dict[str, float]
+
+
+def _as_loss_terms(value: Any) -> Any:
+    return {value: 1.0} if isinstance(value, str) else value
 
 
 class Recipe(Strict):
@@ -60,16 +154,40 @@ class Recipe(Strict):
     name: str
     task: str
     description: str
+    published: PublishedFigure | None = None
+    cost: Cost | None = None
     preset: str = Field(description="architecture, see `fairweather models list`")
+    architecture: dict[str, Any] = Field(
+        default_factory=dict, description="what differs from the preset, as in {window: 4}"
+    )
     data: DataSpec
+    augmentation: Augmentation = Augmentation()
     stages: tuple[Stage, ...] = Field(min_length=1)
-    loss: Literal["charbonnier", "l1"] = "charbonnier"
+    loss: Annotated[LossTerms, BeforeValidator(_as_loss_terms)] = Field(
+        default_factory=lambda: {"charbonnier": 1.0},
+        description="a name, or names with weights, as in {charbonnier: 1, edge: 0.05}",
+    )
+    perceptual_backbone: str | None = Field(
+        None, description="package.module:function that makes the network of the perceptual loss"
+    )
+    optimizer: Literal["adamw", "adam"] = "adamw"
     weight_decay: float = Field(0.02, ge=0)
     gradient_clip_norm: float | None = Field(1.0, gt=0)
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged weights that are kept")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    seed: int = 0
-    validate_every_steps: int = Field(500, ge=1)
+    ema_decay: float | None = Field(
+        0.999, ge=0, lt=1, description="of the averaged weights that are kept; null keeps the last"
+    )
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = Field(False, description="torch.compile the network")
+    activation_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass instead of keeping them"
+    )
+    early_stopping_validations: int | None = Field(
+        None, ge=1, description="end a stage after so many validations without a better one"
+    )
+    seed: int = Field(0, ge=0)
+    validate_every_steps: int | None = Field(
+        None, ge=1, description="by default once an epoch, that is as many crops as images"
+    )
     validation_crop_px: int = Field(256, ge=16)
 
     @field_validator("preset")
@@ -79,88 +197,40 @@ class Recipe(Strict):
             raise ValueError(f"is none of {', '.join(PRESETS)}")
         return preset
 
+    @field_validator("loss")
+    @classmethod
+    def _losses_exist(cls, loss: LossTerms) -> LossTerms:
+        for name, weight in loss.items():
+            if name not in LOSS_NAMES:
+                raise ValueError(f"{name!r} is none of {', '.join(LOSS_NAMES)}")
+            if not (0 < weight < math.inf):
+                raise ValueError(f"the weight {weight:g} of {name} must be above 0")
+        if not loss:
+            raise ValueError("names no loss")
+        return loss
+
     @model_validator(mode="after")
-    def _has_data(self) -> "Recipe":
-        if not (self.data.clean or self.data.pairs):
-            raise ValueError("data: names neither clean folders nor pairs")
+    def _is_consistent(self) -> "Recipe":
+        try:
+            _ = self.config
+        except (OptionError, TypeError) as error:
+            raise ValueError(f"architecture: {error}") from error
         if self.data.clean and self.task not in DEGRADATIONS:
             raise ValueError(
                 f"task {self.task!r}: has no synthetic degradation ({', '.join(DEGRADATIONS)})"
             )
+        if ("perceptual" in self.loss) is (self.perceptual_backbone is None):
+            raise ValueError("the perceptual loss and perceptual_backbone belong together")
+        every = self.validate_every_steps
+        for index, stage in enumerate(self.stages):
+            if every and stage.steps and stage.steps > every and stage.steps % every:
+                raise ValueError(
+                    f"stages.{index}: steps {stage.steps} is no multiple of validate_every_steps"
+                    f" {every}, so its last weights would never be measured"
+                )
         return self
 
-
-def list_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(
-        Path(entry.name).stem for entry in RECIPE_FOLDER.iterdir() if entry.name.endswith(".yaml")
-    )
-
-
-def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe.
-
-    Args:
-        recipe: the name of one that comes with the package, or a YAML file.
-        overrides: `key=value` with dotted keys, as in `stages.0.batch=8`; values are YAML.
-
-    Raises:
-        RecipeError: if there is no such recipe, or it does not validate.
-    """
-    path = Path(recipe)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise RecipeError(f"{path}: there is no such recipe file")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise RecipeError(f"{path}: is not a text file: {error}") from error
-    elif str(recipe) in list_recipes():
-        text = (RECIPE_FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8")
-    else:
-        raise RecipeError(
-            f"{recipe!r} is neither a .yaml file nor one of {', '.join(list_recipes())}"
-        )
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{recipe}: is not YAML: {error}") from error
-    for override in overrides:
-        apply_override(tree, override)
-    return parse_recipe(tree, source=str(recipe))
-
-
-def parse_recipe(tree: Mapping[str, Any], *, source: str) -> Recipe:
-    """Validates a recipe; every fault is named with its place."""
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        found = error.errors()
-        # A list whose entries are at fault is also reported as too short, which it is not.
-        lists = {fault["loc"][0] for fault in found if len(fault["loc"]) > 1}
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: "
-            + fault["msg"].removeprefix("Value error, ")
-            for fault in found
-            if fault["type"] != "too_short" or fault["loc"][0] not in lists
-        )
-        raise RecipeError(f"{source}: {faults}") from error
-
-
-def apply_override(tree: Any, override: str) -> None:
-    """Sets one dotted key of a tree of dicts and lists in place."""
-    key, separator, value = override.partition("=")
-    if not separator:
-        raise RecipeError(f"{override!r}: an override is written key=value, as in stages.0.batch=8")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{override!r}: the value is not YAML: {error}") from error
-    last: Any
-    *parents, last = (int(part) if part.isdecimal() else part for part in key.split("."))
-    try:
-        for parent in parents:
-            tree = tree[parent]
-        tree[last] = parsed
-    except (KeyError, IndexError, TypeError) as error:
-        raise RecipeError(f"{override!r}: the recipe has no {key!r}") from error
+    @property
+    def config(self) -> ASTConfig:
+        """The network's config: the preset with the recipe's changes."""
+        return dataclasses.replace(PRESETS[self.preset], **self.architecture)

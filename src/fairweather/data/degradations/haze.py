@@ -1,8 +1,9 @@
 """Synthetic haze: clean photographs → the same scenes behind scattering air.
 
-Koschmieder's scattering model: I = J·t + A·(1 − t) with the transmission t = exp(−β·d). There is no
-depth map, so the depth d is made of what scenes have in common: it grows towards one side, mostly
-upwards; it varies smoothly; and it changes where the image changes.
+Koschmieder's scattering model: I = J·t + A·(1 − t) with the transmission t = exp(−β·d) (Narasimhan
+and Nayar, "Vision and the Atmosphere", IJCV 2002). There is no depth map, so the depth d is made of
+what scenes have in common: a ground that recedes, objects that stand at depths of their own and
+differ in colour from what is behind them, and smooth relief.
 """
 
 from dataclasses import dataclass
@@ -16,28 +17,38 @@ from fairweather.data.degradations.randomness import Dice
 
 @dataclass(frozen=True)
 class HazeRanges:
-    """From what each parameter of a hazy image is drawn, uniformly.
+    """From what each parameter of a hazy image is drawn, uniformly unless said otherwise.
 
     Attributes:
-        density: β, optical thickness at the far end of the scene. RESIDE uses 0.6 to 1.8 (Li et
-            al., "Benchmarking Single-Image Dehazing and Beyond", TIP 2019); the range is wider on
-            both sides, since real photographs are.
+        density: β, optical thickness at the far end of the scene, log-uniform. RESIDE uses 0.6 to
+            1.8 (Li et al., "Benchmarking Single-Image Dehazing and Beyond", TIP 2019); the range is
+            wider on both sides, since real photographs are.
         airlight: A, brightness of the haze; RESIDE uses 0.7 to 1.0.
-        tint: largest deviation of a channel of the airlight from grey.
+        warmth: red of the airlight over its blue, log-uniform: from distant blue to dust.
+        tint: largest deviation of its green from between them.
         near_depth: depth of the nearest point as a share of the farthest.
-        slope: weight of the depth that grows towards one side.
-        slope_angle_deg: direction in which it grows, 0 is upwards.
-        relief: weight of the depth that follows the image.
+        spread: standard deviation of the depth over the image as a share of its range. With the
+            density it was set so that the transmission varies as it does in pairs of RESIDE.
+        ground: weight of the ground that recedes towards one side.
+        ground_angle_deg: direction in which it recedes, 0 is upwards.
+        horizon: how near the end of the ground is to the horizon: at 0 it recedes evenly, near 1
+            it is close but for the last rows.
+        objects: weight of the depths that follow the colours of the image.
+        relief: weight of the smooth depth that keeps the edges of the image.
         patchiness: standard deviation of β over the image: haze in swathes.
     """
 
-    density: tuple[float, float] = (0.3, 2.5)
-    airlight: tuple[float, float] = (0.6, 1.0)
-    tint: float = 0.05
-    near_depth: tuple[float, float] = (0.05, 0.6)
-    slope: tuple[float, float] = (0.0, 1.0)
-    slope_angle_deg: tuple[float, float] = (-60.0, 60.0)
-    relief: tuple[float, float] = (0.2, 1.0)
+    density: tuple[float, float] = (0.35, 2.3)
+    airlight: tuple[float, float] = (0.65, 1.0)
+    warmth: tuple[float, float] = (0.82, 1.25)
+    tint: float = 0.02
+    near_depth: tuple[float, float] = (0.0, 0.4)
+    spread: tuple[float, float] = (0.25, 0.45)
+    ground: tuple[float, float] = (0.0, 1.0)
+    ground_angle_deg: tuple[float, float] = (-40.0, 40.0)
+    horizon: tuple[float, float] = (0.0, 0.9)
+    objects: tuple[float, float] = (0.0, 0.6)
+    relief: tuple[float, float] = (0.0, 0.5)
     patchiness: tuple[float, float] = (0.0, 0.15)
 
 
@@ -56,13 +67,17 @@ def add_haze(
     """
     ranges = ranges or HazeRanges()
     batch, _, height, width = clean.shape
+    shape = (batch, 1, 1, 1)
     dice = Dice(generator, clean.device)
     depth = guess_depth(clean, dice, ranges)
     patches = dice.smooth_noise(batch, 1, size=(height, width), cells=3)
-    patches = 1 + patches * dice.uniform(ranges.patchiness, batch, 1, 1, 1)
-    density = dice.uniform(ranges.density, batch, 1, 1, 1) * patches.clamp(min=0.2)
-    tint = 1 + dice.uniform((-ranges.tint, ranges.tint), batch, 3, 1, 1)
-    airlight = (dice.uniform(ranges.airlight, batch, 1, 1, 1) * tint).clamp(max=1)
+    patches = 1 + patches * dice.uniform(ranges.patchiness, *shape)
+    density = dice.log_uniform(ranges.density, *shape) * patches.clamp(min=0.2)
+    red = dice.log_uniform(ranges.warmth, *shape).sqrt()
+    green = 1 + dice.uniform((-ranges.tint, ranges.tint), *shape)
+    colour = torch.cat((red, green, 1 / red), 1)
+    colour = colour / colour.mean(1, keepdim=True)
+    airlight = (dice.uniform(ranges.airlight, *shape) * colour).clamp(max=1)
     transmission = torch.exp(-density * depth)
     return (clean * transmission + airlight * (1 - transmission)).clamp(0, 1)
 
@@ -70,19 +85,33 @@ def add_haze(
 def guess_depth(clean: Tensor, dice: Dice, ranges: HazeRanges) -> Tensor:
     """A plausible depth (B, 1, H, W) in [0, 1] whose edges lie on edges of the image."""
     batch, _, height, width = clean.shape
+    shape = (batch, 1, 1, 1)
+    radius_px = max(4, min(height, width) // 12)
     row = torch.linspace(0.5, -0.5, height, device=clean.device).view(1, 1, height, 1)
     column = torch.linspace(-0.5, 0.5, width, device=clean.device).view(1, 1, 1, width)
-    angle = dice.uniform(ranges.slope_angle_deg, batch, 1, 1, 1).deg2rad()
-    slope = row * angle.cos() + column * angle.sin()
-    coarse = dice.smooth_noise(batch, 1, size=(height, width), cells=2)
-    fine = dice.smooth_noise(batch, 1, size=(height, width), cells=6)
-    grey = clean.mean(1, keepdim=True)
-    relief = guided_filter(grey, coarse + 0.5 * fine, radius_px=max(4, min(height, width) // 12))
-    depth = slope * 2 * dice.uniform(ranges.slope, batch, 1, 1, 1)
-    depth = depth + 0.4 * relief * dice.uniform(ranges.relief, batch, 1, 1, 1)
-    low, high = depth.amin((-2, -1), keepdim=True), depth.amax((-2, -1), keepdim=True)
-    near = dice.uniform(ranges.near_depth, batch, 1, 1, 1)
-    return near + (1 - near) * (depth - low) / (high - low).clamp(min=1e-6)
+    angle = dice.uniform(ranges.ground_angle_deg, *shape).deg2rad()
+    far = 0.5 + (row * angle.cos() + column * angle.sin()) / (angle.cos().abs() + angle.sin().abs())
+    horizon = dice.uniform(ranges.horizon, *shape)
+    ground = (1 - horizon) * far / (1 - horizon * far)
+    direction = dice.normal(batch, 3, 1, 1)
+    colours = (clean * direction).sum(1, keepdim=True)
+    objects = guided_filter(colours, colours, radius_px=radius_px, epsilon=0.02)
+    objects = (1.5 * normalise(objects)).tanh()
+    noise = dice.smooth_noise(batch, 1, size=(height, width), cells=2)
+    noise = noise + 0.5 * dice.smooth_noise(batch, 1, size=(height, width), cells=6)
+    relief = guided_filter(clean.mean(1, keepdim=True), noise, radius_px=radius_px)
+    depth = normalise(ground) * dice.uniform(ranges.ground, *shape)
+    depth = depth + objects * dice.uniform(ranges.objects, *shape)
+    depth = depth + normalise(relief) * dice.uniform(ranges.relief, *shape)
+    depth = (0.5 + normalise(depth) * dice.uniform(ranges.spread, *shape)).clamp(0, 1)
+    near = dice.uniform(ranges.near_depth, *shape)
+    return near + (1 - near) * depth
+
+
+def normalise(field: Tensor) -> Tensor:
+    """Every (H, W) of (B, 1, H, W) moved and scaled to mean 0 and deviation 1; flat ones stay 0."""
+    centred = field - field.mean((-2, -1), keepdim=True)
+    return centred / centred.square().mean((-2, -1), keepdim=True).sqrt().clamp(min=1e-4)
 
 
 def guided_filter(
@@ -103,7 +132,12 @@ def guided_filter(
     radius = max(1, radius_px // step)
 
     def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)
+        # Rows, then columns: the mean over a square at the price of two lines.
+        for across in ((1, 0), (0, 1)):
+            window = [1 + 2 * radius * axis for axis in across]
+            pad = [radius * axis for axis in across]
+            x = F.avg_pool2d(x, window, 1, pad, count_include_pad=False)
+        return x
 
     mean_guide, mean_values = mean(small_guide), mean(small_values)
     covariance = mean(small_guide * small_values) - mean_guide * mean_values

@@ -3,6 +3,8 @@
 A screen is a grid of red, green and blue stripes; the camera samples it with a grid of its own, one
 colour at each pixel (Bayer), and guesses the other two. The beat of the two grids is the moiré
 (Yuan et al., "AIM 2019 Challenge on Image Demoireing", section 2, simulate the same chain).
+What the camera does next decides what is seen: the picture is scaled down, which takes the finest
+pattern away, its colours are smoothed and its contrast is raised.
 The result stays aligned with the input: only the phase of the screen's grid is bent, not the image.
 """
 
@@ -18,29 +20,49 @@ from fairweather.data.degradations.randomness import Dice
 
 @dataclass(frozen=True)
 class MoireRanges:
-    """From what each parameter of a photographed screen is drawn, uniformly.
+    """From what each parameter of a photographed screen is drawn, uniformly unless said otherwise.
 
-    The ranges were set by looking at photographed screens.
+    The ranges were set by looking at photographed screens and by measuring tone, colour and detail
+    of pairs of Yu et al., "Towards Efficient and Scale-Robust Ultra-High-Definition Image
+    Demoireing" (ECCV 2022).
 
     Attributes:
-        pitch_px: size of a screen pixel on the sensor [sensor pixels]; near 1 and 2 it beats most.
+        pitch_px: sizes of a screen pixel on the sensor at which the grids beat slowest [sensor
+            pixels]: one screen pixel for each sensor pixel, or for each pixel of one colour.
+        detuning: how far the size is from one of these, as a share of it.
         angle_deg: rotation of the screen against the sensor.
-        bend: how far lens and perspective bend the grid [screen pixels].
+        sweep: by how much the screen's frequency differs between the ends of the image, as lens and
+            perspective make it [periods a sensor pixel]. It turns straight bands into arcs.
+        bend: unevenness of the grid [screen pixels].
         contrast: how dark it is between the stripes.
-        optics_px: blur of the lens, which weakens the beat.
-        gamma: exponent of the tone curve.
-        gain: exposure of each channel.
+        lines: how dark it is between the rows of a stripe, as a share of the contrast.
+        scaling_px: blur of the pattern by scaling the picture down.
+        chroma: share of the pattern's colour that the camera leaves.
+        optics_px: blur of the picture.
+        exponent: of the tone curve, log-uniform; above 1 darkens.
+        steepness: how much steeper the tone curve is in the middle than at its ends.
+        saturation: of the photograph against what the screen shows.
+        gain: exposure.
+        tint: largest deviation of red and blue from it: white balance.
         black: light that the screen and the room add.
     """
 
-    pitch_px: tuple[float, float] = (0.8, 2.4)
-    angle_deg: tuple[float, float] = (-25.0, 25.0)
-    bend: tuple[float, float] = (0.0, 3.0)
-    contrast: tuple[float, float] = (0.15, 0.9)
-    optics_px: tuple[float, float] = (0.0, 0.7)
-    gamma: tuple[float, float] = (0.75, 1.25)
+    pitch_px: tuple[float, ...] = (1.0, 2.0)
+    detuning: tuple[float, float] = (-0.2, 0.2)
+    angle_deg: tuple[float, float] = (-12.0, 12.0)
+    sweep: tuple[float, float] = (0.0, 0.25)
+    bend: tuple[float, float] = (0.0, 2.0)
+    contrast: tuple[float, float] = (0.15, 1.0)
+    lines: tuple[float, float] = (0.2, 1.0)
+    scaling_px: tuple[float, float] = (0.3, 1.0)
+    chroma: tuple[float, float] = (0.05, 0.5)
+    optics_px: tuple[float, float] = (0.0, 0.5)
+    exponent: tuple[float, float] = (0.65, 1.8)
+    steepness: tuple[float, float] = (0.0, 0.8)
+    saturation: tuple[float, float] = (0.7, 1.35)
     gain: tuple[float, float] = (0.8, 1.1)
-    black: tuple[float, float] = (0.0, 0.08)
+    tint: float = 0.1
+    black: tuple[float, float] = (0.0, 0.06)
 
 
 def add_moire(
@@ -57,33 +79,55 @@ def add_moire(
         (B, 3, H, W) in [0, 1].
     """
     ranges = ranges or MoireRanges()
-    batch = len(clean)
+    shape = (len(clean), 1, 1, 1)
     dice = Dice(generator, clean.device)
-    size = (clean.shape[2], clean.shape[3])
-    emitted = clean.clamp(min=0) ** 2.2 * screen_grid(dice, ranges, batch=batch, size=size)
-    seen = gaussian_blur(emitted, dice.uniform(ranges.optics_px, batch, 1, 1, 1))
-    photo = demosaick(seen).clamp(0, 1) ** (1 / 2.2)
-    gain = dice.uniform(ranges.gain, batch, 3, 1, 1)
-    black = dice.uniform(ranges.black, batch, 1, 1, 1)
-    gamma = dice.uniform(ranges.gamma, batch, 1, 1, 1)
-    return (black + (1 - black) * gain * photo**gamma).clamp(0, 1)
+    pattern = screen_grid(dice, ranges, batch=len(clean), size=(clean.shape[2], clean.shape[3]))
+    pattern = gaussian_blur(demosaick(pattern), dice.uniform(ranges.scaling_px, *shape))
+    grey = pattern.mean(1, keepdim=True)
+    pattern = grey + (pattern - grey) * dice.uniform(ranges.chroma, *shape)
+    seen = gaussian_blur(clean, dice.uniform(ranges.optics_px, *shape))
+    # The pattern multiplies linear light: (J^2.2 · p)^(1/2.2).
+    return develop(seen * pattern.clamp(min=0) ** (1 / 2.2), dice, ranges)
+
+
+def develop(photo: Tensor, dice: Dice, ranges: MoireRanges) -> Tensor:
+    """What the camera makes of colours: exposure, white balance, tone curve and saturation."""
+    shape = (len(photo), 1, 1, 1)
+    red, blue = (1 + dice.uniform((-ranges.tint, ranges.tint), *shape) for _ in range(2))
+    gain = torch.cat((red, torch.ones_like(red), blue), 1) * dice.uniform(ranges.gain, *shape)
+    photo = (photo * gain).clamp(0, 1) ** dice.log_uniform(ranges.exponent, *shape)
+    curve = photo * photo * (3 - 2 * photo)
+    photo = torch.lerp(photo, curve, dice.uniform(ranges.steepness, *shape).expand_as(photo))
+    grey = photo.mean(1, keepdim=True)
+    photo = grey + (photo - grey) * dice.uniform(ranges.saturation, *shape)
+    black = dice.uniform(ranges.black, *shape)
+    return (black + (1 - black) * photo).clamp(0, 1)
 
 
 def screen_grid(dice: Dice, ranges: MoireRanges, *, batch: int, size: tuple[int, int]) -> Tensor:
     """Light of the screen's stripes where the sensor samples them: (B, 3, H, W), mean about 1."""
     height, width = size
-    row = torch.arange(height, device=dice.device).view(1, 1, height, 1)
-    column = torch.arange(width, device=dice.device).view(1, 1, 1, width)
-    angle = dice.uniform(ranges.angle_deg, batch, 1, 1, 1).deg2rad()
-    pitch = dice.uniform(ranges.pitch_px, batch, 1, 1, 1)
-    bend = dice.uniform(ranges.bend, batch, 1, 1, 1)
-    bends = dice.smooth_noise(batch, 2, size=size, cells=1) * bend
-    across = (column * angle.cos() - row * angle.sin()) / pitch + bends[:, :1]
-    down = (column * angle.sin() + row * angle.cos()) / pitch + bends[:, 1:]
+    shape = (batch, 1, 1, 1)
+    middle = dice.uniform((0.0, 1.0), 2, *shape)
+    row = torch.arange(height, device=dice.device).view(1, 1, height, 1) - middle[0] * height
+    column = torch.arange(width, device=dice.device).view(1, 1, 1, width) - middle[1] * width
+    slowest = torch.tensor(ranges.pitch_px, device=dice.device)
+    chosen = dice.uniform((0.0, float(len(slowest))), *shape).long()
+    pitch = slowest[chosen] * (1 + dice.uniform(ranges.detuning, *shape))
+    angle = dice.uniform(ranges.angle_deg, *shape).deg2rad()
+    bends = dice.smooth_noise(batch, 2, size=size, cells=1) * dice.uniform(ranges.bend, *shape)
+    # A frequency that changes along the image is a phase with squares in it.
+    swept = dice.uniform((-1.0, 1.0), 2, 3, *shape) * dice.uniform(ranges.sweep, *shape)
+    squares = torch.stack(torch.broadcast_tensors(row * row, row * column, column * column))
+    swept = (swept * squares / (2 * max(size))).sum(1)
+    phase = dice.uniform((0.0, 1.0), 2, *shape)
+    across = (column * angle.cos() - row * angle.sin()) / pitch + bends[:, :1] + swept[0] + phase[0]
+    down = (column * angle.sin() + row * angle.cos()) / pitch + bends[:, 1:] + swept[1] + phase[1]
     stripe = torch.arange(3, device=dice.device).view(1, 3, 1, 1) / 3
-    contrast = dice.uniform(ranges.contrast, batch, 1, 1, 1)
+    contrast = dice.uniform(ranges.contrast, *shape)
     stripes = 1 + contrast * (2 * torch.pi * (across - stripe)).cos()
-    lines = 1 + 0.5 * contrast * (2 * torch.pi * down).cos()
+    contrast = contrast * dice.uniform(ranges.lines, *shape)
+    lines = 1 + contrast * (2 * torch.pi * down).cos()
     return stripes * lines
 
 

@@ -1,11 +1,12 @@
 """Synthetic raindrops on the lens or a window: clean photographs → the same scenes through drops.
 
-A drop is a small lens: through it the scene appears upside down, shrunken and out of focus, with a
-dark rim where light is bent away from the camera (as in the data of Qian et al., "Attentive
-Generative Adversarial Network for Raindrop Removal", CVPR 2018).
-Here drops are bumps of a height field, and the scene is sampled along the field's slope.
+A drop is a fish-eye lens: it shows a wide, shrunken, upside-down view of the surroundings, more sky
+than the frame holds, and since the camera is focused far behind it, it is a soft disc that hides
+the scene only in part (You et al., "Adherent Raindrop Modeling, Detection and Removal in Video",
+TPAMI 2016, sections 3 and 4).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,32 +15,44 @@ from torch import Tensor
 
 from fairweather.data.degradations.randomness import Dice
 
+FILLED = 0.7  # share of a layer's cells that hold a drop
+SMALLEST = 0.4  # smallest drop of a layer as a share of the largest
+
 
 @dataclass(frozen=True)
 class RaindropRanges:
     """From what each parameter of an image through drops is drawn, uniformly unless said otherwise.
 
-    The ranges were set by looking at photographs through wet windows.
+    The ranges were set by looking at photographs through wet glass and at pairs of Qian et al.,
+    "Attentive Generative Adversarial Network for Raindrop Removal" (CVPR 2018).
 
     Attributes:
-        drops: how many drops for 128 × 128 px; images of other areas get more or fewer.
-        radius_px: of a drop, log-uniform.
+        layers: how many layers of drops lie over each other.
+        radius_px: of the largest drop of a layer, log-uniform; at most a quarter of a side.
+        coverage: share of the image under the drops of one layer, log-uniform.
         elongation: height of a drop over its width.
         irregularity: how far a drop's rim departs from an ellipse.
-        refraction: how far a drop's rim looks away, as a multiple of its radius.
-        defocus_px: blur of the scene seen through a drop, and of the drop's edge.
-        rim: how much darker the rim is than the middle.
-        gain: brightness inside a drop against the scene.
+        softness: width of a drop's edge as a share of its radius: the drop's own defocus.
+        opacity: share of the light that comes through the drop rather than past it.
+        view: side of the part of the scene that a drop shows, as a share of the image's.
+        wander: how far the view is turned from behind the drop to the middle of the image.
+        sky: share of skylight, as bright as the brightest part of the scene, at a drop's bottom.
+        rim: how much darker the rim is than the middle; soft drops have less of it.
+        glint: brightness of the sky's reflection; soft drops have less of it.
     """
 
-    drops: tuple[float, float] = (2.0, 24.0)
-    radius_px: tuple[float, float] = (3.0, 20.0)
-    elongation: tuple[float, float] = (0.8, 1.7)
-    irregularity: tuple[float, float] = (0.0, 0.35)
-    refraction: tuple[float, float] = (1.5, 5.0)
-    defocus_px: tuple[float, float] = (0.8, 4.0)
-    rim: tuple[float, float] = (0.0, 0.5)
-    gain: tuple[float, float] = (0.75, 1.2)
+    layers: tuple[int, int] = (1, 4)
+    radius_px: tuple[float, float] = (3.0, 40.0)
+    coverage: tuple[float, float] = (0.05, 0.4)
+    elongation: tuple[float, float] = (0.9, 1.5)
+    irregularity: tuple[float, float] = (0.0, 0.2)
+    softness: tuple[float, float] = (0.15, 1.2)
+    opacity: tuple[float, float] = (0.6, 1.0)
+    view: tuple[float, float] = (0.3, 1.0)
+    wander: tuple[float, float] = (0.0, 0.7)
+    sky: tuple[float, float] = (0.1, 1.0)
+    rim: tuple[float, float] = (0.0, 0.7)
+    glint: tuple[float, float] = (0.0, 0.6)
 
 
 def add_raindrops(
@@ -56,60 +69,185 @@ def add_raindrops(
         (B, 3, H, W) in [0, 1].
     """
     ranges = ranges or RaindropRanges()
-    batch, _, height, width = clean.shape
+    batch = len(clean)
     dice = Dice(generator, clean.device)
-    defocus_px = dice.uniform(ranges.defocus_px, batch, 1, 1, 1)
-    cover, offset_row, offset_column = drop_field(dice, ranges, batch=batch, size=(height, width))
-    cover = gaussian_blur(cover, 0.5 * defocus_px)
-    blurred = gaussian_blur(clean, defocus_px)
-    row = torch.arange(height, device=clean.device).view(1, height, 1) - offset_row
-    column = torch.arange(width, device=clean.device).view(1, 1, width) - offset_column
-    grid = torch.stack((2 * (column + 0.5) / width - 1, 2 * (row + 0.5) / height - 1), -1)
-    refracted = F.grid_sample(blurred, grid, padding_mode="reflection", align_corners=False)
-    steepness = torch.hypot(offset_row, offset_column)[:, None]
-    steepness = steepness / steepness.amax((-2, -1), keepdim=True).clamp(min=1e-6)
-    shade = 1 - dice.uniform(ranges.rim, batch, 1, 1, 1) * steepness
-    drop = refracted * shade * dice.uniform(ranges.gain, batch, 1, 1, 1)
-    return torch.lerp(clean, drop.clamp(0, 1), cover.expand_as(clean)).clamp(0, 1)
+    layers = dice.uniform((ranges.layers[0], ranges.layers[1] + 1.0), batch, 1, 1, 1).floor()
+    wet = clean
+    for number in range(ranges.layers[1]):
+        cover, light = drop_layer(dice, ranges, clean=clean)
+        wet = torch.lerp(wet, light.sqrt(), (cover * (layers > number)).expand_as(wet))
+    return wet.clamp(0, 1)
 
 
-def drop_field(
-    dice: Dice, ranges: RaindropRanges, *, batch: int, size: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Where drops are, (B, 1, H, W) in [0, 1], and how far they bend the view down and right."""
-    height, width = size
-    density = height * width / 128**2
-    most = max(1, round(ranges.drops[1] * density))
-    counts = dice.uniform(ranges.drops, batch) * density
-    parts = {
-        name: dice.uniform(bounds, most, batch, 1, 1)
-        for name, bounds in {
-            "row": (0.0, float(height)),
-            "column": (0.0, float(width)),
-            "elongation": ranges.elongation,
-            "irregularity": ranges.irregularity,
-            "phase": (0.0, 2 * torch.pi),
-            "refraction": ranges.refraction,
-        }.items()
-    }
-    radii_px = dice.log_uniform(ranges.radius_px, most, batch, 1, 1).clamp(max=min(size) / 4)
-    row = torch.arange(height, device=dice.device).view(1, height, 1)
-    column = torch.arange(width, device=dice.device).view(1, 1, width)
-    cover = torch.zeros(batch, height, width, device=dice.device)
-    offsets = [torch.zeros_like(cover), torch.zeros_like(cover)]
-    for number in range(most):
-        down = (row - parts["row"][number]) / parts["elongation"][number]
-        right = column - parts["column"][number]
-        bearing = torch.atan2(down, right)
-        wobble = 1 + parts["irregularity"][number] * (2 * bearing + parts["phase"][number]).sin()
-        distance = torch.hypot(down, right) / (radii_px[number] * wobble)
-        inside = (distance < 1) & (number < counts).view(batch, 1, 1).to(dice.device)
-        # A drop's slope grows towards its rim: the middle looks straight, the rim far away.
-        bend = parts["refraction"][number] * distance.clamp(max=1)
-        cover = torch.where(inside, (4 * (1 - distance)).clamp(0, 1), cover)
-        offsets[0] = torch.where(inside, down * bend, offsets[0])
-        offsets[1] = torch.where(inside, right * bend, offsets[1])
-    return cover[:, None], offsets[0], offsets[1]
+def drop_layer(dice: Dice, ranges: RaindropRanges, *, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """How much drops cover, (B, 1, H, W), and the linear light through them, (B, 3, H, W)."""
+    batch, _, height, width = clean.shape
+    shape = (batch, 1, 1)
+    radius_px = dice.log_uniform(ranges.radius_px, *shape).clamp(max=min(height, width) / 4)
+    softness = dice.uniform(ranges.softness, *shape)
+    # An ellipse of the drop's area, a lobe of the rim and half of the edge reach this far.
+    reach = max(ranges.elongation) ** 0.5 * (1 + ranges.irregularity[1] + 0.5 * softness)
+    area_px = FILLED * torch.pi * radius_px.square() * (1 + SMALLEST + SMALLEST**2) / 3
+    spacing_px = (area_px / dice.log_uniform(ranges.coverage, *shape)).sqrt()
+    drops = scatter(
+        dice,
+        size=(height, width),
+        reach_px=reach * radius_px,
+        spacing_px=spacing_px,
+        smallest=SMALLEST,
+        traits=5,
+    )
+    traits = drops.traits
+    radius_px = radius_px * drops.scale
+    elongation = between(ranges.elongation, traits[0]).sqrt()
+    down, right = drops.down / (radius_px * elongation), drops.right * elongation / radius_px
+    bearing = torch.atan2(down, right)
+    turn = 2 * torch.pi * traits[1]
+    lobes = 0.6 * (2 * bearing + turn).sin() + 0.4 * (3 * bearing + 5 * turn).sin()
+    lobes = 1 + between(ranges.irregularity, traits[2]) * lobes
+    down, right = down / lobes, right / lobes
+    distance = torch.hypot(down, right)
+    cover = smooth_step((1 - distance) / softness + 0.5) * (traits[3] < FILLED)
+    cover = cover * between(ranges.opacity, traits[4])
+    light = look_through(
+        dice, ranges, clean=clean, towards=torch.stack((down, right)), softness=softness
+    )
+    return cover[:, None], light
+
+
+def look_through(
+    dice: Dice, ranges: RaindropRanges, *, clean: Tensor, towards: Tensor, softness: Tensor
+) -> Tensor:
+    """Linear light (B, 3, H, W) that a drop sends from each point.
+
+    Args:
+        dice: what to draw from.
+        ranges: what to draw the parameters from.
+        clean: (B, 3, H, W).
+        towards: (2, B, H, W), how far the point lies down and right of the drop's middle [radii].
+        softness: (B, 1, 1), how blurred the view is; from 1 on it is a mean of the surroundings.
+    """
+    batch, _, height, width = clean.shape
+    shape = (batch, 1, 1)
+    towards = towards.clamp(-1.5, 1.5)
+    row = torch.linspace(-1, 1, height, device=clean.device).view(1, height, 1)
+    column = torch.linspace(-1, 1, width, device=clean.device).view(1, 1, width)
+    behind = torch.stack(torch.broadcast_tensors(row, column))
+    # Upside down, wider towards the rim, and wherever the drop is, much of the same world.
+    bend = dice.uniform(ranges.view, *shape) * (0.5 + 0.5 * towards.square().sum(0))
+    seen = behind * (1 - dice.uniform(ranges.wander, *shape)) - bend * towards
+    grid = torch.stack((seen[1], seen[0]), -1)
+    sharp, soft = (
+        F.grid_sample(
+            pool(clean.square(), pixels), grid, padding_mode="reflection", align_corners=False
+        )
+        for pixels in (48, 8)
+    )
+    light = torch.lerp(sharp, soft, softness[:, None].clamp(0, 1).expand_as(sharp))
+    skylight = pool(clean.square(), 8).amax((-2, -1), keepdim=True)
+    return shine(dice, ranges, light=light, skylight=skylight, towards=towards, softness=softness)
+
+
+def shine(
+    dice: Dice,
+    ranges: RaindropRanges,
+    *,
+    light: Tensor,
+    skylight: Tensor,
+    towards: Tensor,
+    softness: Tensor,
+) -> Tensor:
+    """The light of a drop with the sky it sees below, the sky it mirrors above, and its rim."""
+    shape = (len(light), 1, 1)
+    down, right = towards
+    skylight = skylight.expand_as(light)
+    sky = dice.uniform(ranges.sky, *shape) * (0.5 + 0.5 * down).clamp(0, 1)
+    light = torch.lerp(light, skylight, sky[:, None].expand_as(light))
+    sharp = (1 - softness).clamp(min=0)
+    rim = dice.uniform(ranges.rim, *shape) * sharp * towards.square().sum(0).square()
+    light = light * (1 - rim).clamp(min=0)[:, None]
+    glint = torch.exp(-30 * ((down + 0.45).square() + (right - 0.2).square()))
+    glint = glint * sharp * dice.uniform(ranges.glint, *shape)
+    return torch.lerp(light, skylight, glint[:, None].expand_as(light)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Particles:
+    """What each pixel knows of the one particle that may cover it.
+
+    Attributes:
+        down: how far the pixel lies below the particle's centre, (B, H, W) [pixels].
+        right: how far it lies to the right of it, (B, H, W) [pixels].
+        scale: size of the particle as a share of the largest, (B, H, W).
+        traits: more numbers of the particle, uniform in [0, 1), (traits, B, H, W).
+    """
+
+    down: Tensor
+    right: Tensor
+    scale: Tensor
+    traits: Tensor
+
+
+def scatter(
+    dice: Dice,
+    *,
+    size: tuple[int, int],
+    reach_px: Tensor,
+    spacing_px: Tensor,
+    smallest: float,
+    traits: int,
+) -> Particles:
+    """Scatters particles over images, one in each cell of a grid, never across its border.
+
+    A pixel then needs to know only one particle, so that the cost is that of the image however many
+    particles there are (as in Worley, "A Cellular Texture Basis Function", SIGGRAPH 1996).
+    The grid is turned at random and each of its rows is shifted, so that it does not show.
+
+    Args:
+        dice: what to draw from.
+        size: height and width of the images.
+        reach_px: (B, 1, 1), how far the largest particle reaches, at least 1.
+        spacing_px: (B, 1, 1), side of a cell; no less than twice the reach is used.
+        smallest: scale of the smallest particle; scales are uniform up to 1.
+        traits: how many more numbers each particle needs.
+    """
+    batch = len(reach_px)
+    spacing_px = spacing_px.maximum(2 * reach_px)
+    # The table's size must not depend on what was computed on a device, or a seed would draw other
+    # numbers there; where an image has more cells, they repeat.
+    cells = min(256, int(math.hypot(*size) / 4) + 2)
+    table = dice.uniform((0.0, 1.0), 3 + traits, batch, cells * cells)
+    start, shift = dice.uniform((0.0, 1.0), batch, 1, 1), dice.uniform((0.0, 1.0), batch, cells)
+    turn = dice.uniform((0.0, 2 * math.pi), batch, 1, 1)
+    sine, cosine = turn.sin(), turn.cos()
+    y = torch.arange(size[0], device=dice.device).view(1, -1, 1) / spacing_px
+    x = torch.arange(size[1], device=dice.device).view(1, 1, -1) / spacing_px
+    row = y * cosine - x * sine + start
+    number = (row.floor().long() % cells).flatten(1)
+    column = y * sine + x * cosine + shift.gather(1, number).view_as(row)
+    number = number * cells + column.floor().long().flatten(1) % cells
+    values = table.gather(2, number.expand(3 + traits, -1, -1)).view(-1, *row.shape)
+    scale = between((smallest, 1.0), values[2])
+    margin = scale * reach_px / spacing_px
+    row = (row - row.floor() - margin - (1 - 2 * margin) * values[0]) * spacing_px
+    column = (column - column.floor() - margin - (1 - 2 * margin) * values[1]) * spacing_px
+    return Particles(row * cosine + column * sine, column * cosine - row * sine, scale, values[3:])
+
+
+def between(bounds: tuple[float, float], share: Tensor) -> Tensor:
+    """Uniform in the bounds for shares that are uniform in [0, 1]."""
+    return bounds[0] + (bounds[1] - bounds[0]) * share
+
+
+def smooth_step(x: Tensor) -> Tensor:
+    """0 up to 0, 1 from 1 on, 3x² − 2x³ between."""
+    x = x.clamp(0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def pool(image: Tensor, pixels: int) -> Tensor:
+    """Averages (B, C, H, W) over squares so that about `pixels` are left on the shorter side."""
+    return F.avg_pool2d(image, max(1, min(image.shape[-2:]) // pixels), ceil_mode=True)
 
 
 def gaussian_blur(image: Tensor, sigma_px: Tensor) -> Tensor:

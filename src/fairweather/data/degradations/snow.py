@@ -1,8 +1,8 @@
 """Synthetic snow: clean photographs → the same scenes behind falling flakes and a veil.
 
-Flakes lie in layers of growing distance: near ones are few, large, blurred by defocus and motion,
-far ones many and small, as in Snow100K (Liu et al., "DesnowNet", TIP 2018); between them the snow
-in the air acts like haze.
+Flakes lie in layers of their own distance: near ones are few, large, blurred by defocus and motion,
+far ones many and small, as the three sizes of Snow100K (Liu et al., "DesnowNet", TIP 2018); the
+snow between them veils the scene (Chen et al., "JSTASR", ECCV 2020, equation 1).
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fairweather.data.degradations.raindrop import between, scatter, smooth_step
 from fairweather.data.degradations.randomness import Dice
+
+FILLED = 0.6  # share of a layer's cells that hold a flake
+SMALLEST = 0.35  # smallest flake of a layer as a share of the largest
 
 
 @dataclass(frozen=True)
@@ -21,25 +25,34 @@ class SnowRanges:
 
     Attributes:
         layers: how many layers of flakes lie over each other.
-        radius_px: radius of a flake, log-uniform for each layer.
+        radius_px: radius of the largest flake of a layer, log-uniform; at most a tenth of a side.
         coverage: share of the image under the flakes of one layer, log-uniform.
-        opacity: brightest value of a layer.
-        softness: width of a flake's edge as a share of its radius: defocus.
-        motion: length of a flake's path during the exposure as a multiple of its radius.
+        opacity: brightest value of a layer; soft and fast flakes have less, their light is spread.
+        softness: defocus: width of a flake's edge as a share of its radius, of a flake of 5 px;
+            larger ones are nearer and softer.
+        irregularity: how far a flake's rim departs from a disc.
+        motion: longest path of a layer's flakes during the exposure as a multiple of their radius.
         angle_deg: direction of fall, 0 is straight down.
+        flutter_deg: largest deviation of a flake from it.
         brightness: of the flakes and of the veil.
+        tint: how much bluer than grey they are at most.
         veil: share of the light that snow in the air scatters.
+        patchiness: standard deviation of the veil over the image, as a share of it.
     """
 
-    layers: tuple[int, int] = (1, 5)
-    radius_px: tuple[float, float] = (0.6, 7.0)
-    coverage: tuple[float, float] = (0.002, 0.12)
-    opacity: tuple[float, float] = (0.3, 1.0)
-    softness: tuple[float, float] = (0.2, 1.2)
-    motion: tuple[float, float] = (0.0, 3.0)
+    layers: tuple[int, int] = (2, 5)
+    radius_px: tuple[float, float] = (0.7, 14.0)
+    coverage: tuple[float, float] = (0.002, 0.06)
+    opacity: tuple[float, float] = (0.6, 1.0)
+    softness: tuple[float, float] = (0.5, 1.5)
+    irregularity: tuple[float, float] = (0.1, 0.5)
+    motion: tuple[float, float] = (0.0, 4.0)
     angle_deg: tuple[float, float] = (-50.0, 50.0)
-    brightness: tuple[float, float] = (0.8, 1.0)
-    veil: tuple[float, float] = (0.0, 0.25)
+    flutter_deg: tuple[float, float] = (0.0, 30.0)
+    brightness: tuple[float, float] = (0.75, 1.0)
+    tint: float = 0.05
+    veil: tuple[float, float] = (0.0, 0.3)
+    patchiness: tuple[float, float] = (0.0, 0.4)
 
 
 def add_snow(
@@ -56,60 +69,57 @@ def add_snow(
         (B, 3, H, W) in [0, 1].
     """
     ranges = ranges or SnowRanges()
-    batch = len(clean)
+    batch, _, height, width = clean.shape
     dice = Dice(generator, clean.device)
-    white = dice.uniform(ranges.brightness, batch, 1, 1, 1).expand_as(clean)
-    veil = dice.uniform(ranges.veil, batch, 1, 1, 1).expand_as(clean)
-    snowy = torch.lerp(clean, white, veil)
-    layers = flake_layers(dice, ranges, batch=batch, size=(clean.shape[2], clean.shape[3]))
-    for layer in layers.split(1, dim=1):
-        snowy = torch.lerp(snowy, white, layer.expand_as(snowy))
+    layers = dice.uniform((ranges.layers[0], ranges.layers[1] + 1.0), batch, 1, 1).floor()
+    angle = dice.uniform(ranges.angle_deg, batch, 1, 1).deg2rad()
+    blue = torch.tensor((1.0, 0.6, 0.0), device=clean.device).view(1, 3, 1, 1)
+    white = dice.uniform(ranges.brightness, batch, 1, 1, 1)
+    white = white * (1 - blue * dice.uniform((0.0, ranges.tint), batch, 1, 1, 1))
+    white = white.expand_as(clean)
+    swathes = dice.smooth_noise(batch, 1, size=(height, width), cells=2)
+    swathes = (1 + swathes * dice.uniform(ranges.patchiness, batch, 1, 1, 1)).clamp(0, 2)
+    veil = dice.uniform(ranges.veil, batch, 1, 1, 1) * swathes
+    snowy = torch.lerp(clean, white, veil.expand_as(clean))
+    for number in range(ranges.layers[1]):
+        cover = flake_layer(dice, ranges, angle=angle, size=(height, width)) * (layers > number)
+        snowy = torch.lerp(snowy, white, cover[:, None].expand_as(clean))
     return snowy.clamp(0, 1)
 
 
-def flake_layers(dice: Dice, ranges: SnowRanges, *, batch: int, size: tuple[int, int]) -> Tensor:
-    """How much the flakes of each layer cover: (B, layers, H, W) in [0, 1]."""
-    most = ranges.layers[1]
-    shape = (batch, most, 1, 1)
-    number = torch.arange(most, device=dice.device).view(1, most, 1, 1)
-    active = dice.uniform((ranges.layers[0], most + 1.0), batch, 1, 1, 1).floor() > number
-    radius_px = dice.log_uniform(ranges.radius_px, *shape).clamp(max=min(size) / 8)
-    flake = flake_profile(dice, ranges, size=size, radius_px=radius_px)
-    area_px = flake.sum((-2, -1), keepdim=True)
-    coverage = dice.log_uniform(ranges.coverage, *shape)
-    draws = dice.uniform((0.0, 1.0), batch, most, *size)
-    # The same draw decides where a flake is and how bright it is: rescaled, it is uniform again.
-    flakes = (draws < coverage / area_px) * (0.5 + 0.5 * draws * area_px / coverage)
-    drawn = torch.fft.irfft2(torch.fft.rfft2(flakes) * torch.fft.rfft2(flake), s=size)
-    # Where the air is uneven, so is the snow in it, and no two flakes are alike.
-    uneven = dice.smooth_noise(batch, most, size=size, cells=max(8, max(size) // 6))
-    drawn = drawn * (1 + 0.35 * uneven).clamp(0, 1)
-    return drawn.clamp(0, 1) * dice.uniform(ranges.opacity, *shape) * active
-
-
-def flake_profile(
-    dice: Dice, ranges: SnowRanges, *, size: tuple[int, int], radius_px: Tensor
-) -> Tensor:
-    """One flake for each layer, peak 1, centred on the corner of the torus: (B, layers, H, W).
-
-    A disc with an uneven rim and a soft edge, drawn out along its path.
-    """
-    height, width = size
-    shape = radius_px.shape
-    row = torch.fft.fftfreq(height, 1 / height, device=dice.device).view(1, 1, height, 1)
-    column = torch.fft.fftfreq(width, 1 / width, device=dice.device).view(1, 1, 1, width)
-    angle = dice.uniform(ranges.angle_deg, shape[0], 1, 1, 1).deg2rad()
-    along = row * angle.cos() + column * angle.sin()
-    across = column * angle.cos() - row * angle.sin()
-    path_px = radius_px * dice.uniform(ranges.motion, *shape)
+def flake_layer(dice: Dice, ranges: SnowRanges, *, angle: Tensor, size: tuple[int, int]) -> Tensor:
+    """How much the flakes of a layer cover, (B, H, W) in [0, 1]; they fall at the angle [rad]."""
+    shape = angle.shape
+    radius_px = dice.log_uniform(ranges.radius_px, *shape).clamp(max=min(size) / 10)
+    softness = dice.uniform(ranges.softness, *shape) * (0.4 + radius_px / 8)
+    motion = dice.uniform(ranges.motion, *shape).minimum(min(size) / 8 / radius_px)
+    # A disc of each size, drawn out along its path, in the share of the cells that hold one.
+    sizes = FILLED * (1 + SMALLEST + SMALLEST**2) / 3
+    area_px = sizes * radius_px.square() * (torch.pi + motion)
+    spacing_px = (area_px / dice.log_uniform(ranges.coverage, *shape)).sqrt()
+    reach = 1 + ranges.irregularity[1] + 0.5 * softness + 0.5 * motion
+    flakes = scatter(
+        dice,
+        size=size,
+        reach_px=radius_px * reach + 0.5,
+        spacing_px=spacing_px,
+        smallest=SMALLEST,
+        traits=6,
+    )
+    down, right, traits = flakes.down, flakes.right, flakes.traits
+    flutter = dice.uniform(ranges.flutter_deg, *shape).deg2rad()
+    angle = angle + flutter * between((-1.0, 1.0), traits[0])
+    radius_px = radius_px * flakes.scale
+    along = down * angle.cos() + right * angle.sin()
+    across = right * angle.cos() - down * angle.sin()
+    path_px = radius_px * motion * traits[1]
     along = along - along.clamp(-path_px / 2, path_px / 2)
-    distance = torch.hypot(along, across)
     bearing = torch.atan2(along, across)
-    rim = torch.ones_like(distance)
-    for lobes in (2, 3, 5):
-        phase = dice.uniform((0.0, 2 * torch.pi), *shape)
-        rim = rim + dice.uniform((0.0, 0.18), *shape) * (lobes * bearing + phase).cos()
-    edge_px = (radius_px * dice.uniform(ranges.softness, *shape)).clamp(min=0.5)
-    profile = ((rim * radius_px - distance) / edge_px + 0.5).clamp(0, 1)
-    profile = profile * profile * (3 - 2 * profile)
-    return profile / profile.amax((-2, -1), keepdim=True).clamp(min=1e-6)
+    turn = 2 * torch.pi * traits[2]
+    lobes = (2 * bearing + turn).cos() + (3 * bearing + 5 * turn).cos()
+    lobes = 1 + 0.5 * between(ranges.irregularity, traits[3]) * lobes
+    edge_px = (radius_px * softness).clamp(min=1.0)
+    cover = smooth_step((lobes * radius_px - torch.hypot(along, across)) / edge_px + 0.5)
+    bright = between((0.6, 1.0), traits[4]) * (traits[5] < FILLED)
+    spread = (1 + 0.5 * softness.square()) * (1 + 0.3 * motion * traits[1])
+    return cover * bright * dice.uniform(ranges.opacity, *shape) / spread

@@ -1,0 +1,178 @@
+"""How fast crops are loaded, and how fast a training step consumes them, in turns in one run."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from fairweather.data import DEGRADATIONS, ImageCache, Pair, RandomCrops, find_images
+from fairweather.errors import OptionError
+from fairweather.models import create_model
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ENDLESS = 1 << 40
+
+
+@dataclass(frozen=True)
+class DataBenchmark:
+    """Medians over rounds, with one thread on the CPU and no loading processes.
+
+    Attributes:
+        images: how many photographs were drawn from.
+        crop_px: side of the crops.
+        batch: crops in a batch.
+        device: what degraded and trained.
+        precision: `fp32` or `bf16`, of the step.
+        loading_crops_per_s: reading, cropping, turning and batching of photographs that were
+            decoded before and lie in a mapped cache.
+        decoding_crops_per_s: the same without a cache, so that each crop decodes a photograph.
+        degradation_crops_per_s: synthetic damage, which is made where the network is trained.
+        step_crops_per_s: forward, backward and AdamW.
+    """
+
+    images: int
+    crop_px: int
+    batch: int
+    device: str
+    precision: str
+    loading_crops_per_s: float
+    decoding_crops_per_s: float
+    degradation_crops_per_s: float
+    step_crops_per_s: float
+
+    @property
+    def loading_to_step(self) -> float:
+        """How many times as fast as the step the loading is; under 1, the step waits for it."""
+        return self.loading_crops_per_s / self.step_crops_per_s
+
+
+def benchmark_data(
+    folder: Path,
+    *,
+    crop_px: int = 128,
+    batch: int = 8,
+    seconds: float = 10.0,
+    rounds: int = 5,
+    max_images: int = 300,
+    preset: str = "ast_n",
+    task: str = "rain",
+    precision: str = "fp32",
+    device: str = "cpu",
+    on_round: Callable[[int, int], None] = lambda done, total: None,
+) -> DataBenchmark:
+    """Measures whether the loading of crops keeps up with a training step.
+
+    Args:
+        folder: clean photographs.
+        crop_px: side of a crop.
+        batch: crops in a step.
+        seconds: how long each of the four is measured, over all rounds together.
+        rounds: how often they take turns; the median of the rounds counts.
+        max_images: photographs to draw from, spread over the folder. They are decoded into a
+            temporary folder before anything is measured.
+        preset: the network that is trained.
+        task: whose damage is made.
+        precision: of the step, `fp32` or `bf16`.
+        device: where damage is made and the step runs, as torch names it.
+        on_round: is told how many rounds are done, of how many.
+
+    Raises:
+        DataError: the folder holds no images.
+        OptionError: there is no such precision or task.
+    """
+    for name, value, known in (("precision", precision, PRECISIONS), ("task", task, DEGRADATIONS)):
+        if value not in known:
+            raise OptionError(f"{name} {value!r}: is none of {', '.join(known)}")
+    found = find_images(folder)
+    pairs = [Pair(path, path) for path in found[:: -(-len(found) // max_images)]]
+    with tempfile.TemporaryDirectory() as temporary, one_thread():
+        mapped = ImageCache(Path(temporary) / "mapped")
+        for pair in pairs:
+            mapped.read(pair.clean)
+        undecoded = ImageCache(Path(temporary) / "none", limit_bytes=0)
+        crops = torch.randint(256, (batch, 3, crop_px, crop_px), dtype=torch.uint8)
+        clean = crops.to(device).float() / 255
+        works = [
+            loading(pairs, images=mapped, crop_px=crop_px, batch=batch),
+            loading(pairs, images=undecoded, crop_px=crop_px, batch=batch),
+            degradation(clean, task=task),
+            step(clean, preset=preset, precision=precision),
+        ]
+        for work in works:  # what is only done once is not measured
+            work()
+        speeds: list[list[float]] = [[] for _ in works]
+        for done in range(rounds):
+            for work, measured in zip(works, speeds, strict=True):
+                measured.append(batch * batches_per_s(work, seconds=seconds / rounds))
+            on_round(done + 1, rounds)
+    medians = map(statistics.median, speeds)
+    return DataBenchmark(len(pairs), crop_px, batch, str(clean.device), precision, *medians)
+
+
+def loading(
+    pairs: Sequence[Pair], *, images: ImageCache, crop_px: int, batch: int
+) -> Callable[[], object]:
+    """Loads the next batch."""
+    crops = RandomCrops(pairs, crop_px=crop_px, length=ENDLESS, seed=0, images=images)
+    batches = iter(DataLoader(crops, batch_size=batch))
+    return lambda: next(batches)
+
+
+def degradation(clean: Tensor, *, task: str) -> Callable[[], object]:
+    """Makes other damage of a batch each time."""
+    generator = torch.Generator().manual_seed(0)
+    return lambda: synchronized(DEGRADATIONS[task](clean, generator=generator))
+
+
+def step(clean: Tensor, *, preset: str, precision: str) -> Callable[[], object]:
+    """Trains on one batch."""
+    model = create_model(preset).to(clean.device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    dtype = PRECISIONS[precision]
+
+    def train() -> object:
+        with torch.autocast(clean.device.type, dtype, enabled=precision != "fp32"):
+            restored = model(clean)
+        loss = F.l1_loss(restored.float(), clean)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return synchronized(loss.detach())
+
+    return train
+
+
+def synchronized(result: Tensor) -> Tensor:
+    """Waits for the device that computes a result."""
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
+    return result
+
+
+def batches_per_s(work: Callable[[], object], *, seconds: float) -> float:
+    """How often a second some work is done, at least once."""
+    started = time.perf_counter()
+    done = 0
+    while (elapsed := time.perf_counter() - started) < seconds or not done:
+        work()
+        done += 1
+    return done / elapsed
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes with one thread within."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

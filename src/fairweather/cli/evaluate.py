@@ -1,0 +1,294 @@
+"""`fairweather evaluate`."""
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from fairweather.cli.console import err_console, out_console, progress_bar
+from fairweather.errors import OptionError
+from fairweather.models import list_weights
+
+if TYPE_CHECKING:
+    from fairweather.evaluation import Evaluation, ReportWriter, TestSet
+
+# What each option belongs to; it is refused with anything else.
+BELONGS = {
+    "--layout": ("DATA",),
+    "--split": ("--layout",),
+    "--clean": ("--restored",),
+    "--degraded": ("--restored",),
+    "--protocol": ("DATA", "--restored"),
+    "--masks": ("DATA", "--restored"),
+    "--weights": ("DATA", "--photos"),
+    "--inference": ("DATA", "--photos"),
+    "--self-ensemble": ("DATA", "--photos"),
+    "--device": ("DATA", "--photos"),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """What was asked for; None and empty where nothing was said."""
+
+    data: Path | None
+    restored: Path | None
+    photos: Path | None
+    clean: Path | None
+    degraded: Path | None
+    masks: Path | None
+    layout: str | None
+    split: str | None
+    protocol: str | None
+    weights: tuple[str, ...]
+    inference: str | None
+    self_ensemble: bool
+    device: str | None
+
+
+def evaluate_command(
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A test set, or a folder that holds several (input/ + target/, hazy/ + clear/).",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A bundled name, a file or a run's folder; repeat it to compare.",
+            show_default="all bundled",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="How figures are computed: see --list-protocols.", show_default="plain"),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="How the set lies on disk: see `fairweather data layouts`.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Which part of a layout.", show_default="test")
+    ] = None,
+    inference: Annotated[
+        str | None,
+        typer.Option(
+            help="ours, whole, square_pad_128, tiles_384_80 or tiles_1152_384.", show_default="ours"
+        ),
+    ] = None,
+    self_ensemble: Annotated[
+        bool, typer.Option("--self-ensemble", help="Mean of eight views; 8 times slower.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, mps, xpu …", show_default="auto")
+    ] = None,
+    restored: Annotated[
+        Path | None, typer.Option(help="Images restored elsewhere; with --clean, without weights.")
+    ] = None,
+    clean: Annotated[Path | None, typer.Option(help="Their clean versions, by name.")] = None,
+    degraded: Annotated[
+        Path | None, typer.Option(help="Their inputs, for the figures of doing nothing.")
+    ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(help="Photographs without clean versions: pictures, no measure of fidelity."),
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Shadow masks by name, for the protocol istd.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="A folder for the report.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead of a table.")
+    ] = False,
+    list_protocols: Annotated[
+        bool, typer.Option("--list-protocols", help="Say what each protocol is.")
+    ] = False,
+) -> None:
+    """Measure weights, or images restored elsewhere, under a named protocol, and write a report."""
+    if list_protocols:
+        print_protocols()
+        return
+    call = Call(
+        data=data,
+        restored=restored,
+        photos=photos,
+        clean=clean,
+        degraded=degraded,
+        masks=masks,
+        layout=layout,
+        split=split,
+        protocol=protocol,
+        weights=tuple(weights or ()),
+        inference=inference,
+        self_ensemble=self_ensemble,
+        device=device,
+    )
+    check_call(call)
+    check_out(call, out)
+    evaluation, page = run_call(call, out, hidden=as_json)
+    tell(evaluation, page, as_json=as_json)
+    for fault in evaluation.faults:
+        err_console.print(f"error: {fault}")
+    if evaluation.faults:
+        raise typer.Exit(1)
+
+
+def check_call(call: Call) -> None:
+    """Refuses options that do not belong together.
+
+    Raises:
+        OptionError: naming them.
+    """
+    given = {
+        "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+        for name, value in vars(call).items()
+        if value not in (None, (), False)
+    }
+    if len(given & {"DATA", "--restored", "--photos"}) != 1:
+        raise OptionError("give one of: a test set, --restored DIR with --clean DIR, --photos DIR")
+    if "--restored" in given and "--clean" not in given:
+        raise OptionError("--restored needs --clean, the folder of their clean versions")
+    for option, owners in BELONGS.items():
+        if option in given and not given & set(owners):
+            raise OptionError(f"{option} belongs to {' or '.join(owners)}; leave it out")
+
+
+def check_out(call: Call, out: Path | None) -> None:
+    """Refuses a report among the images that it is about: the next call would evaluate it.
+
+    Raises:
+        OptionError: naming the folder.
+    """
+    for folder in (call.restored, call.photos, call.clean, call.degraded, call.masks):
+        if out and folder and out.resolve().is_relative_to(folder.resolve()):
+            raise OptionError(f"-o {out}: lies in {folder}, among the images; choose another place")
+
+
+def run_call(call: Call, out: Path | None, *, hidden: bool) -> tuple["Evaluation", Path | None]:
+    """Evaluates, with a bar for people, and writes the report if there shall be one."""
+    from fairweather.evaluation import ReportWriter
+
+    sets = choose_sets(call)
+    count = sum(len(one.items) for one in sets)
+    with (
+        ReportWriter(out, images=count) if out else nullcontext() as writer,
+        progress_bar(hidden=hidden) as progress,
+    ):
+        bar = progress.add_task("images", total=count)
+
+        def show(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        evaluation = evaluate_sets(call, sets, writer, on_progress=show)
+        return evaluation, writer.finish(evaluation) if writer else None
+
+
+def choose_sets(call: Call) -> list["TestSet"]:
+    """What is asked for: test sets, results by name, or photographs."""
+    from fairweather.evaluation import find_photos, find_test_sets, match_results
+
+    if call.restored is not None and call.clean is not None:
+        return [match_results(call.restored, call.clean, degraded=call.degraded)]
+    if call.photos is not None:
+        return [find_photos(call.photos)]
+    assert call.data is not None
+    return find_test_sets(call.data, layout=call.layout, split=call.split or "test")
+
+
+def evaluate_sets(
+    call: Call,
+    sets: list["TestSet"],
+    writer: "ReportWriter | None",
+    *,
+    on_progress: Callable[[int, int], None],
+) -> "Evaluation":
+    """Calls the function that fits."""
+    from fairweather.evaluation import evaluate, evaluate_photos, evaluate_results
+
+    on_image = writer.add if writer else None
+    weights = call.weights or tuple(list_weights())
+    inference, device = call.inference or "ours", call.device or "auto"
+    protocol = call.protocol or "plain"
+    if call.restored is not None:
+        return evaluate_results(
+            sets[0],
+            protocol=protocol,
+            masks=call.masks,
+            on_image=on_image,
+            on_progress=on_progress,
+        )
+    if call.photos is not None:
+        return evaluate_photos(
+            sets[0],
+            weights=weights,
+            inference=inference,
+            ensemble=call.self_ensemble,
+            device=device,
+            on_image=on_image,
+            on_progress=on_progress,
+        )
+    return evaluate(
+        sets,
+        weights=weights,
+        protocol=protocol,
+        inference=inference,
+        ensemble=call.self_ensemble,
+        device=device,
+        masks=call.masks,
+        on_image=on_image,
+        on_progress=on_progress,
+    )
+
+
+def tell(evaluation: "Evaluation", page: Path | None, *, as_json: bool) -> None:
+    """Prints a table or a JSON document, and what has to be known beside it."""
+    from fairweather.evaluation import as_results_tree, as_tree
+
+    if as_json:
+        tree = as_tree(evaluation) if evaluation.weights else as_results_tree(evaluation)
+        sys.stdout.write(json.dumps(tree) + "\n")
+    else:
+        out_console.print(means_table(evaluation))
+    if evaluation.protocol is None:
+        err_console.print("note: without clean versions nothing here measures fidelity")
+    for note in evaluation.notes:
+        err_console.print(f"note: {note}")
+    if page is not None and not as_json:
+        out_console.print(f"report: {page}")
+
+
+def means_table(evaluation: "Evaluation") -> Table:
+    """The means of every set."""
+    from fairweather.evaluation import figure_text, label
+
+    means = [
+        (result, column, result.mean(column))
+        for result in evaluation.sets
+        for column in ([None] if result.has_input else []) + result.columns
+    ]
+    names = list(dict.fromkeys(name for _, _, mean in means for name in mean.figures))
+    table = Table("test set", "images", "model", *map(label, names))
+    for result, column, mean in means:
+        figures = (
+            figure_text(name, mean.figures[name]) if name in mean.figures else "" for name in names
+        )
+        table.add_row(result.name, str(len(result.rows)), column or "input", *figures)
+    return table
+
+
+def print_protocols() -> None:
+    """Every protocol in words."""
+    from fairweather.imaging import PROTOCOLS, describe_protocol
+
+    for protocol in PROTOCOLS.values():
+        out_console.print(f"{describe_protocol(protocol)}\n")

@@ -1,0 +1,215 @@
+"""Random crops of pairs; all that is drawn is drawn for both images of a pair alike."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fairweather.data.cache import ImageCache, PairCache
+from fairweather.data.pairs import Pair
+from fairweather.errors import DataError
+
+Orientation = Literal["all", "flips", "horizontal_flip", "none"]
+Crops = tuple[np.ndarray, np.ndarray]
+
+
+class Augmentation(BaseModel):
+    """What is varied in the training crops, beside their place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    orientation: Orientation = Field(
+        default="all",
+        description="all eight flips and quarter turns; the four flips; left-right; none",
+    )
+    exposure_jitter_stops: float = Field(
+        default=0.0,
+        ge=0,
+        le=3,
+        description="both images are multiplied by 2^u, u uniform in ± this many stops",
+    )
+    colour_jitter: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="each channel of both images is multiplied by a gain in 1 ± this",
+    )
+    mixup_probability: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of batches whose crops are blended with one another",
+    )
+    mixup_alpha: float = Field(
+        default=1.2, gt=0, le=100, description="MixUp's shares are drawn from Beta(alpha, alpha)"
+    )
+
+
+ORIENTATION_ONLY = Augmentation()
+
+
+class RandomCrops(Dataset[dict[str, Tensor]]):
+    """Crops number 0, 1, 2 …: the pair, the place and the turn follow from the seed and the number.
+
+    So no sampler has to shuffle, and a resumed run goes on with just the crops it would have had.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        crop_px: int,
+        length: int,
+        seed: int | tuple[int, ...],
+        real_fraction: float = 0.0,
+        augmentation: Augmentation = ORIENTATION_ONLY,
+        images: ImageCache | None = None,
+    ):
+        """A stream of `length` crops of crop_px × crop_px.
+
+        Args:
+            pairs: what to crop from; synthetic ones and real ones.
+            crop_px: side of a crop; smaller images are reflected outwards.
+            length: how many crops there are.
+            seed: of everything random; numbers from 0.
+            real_fraction: share of crops taken from real pairs where there are both kinds.
+            augmentation: what is varied; MixUp is not done here, see `mix_up`.
+            images: where decoded images are kept; None keeps them in the memory of this process.
+        """
+        self.cache = PairCache(pairs, images=images)
+        self.kinds = [
+            [i for i, pair in enumerate(pairs) if pair.is_synthetic is synthetic]
+            for synthetic in (True, False)
+        ]
+        self.crop_px = crop_px
+        self.length = length
+        self.seed = seed
+        self.real_fraction = real_fraction
+        self.augmentation = augmentation
+        if not pairs:
+            raise DataError("there is nothing to crop from: no pairs and no clean images")
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """One crop.
+
+        Returns:
+            `degraded` and `clean` (3, crop_px, crop_px) uint8, which share memory in a synthetic
+            pair; `synthetic`, a boolean; `index` of the pair in `pairs` and the `number` asked for,
+            so that a bad batch can be traced.
+        """
+        # Drawn in this order since the first weights were trained; what is new is drawn last.
+        seed = (self.seed,) if isinstance(self.seed, int) else self.seed
+        random = np.random.default_rng((*seed, number))
+        synthetic, real = self.kinds
+        choices = (
+            real if (random.random() < self.real_fraction and real) or not synthetic else synthetic
+        )
+        index = choices[random.integers(len(choices))]
+        crops = random_crop(self.cache[index], crop_px=self.crop_px, random=random)
+        crops = random_orientation(crops, random=random, orientation=self.augmentation.orientation)
+        degraded, clean = random_jitter(crops, random=random, augmentation=self.augmentation)
+        return {
+            "degraded": torch.from_numpy(degraded).permute(2, 0, 1),
+            "clean": torch.from_numpy(clean).permute(2, 0, 1),
+            "synthetic": torch.tensor(self.cache.pairs[index].is_synthetic),
+            "index": torch.tensor(index),
+            "number": torch.tensor(number),
+        }
+
+
+def random_crop(images: Crops, *, crop_px: int, random: np.random.Generator) -> Crops:
+    """The same square of both images, copied; every offset can be drawn, the last ones too."""
+    height, width = images[0].shape[:2]
+    missing = max(0, crop_px - height), max(0, crop_px - width)
+    pad = [(0, missing[0]), (0, missing[1]), (0, 0)]
+    top = random.integers(max(height, crop_px) - crop_px + 1)
+    left = random.integers(max(width, crop_px) - crop_px + 1)
+
+    def cut(image: np.ndarray) -> np.ndarray:
+        whole = np.pad(image, pad, mode="reflect") if any(missing) else image
+        return np.array(whole[top : top + crop_px, left : left + crop_px])
+
+    return alike(images, cut)
+
+
+def random_orientation(
+    images: Crops, *, random: np.random.Generator, orientation: Orientation = "all"
+) -> Crops:
+    """The same flips and quarter turns of both images."""
+    turns, upside_down, mirrored = 0, False, False
+    if orientation == "all":
+        turns, mirrored = int(random.integers(4)), random.random() < 0.5
+    elif orientation == "flips":
+        upside_down, mirrored = random.random() < 0.5, random.random() < 0.5
+    elif orientation == "horizontal_flip":
+        mirrored = random.random() < 0.5
+
+    def turn(image: np.ndarray) -> np.ndarray:
+        turned = np.rot90(image, turns)
+        turned = turned[::-1] if upside_down else turned
+        return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
+
+    return alike(images, turn)
+
+
+def random_jitter(
+    images: Crops, *, random: np.random.Generator, augmentation: Augmentation
+) -> Crops:
+    """The same exposure and the same gain of each channel for both images, (H, W, 3) uint8.
+
+    The gains are of the bytes, not of linear light. Bytes are rounded, and bright ones clipped.
+    """
+    stops, colour = augmentation.exposure_jitter_stops, augmentation.colour_jitter
+    if stops == 0 and colour == 0:
+        return images
+    gains = 2 ** random.uniform(-stops, stops) * random.uniform(1 - colour, 1 + colour, size=3)
+    tables = np.rint(np.outer(gains, np.arange(256))).clip(0, 255).astype(np.uint8)
+
+    def multiply(image: np.ndarray) -> np.ndarray:
+        return np.stack([tables[c].take(image[..., c]) for c in range(3)], axis=-1)
+
+    return alike(images, multiply)
+
+
+def alike(images: Crops, change: Callable[[np.ndarray], np.ndarray]) -> Crops:
+    """One change of both images; an image that is its own partner is changed once."""
+    degraded = change(images[0])
+    return degraded, degraded if images[1] is images[0] else change(images[1])
+
+
+def mix_up(
+    degraded: Tensor, clean: Tensor, *, alpha: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """MixUp (Zhang et al., ICLR 2018) as the official training has it (`MixUp_AUG`).
+
+    Each crop is blended with a crop of the batch, its own perhaps: λ · crop + (1 − λ) · partner,
+    with one λ from Beta(alpha, alpha) and one partner for both images of a pair.
+
+    Args:
+        degraded: (B, 3, H, W) floats on any device.
+        clean: the same scenes, likewise.
+        alpha: of the Beta distribution; the official code has 1.2.
+        generator: on the CPU, so that every device draws the same.
+
+    Returns:
+        The blended `degraded` and `clean`.
+    """
+    count = len(degraded)
+    partners = torch.randperm(count, generator=generator)
+    # torch's Beta takes no generator.
+    seed = int(torch.randint(2**62, (), generator=generator))
+    drawn = np.random.default_rng(seed).beta(alpha, alpha, size=(count, 1, 1, 1))
+    shares = torch.from_numpy(drawn).to(degraded)
+    partners = partners.to(degraded.device)
+
+    def blend(images: Tensor) -> Tensor:
+        return shares * images + (1 - shares) * images[partners]
+
+    return blend(degraded), blend(clean)

@@ -1,0 +1,277 @@
+"""What is evaluated: test sets, results that somebody else restored, photographs alone."""
+
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fairweather.data import DEGRADATIONS, Pair, find_images, find_layout_pairs
+from fairweather.errors import DataError
+from fairweather.evaluation.naming import tell_apart
+from fairweather.evaluation.published import published_key
+
+# Folders of a test set, in small letters, and the layout that they tell.
+TOLD_BY = (
+    ("input", "target", "folders"),
+    ("input", "gt", "folders"),
+    ("hazy", "clear", "sots"),
+    ("hazy", "gt", "sots"),
+)
+PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "all",
+         "indoor", "outdoor", "data", "test_a", "test_b"}  # fmt: skip
+FOR_TRAINING = {"train", "training", "val", "valid", "validation"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is read for one row.
+
+    Attributes:
+        name: the path below the folder of the images without its suffix, as reports and masks
+            call it.
+        degraded: the input, if there is one.
+        clean: what it is compared with, if there is such an image.
+        restored: what somebody else made of the input.
+    """
+
+    name: str
+    degraded: Path | None
+    clean: Path | None = None
+    restored: Path | None = None
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Images that are reported together.
+
+    Attributes:
+        name: as its folder is called, with those above where it would mean nothing alone.
+        task: the damage, told from the folders above; empty if they do not say.
+        items: what is restored and compared.
+        faults: what belongs to no item, one sentence each.
+        layout: the layout that it was read as, if one was asked for.
+        split: the part of that layout.
+        benchmark: its key in the table of published figures, or empty.
+    """
+
+    __test__ = False  # not a test, whatever pytest thinks of its name
+
+    name: str
+    task: str
+    items: tuple[Item, ...]
+    faults: tuple[str, ...] = ()
+    layout: str = ""
+    split: str = ""
+    benchmark: str = ""
+
+
+def find_test_sets(root: Path, *, layout: str | None = None, split: str = "test") -> list[TestSet]:
+    """The test sets of a folder.
+
+    Args:
+        root: a data set, or without a layout also a tree that holds several.
+        layout: one of `fairweather.data.list_layouts()`; None looks for folders `input` beside
+            `target` (or `gt`) and `hazy` beside `clear` (or `gt`), at any depth.
+        split: which part of a layout.
+
+    Returns:
+        At least one set with an item. Without a layout, files without a partner are faults.
+
+    Raises:
+        DataError: if nothing is found, or the tree is not the layout's.
+        OptionError: for a layout or split that there is not.
+    """
+    if layout is not None:
+        items = _items(find_layout_pairs(root, layout, split=split))
+        folder = root.resolve().name
+        name = folder if split in ("test", "all") else f"{folder}/{split}"
+        key = "" if split in FOR_TRAINING else published_key((split.removeprefix("test-"), layout, folder))
+        return [TestSet(name, _task(root), items, (), layout, split, key)]
+    if not root.is_dir():
+        raise DataError(f"{root}: is not a folder; give the folder that holds the test images")
+    found = [_told_set(*told) for told in _told(root)]
+    if not found:
+        raise DataError(
+            f"{root}: holds no folder with input/ and target/, or hazy/ and clear/; say with"
+            " --layout how it lies on disk (`fairweather data layouts`)"
+        )
+    if not any(one.items for one in found):
+        raise DataError("; ".join([fault for one in found for fault in one.faults][:3]))
+    return found
+
+
+def _told(root: Path) -> Iterator[tuple[str, Path, Path, Path, str]]:
+    """Name, folder, both sides and layout of each set below a folder, however deep."""
+    found: list[tuple[Path, Path, Path, str]] = []
+    visited: set[str] = set()
+    for place, folders, _ in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(place)) in visited:
+            folders.clear()  # a link that leads back
+            continue
+        visited.add(real)
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        known = {folder.casefold(): folder for folder in reversed(folders)}
+        for degraded, clean, layout in TOLD_BY:
+            if degraded in known and clean in known:
+                sides = known[degraded], known[clean]
+                found.append((Path(place), *(Path(place) / side for side in sides), layout))  # type: ignore[arg-type]
+                folders[:] = [folder for folder in folders if folder not in sides]
+                break
+    for name, told in zip(_set_names([told[0] for told in found]), found, strict=True):
+        yield (name, *told)
+
+
+def _set_names(folders: Sequence[Path]) -> list[str]:
+    """Each set's folder, with as many of those above as it takes to tell it from the others."""
+    paths = [folder.resolve() for folder in folders]
+    depths = []
+    for parts in (path.parts for path in paths):
+        depth = 1
+        while depth < len(parts) - 1 and parts[-depth].casefold() in PARTS:
+            depth += 1
+        depths.append(depth)
+    return tell_apart(paths, depths)
+
+
+def _told_set(name: str, folder: Path, degraded: Path, clean: Path, layout: str) -> TestSet:
+    """The set of a folder; where the layout does not fit, what can be matched of it."""
+    parts = name.split("/")
+    known = [name, *reversed(parts)]
+    key = "" if parts[-1].casefold() in FOR_TRAINING else published_key(known)
+    empty = TestSet(name, _task(folder), (), benchmark=key)
+    try:
+        pairs = find_layout_pairs(folder, layout, split="all")
+        return replace(empty, items=_items(pairs, base=degraded))
+    except DataError as error:
+        if layout != "folders":
+            return replace(empty, faults=(str(error),))
+    try:
+        inputs, targets = name_images(degraded), name_images(clean)
+    except DataError as error:
+        return replace(empty, faults=(str(error),))
+    return replace(
+        empty,
+        items=tuple(
+            Item(key, inputs.paths[key], targets.paths[key])
+            for key in inputs.paths
+            if key in targets.paths
+        ),
+        faults=(
+            *inputs.faults,
+            *targets.faults,
+            *inputs.without(targets, what="no clean image"),
+            *targets.without(inputs, what="no degraded image"),
+        ),
+    )
+
+
+def _items(pairs: Sequence[Pair], *, base: Path | None = None) -> tuple[Item, ...]:
+    """Pairs with names below the folder that holds all of their degraded images."""
+    if base is None or not all(pair.degraded.is_relative_to(base) for pair in pairs):
+        base = Path(os.path.commonpath([pair.degraded.parent for pair in pairs]))
+    paths = [pair.degraded.relative_to(base) for pair in pairs]
+    names = [path.with_suffix("").as_posix() for path in paths]
+    if len(set(names)) < len(names):
+        names = [path.as_posix() for path in paths]
+    return tuple(
+        Item(_composed(name), pair.degraded, pair.clean)
+        for name, pair in zip(names, pairs, strict=True)
+    )
+
+
+def _task(folder: Path) -> str:
+    """The nearest folder above that is called as a task."""
+    parts = (folder.resolve(), *folder.resolve().parents)
+    return next((part.name for part in parts if part.name in DEGRADATIONS), "")
+
+
+@dataclass(frozen=True)
+class NamedImages:
+    """The images of a folder by their names, and those whose name another one has."""
+
+    folder: Path
+    paths: Mapping[str, Path]
+    faults: tuple[str, ...]
+
+    def without(self, others: "NamedImages", *, what: str) -> list[str]:
+        """A sentence for each image that the other folder lacks."""
+        return [
+            f"'{name}' of {self.folder} has {what} in {others.folder}"
+            for name in self.paths
+            if name not in others.paths
+        ]
+
+
+def name_images(folder: Path) -> NamedImages:
+    """The images below a folder by their paths without suffixes, in the order of these.
+
+    Raises:
+        DataError: if the folder is missing or holds no image.
+    """
+    paths: dict[str, Path] = {}
+    faults = []
+    for path in find_images(folder):
+        name = _composed(path.relative_to(folder).with_suffix("").as_posix())
+        if name in paths:
+            faults.append(f"'{path}' has the name of '{paths[name].name}', which is taken instead")
+        else:
+            paths[name] = path
+    return NamedImages(folder, paths, tuple(faults))
+
+
+def _composed(name: str) -> str:
+    """Letters with accents as one character each: archives made on a Mac hold them as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def match_results(restored: Path, clean: Path, *, degraded: Path | None = None) -> TestSet:
+    """Images that were restored elsewhere, with their clean ones by name; suffixes may differ.
+
+    Args:
+        restored: the folder of results.
+        clean: the folder of clean images.
+        degraded: the folder of inputs, for the figures of doing nothing.
+
+    Returns:
+        The matched items; missing and extra images as faults.
+
+    Raises:
+        DataError: if a folder is missing or empty, or nothing matches.
+    """
+    results, targets = name_images(restored), name_images(clean)
+    faults = [*results.faults, *targets.faults]
+    faults += targets.without(results, what="no restored image")
+    faults += results.without(targets, what="no clean image")
+    inputs: Mapping[str, Path] = {}
+    if degraded is not None:
+        named = name_images(degraded)
+        inputs = named.paths
+        faults += [*named.faults, *targets.without(named, what="no degraded image")]
+    items = tuple(
+        Item(name, inputs.get(name), path, results.paths[name])
+        for name, path in targets.paths.items()
+        if name in results.paths
+    )
+    if not items:
+        raise DataError(
+            f"{restored} and {clean}: no image of one has the name of one of the other, as"
+            f" '{next(iter(results.paths))}' and '{next(iter(targets.paths))}'; suffixes may"
+            " differ, the rest must not"
+        )
+    name = restored.resolve().name
+    return TestSet(name, _task(clean), items, tuple(faults), benchmark=published_key([name]))
+
+
+def find_photos(source: Path) -> TestSet:
+    """Photographs without a clean version: a folder of them, or one.
+
+    Raises:
+        DataError: if there is none.
+    """
+    name = source.resolve().name
+    if source.is_file():
+        return TestSet(name, "", (Item(source.stem, source),))
+    named = name_images(source)
+    items = tuple(Item(name, path) for name, path in named.paths.items())
+    return TestSet(name, _task(source), items, named.faults)

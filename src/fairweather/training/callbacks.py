@@ -1,0 +1,178 @@
+"""What Lightning calls while a stage runs: checkpoints, when it ends, pictures and curves."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from fairweather.errors import TrainingError
+from fairweather.imaging import Photo, write_side_by_side
+from fairweather.training.curves import draw_curves
+from fairweather.training.faults import ADVICE, find_nonfinite
+
+TRIPTYCHS = 3
+SECONDS_BETWEEN_CURVES = 120
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint under another name first: a killed run leaves the old or the new one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        temporary = Path(f"{path}.tmp")
+        super().save_checkpoint(checkpoint, temporary, storage_options)
+        temporary.replace(path)
+
+
+class ResumePoint(Checkpoint):
+    """Writes the checkpoint to resume from, every so many steps and after every validation.
+
+    Never before a validation of the same step: Lightning would take it as done when it resumes, and
+    would not know its score, so that worse weights could replace the best ones. Never between the
+    parts of an accumulated batch, since gradients are in no checkpoint.
+    """
+
+    def __init__(self, path: Path, *, every_steps: int):
+        self.path = path
+        self.every_steps = every_steps
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        done = batch_idx + 1
+        validates = done % trainer.val_check_interval == 0 or trainer.should_stop
+        between = done % trainer.accumulate_grad_batches
+        if trainer.global_step % self.every_steps == 0 and not validates and not between:
+            self._save(trainer, pl_module)
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self._save(trainer, pl_module)
+
+    def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        spoilt = find_nonfinite(dict(module.named_parameters()))
+        if spoilt:
+            name = spoilt.removeprefix("model.")
+            what = f"step {trainer.global_step}: the weights of {name} are not finite"
+            raise TrainingError(f"{what}; {ADVICE}")
+        trainer.save_checkpoint(self.path)
+
+
+class BestPoint(ModelCheckpoint):
+    """Keeps `best.ckpt`, and knows its score also in a run folder that was moved."""
+
+    def __init__(self, folder: Path):
+        super().__init__(
+            folder, filename="best", monitor="val_psnr_db", mode="max", enable_version_counter=False
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As Lightning's, which forgets the best score if the checkpoint is of another folder."""
+        old, new = state_dict["dirpath"], str(self.dirpath)
+        if old != new:
+
+            def moved(path: str) -> str:
+                return path.replace(old, new, 1)
+
+            state_dict = {
+                **state_dict,
+                "dirpath": new,
+                "best_k_models": {
+                    moved(p): score for p, score in state_dict["best_k_models"].items()
+                },
+                **{
+                    name: moved(state_dict[name])
+                    for name in ("best_model_path", "kth_best_model_path", "last_model_path")
+                },
+            }
+        super().load_state_dict(state_dict)
+
+
+class Patience(EarlyStopping):
+    """Ends a stage that gets no better; one that was over when its process was killed stays so."""
+
+    def __init__(self, validations: int):
+        super().__init__("val_psnr_db", mode="max", patience=validations)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether it was this that ended the stage."""
+        return self.wait_count >= self.patience
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        trainer.should_stop = trainer.should_stop or self.is_exhausted
+
+
+class LastValidation(Callback):
+    """Has the last step validated where no interval ends: else its weights could not be kept."""
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        if trainer.global_step == trainer.max_steps:
+            trainer.should_stop = True  # before which Lightning validates
+
+
+class Triptychs(Callback):
+    """Writes degraded | restored | clean of the first held-out images at every validation."""
+
+    def __init__(self, folder: Path, *, stage: int):
+        self.folder = folder
+        self.stage = stage
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not trainer.is_global_zero or batch_idx >= TRIPTYCHS or not outputs:
+            return
+        self.folder.mkdir(exist_ok=True)
+        number = int(outputs["number"])
+        name = f"stage-{self.stage}-step-{trainer.global_step:07}-image-{number}.png"
+        panels = [to_photo(outputs[side][0]) for side in ("degraded", "restored", "clean")]
+        write_side_by_side(self.folder / name, *panels)
+
+
+class Curves(Callback):
+    """Draws the curves of the whole run after a validation, but not all the time."""
+
+    def __init__(self, run: Path):
+        self.run = run
+        self.drawn = time.monotonic()
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        if trainer.is_global_zero and time.monotonic() - self.drawn > SECONDS_BETWEEN_CURVES:
+            draw_curves(self.run)
+            self.drawn = time.monotonic()
+
+
+def to_photo(image: Tensor) -> Photo:
+    """(3, H, W) in [0, 1] → a photo of bytes."""
+    pixels = image.detach().float().clamp(0, 1).mul(255).round().cpu().numpy()
+    return Photo(np.ascontiguousarray(pixels.astype(np.uint8).transpose(1, 2, 0)))

@@ -1,0 +1,90 @@
+"""The curves of a run, drawn from its CSV logs: loss, PSNR, SSIM and learning rate."""
+
+import csv
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from fairweather.imaging import Curve, write_curves
+
+Points = dict[int, float]
+
+
+def draw_curves(run: Path) -> list[Path]:
+    """Writes `curves/{loss,psnr,ssim,learning_rate}.png` of what the logs hold.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        The files that were written; a curve without points is left out.
+    """
+    columns, starts = read_logs(run)
+    figures = {
+        "loss": ("training loss", {"train_loss": "loss of a batch"}),
+        "psnr": (
+            "PSNR of held-out images [dB]",
+            {"val_psnr_db": "restored", "val_input_psnr_db": "degraded, as it came"},
+        ),
+        "ssim": (
+            "SSIM of held-out images",
+            {"val_ssim": "restored", "val_input_ssim": "degraded, as it came"},
+        ),
+        "learning_rate": ("learning rate", {"lr": "learning rate"}),
+    }
+    written = []
+    for name, (title, wanted) in figures.items():
+        curves = [
+            Curve(label, *zip(*sorted(columns[column].items()), strict=True))
+            for column, label in wanted.items()
+            if columns.get(column)
+        ]
+        if curves:
+            path = run / "curves" / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            write_curves(path, curves, title=title, marks=starts)
+            written.append(path)
+    return written
+
+
+def read_logs(run: Path) -> tuple[dict[str, Points], list[int]]:
+    """Each logged column by the step of the whole run, and the steps at which stages start.
+
+    Where a run was resumed, the later log has the last word about a step.
+    """
+    columns: dict[str, Points] = defaultdict(dict)
+    starts: list[int] = []
+    begin = 0
+    for stage in range(_stages(run)):
+        starts.append(begin)
+        last = begin
+        for table in sorted((run / "logs").glob(f"stage-{stage}.*/metrics.csv"), key=_attempt):
+            with table.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    numbers = _numbers(row)
+                    if "step" not in numbers:
+                        continue
+                    step = begin + int(numbers.pop("step"))
+                    last = max(last, step + 1)
+                    for column, number in numbers.items():
+                        name = "lr" if column.startswith("lr-") else column
+                        columns[name][step] = number
+        begin = last
+    return columns, starts
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float]:
+    """What a row holds; nothing if a killed process wrote only a part of it."""
+    try:
+        return {column: float(value) for column, value in row.items() if value != ""}
+    except (TypeError, ValueError):
+        return {}
+
+
+def _stages(run: Path) -> int:
+    found = [re.match(r"stage-(\d+)\.", path.name) for path in (run / "logs").glob("stage-*")]
+    return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def _attempt(table: Path) -> int:
+    return int(table.parent.name.rpartition(".")[2])

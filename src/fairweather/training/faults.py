@@ -1,0 +1,91 @@
+"""What to say when a run meets numbers that are not finite: which files, which layer, what next."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fairweather.data import Pair
+from fairweather.errors import TrainingError
+
+ADVICE = (
+    "start a new run folder with a lower learning rate, with precision=32-true, or without the"
+    " files named here. The checkpoints from before are kept"
+)
+NAMED_FILES = 8
+
+
+def describe_fault(
+    what: str,
+    *,
+    step: int,
+    model: nn.Module | None = None,
+    images: Tensor | None = None,
+    pairs: Sequence[Pair] = (),
+) -> TrainingError:
+    """The error that names the batch's files and the first layer whose output is not finite.
+
+    Args:
+        what: what was seen, as in "the loss is nan".
+        step: when.
+        model: the network, run again on the images to find the layer.
+        images: (B, 3, H, W), what it was given.
+        pairs: where the images are from, one for each.
+    """
+    parts = [f"step {step}: {what}"]
+    if model is not None and images is not None:
+        spoilt = (~torch.isfinite(images)).flatten(1).any(1)
+        if spoilt.any():
+            parts.append("the degraded images already hold values that are not finite")
+        else:
+            layer, output = find_nonfinite_layer(model, images)
+            spoilt = (~torch.isfinite(output)).flatten(1).any(1)
+            if layer:
+                parts.append(f"the first layer whose output is not finite is {layer}")
+        pairs = [p for p, bad in zip(pairs, spoilt.tolist(), strict=True) if bad] or pairs
+    parts.append(f"the batch's files are {_names(pairs)}")
+    return TrainingError(f"{'; '.join(parts)}; {ADVICE}")
+
+
+def find_nonfinite_layer(model: nn.Module, images: Tensor) -> tuple[str | None, Tensor]:
+    """The first innermost module whose output is not finite, and the network's output."""
+    found: list[str] = []
+
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def look(module: nn.Module, args: object, output: object) -> None:
+            if not found and isinstance(output, Tensor) and not torch.isfinite(output).all():
+                found.append(f"{name} ({type(module).__name__})")
+
+        return module.register_forward_hook(look)
+
+    innermost = [(n, m) for n, m in model.named_modules() if not any(m.children())]
+    handles = [watch(name, module) for name, module in innermost]
+    try:
+        with torch.no_grad():
+            output = model.forward(images)  # past a compiled call, which would not see the hooks
+    finally:
+        for handle in handles:
+            handle.remove()
+    return (found[0] if found else None), output
+
+
+def find_nonfinite_gradient(model: nn.Module) -> str | None:
+    """The name of the first parameter whose gradient is not finite."""
+    named = model.named_parameters()
+    return find_nonfinite({name: p.grad for name, p in named if p.grad is not None})
+
+
+def find_nonfinite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that is not finite."""
+    if not tensors:
+        return None
+    # One question to the device instead of one for each tensor.
+    if torch.stack([tensor.detach().sum() for tensor in tensors.values()]).isfinite().all():
+        return None
+    return next((name for name, t in tensors.items() if not torch.isfinite(t).all()), None)
+
+
+def _names(pairs: Sequence[Pair]) -> str:
+    names = ", ".join(f"'{pair.degraded}'" for pair in pairs[:NAMED_FILES])
+    more = f" and {len(pairs) - NAMED_FILES} more" if len(pairs) > NAMED_FILES else ""
+    return names + more

@@ -1,0 +1,144 @@
+"""Recipes on disk: YAML, overrides from the command line, and the JSON Schema for editors."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from fairweather.errors import RecipeError
+from fairweather.training.losses import LOSS_NAMES
+from fairweather.training.recipe import Recipe
+
+LEFT_OUT = ("architecture", "augmentation")  # parts that a file need not have
+RECIPE_FOLDER = resources.files("fairweather.training") / "recipes"
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(
+        Path(entry.name).stem for entry in RECIPE_FOLDER.iterdir() if entry.name.endswith(".yaml")
+    )
+
+
+def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        recipe: the name of one that comes with the package, or a YAML file.
+        overrides: `key=value` with dotted keys, as in `stages.0.batch=8`; values are YAML.
+
+    Raises:
+        RecipeError: if there is no such recipe, or it does not validate.
+    """
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml"):
+        text = _read(path)
+    elif str(recipe) in list_recipes():
+        text = (RECIPE_FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8")
+    else:
+        raise RecipeError(
+            f"{str(recipe)!r} is neither a .yaml file nor one of {', '.join(list_recipes())}"
+        )
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{recipe}: is not YAML: {error}") from error
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_recipe(tree, source=str(recipe))
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise RecipeError(f"{path}: there is no such recipe file")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not a text file: {error}") from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The whole recipe as YAML, with the defaults that its file left out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe, for editors that complete and check YAML."""
+    schema = Recipe.model_json_schema()
+    loss = schema["properties"]["loss"]
+    full = {key: loss.pop(key) for key in ("type", "additionalProperties")}
+    loss["anyOf"] = [{"enum": list(LOSS_NAMES)}, full]  # a name alone
+    pairs = schema["$defs"]["DataSpec"]["properties"]["pairs"]
+    pairs["items"] = {"anyOf": [{"type": "string"}, pairs["items"]]}  # a folder's name alone
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def parse_recipe(tree: Mapping[str, Any], *, source: str) -> Recipe:
+    """Validates a recipe; every fault is named with its place."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        found = error.errors()
+        # A list whose entries are at fault is also reported as too short, which it is not.
+        lists = {fault["loc"][0] for fault in found if len(fault["loc"]) > 1}
+        faults = "; ".join(
+            _describe_fault(fault["loc"], fault["type"], fault["msg"])
+            for fault in found
+            if fault["type"] != "too_short" or fault["loc"][0] not in lists
+        )
+        raise RecipeError(f"{source}: {faults}") from error
+
+
+def _describe_fault(place: tuple[str | int, ...], kind: str, message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        message = "there is no such key" + _suggest(place)
+    return f"{'.'.join(map(str, place)) or 'recipe'}: {message}"
+
+
+def _suggest(place: tuple[str | int, ...]) -> str:
+    """The nearest valid key, or all of them."""
+    keys = _keys_beside(place)
+    near = difflib.get_close_matches(str(place[-1]), keys, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; it may be one of {', '.join(keys)}"
+
+
+def _keys_beside(place: tuple[str | int, ...]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in place[:-1]:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The first model in an annotation such as `tuple[Stage, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+
+
+def apply_override(tree: Any, override: str) -> None:
+    """Sets one dotted key of a tree of dicts and lists in place."""
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise RecipeError(f"{override!r}: an override is written key=value, as in stages.0.batch=8")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{override!r}: the value is not YAML: {error}") from error
+    last: Any
+    *parents, last = (int(part) if part.isdecimal() else part for part in key.split("."))
+    try:
+        for depth, parent in enumerate(parents):
+            if depth == 0 and parent in LEFT_OUT:
+                tree.setdefault(parent, {})
+            tree = tree[parent]
+        tree[last] = parsed
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        hint = _suggest((parents[0],)) if parents and parents[0] not in Recipe.model_fields else ""
+        raise RecipeError(f"{override!r}: the recipe has no {key!r}{hint}") from error
