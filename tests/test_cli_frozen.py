@@ -19,6 +19,12 @@ COMMANDS = {
     "models convert": {"source", "target", "--to", "--bottleneck-shift", "--overwrite"},
     "benchmark": set(),
     "benchmark data": {"folder", "--crop", "--batch", "--seconds", "--json"},
+    "benchmark page": {"[results …]", "-o", "--out"},
+    "evaluate": {
+        "data", "--weights", "--protocol", "--layout", "--split", "--inference", "--self-ensemble",
+        "--device", "--restored", "--clean", "--degraded", "--photos", "--masks", "-o", "--out",
+        "--json", "--list-protocols",
+    },
     "data": set(),
     "data degrade": {"source", "-o", "--out", "--task", "--seed"},
     "data layouts": {"name"},

@@ -31,7 +31,15 @@ from fairweather.evaluation import (
     find_test_sets,
     match_results,
 )
-from fairweather.imaging import PROTOCOLS, Measures, Photo, measure, measure_alone, prepare_image, write_image
+from fairweather.imaging import (
+    PROTOCOLS,
+    Measures,
+    Photo,
+    measure,
+    measure_alone,
+    prepare_image,
+    write_image,
+)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +137,10 @@ def test_several_weights_are_columns(tmp_path: Path, sets: list[TestSet]) -> Non
     assert [list(row.restored) for row in done.sets[0].rows] == [names] * 3
     figures = {one["psnr_db"] for one in done.sets[0].rows[0].restored.values()}
     assert len(figures) == 4
-    assert done.notes == ["weights b/model were trained for haze, not for rain (one, two)"]
+    assert done.notes == [
+        "weights b/model were trained for haze, and not for what is to be restored in one (rain),"
+        " two (rain)"
+    ]
     assert done.weights[0].training_data == "noise"
     assert len(done.weights[0].sha256) == 64
 
@@ -226,9 +237,7 @@ def test_a_protocol_prepares_what_the_model_gets(tmp_path: Path, weights: Path) 
     save(folder / "input" / "2.png", degraded)
     done = evaluate(find_test_sets(folder), weights=[weights], protocol="tip2018", device="cpu")
     protocol = PROTOCOLS["tip2018"]
-    small = [
-        as_float(prepare_image(image, protocol=protocol)) for image in (degraded, clean)
-    ]
+    small = [as_float(prepare_image(image, protocol=protocol)) for image in (degraded, clean)]
     expected = measure(small[0], small[1], protocol=protocol)
     for row in done.sets[0].rows:
         assert (row.height, row.width) == (256, 256)

@@ -56,7 +56,10 @@ def test_equal_tiles_give_the_official_pixels(
     ("way", "expected"),
     [
         ("square_pad_128", lambda model, x: restore_square_padded(model, x, multiple=128)),
-        ("tiles_384_80", lambda model, x: restore_equal_tiles(model, x, tile_px=384, overlap_px=80)),
+        (
+            "tiles_384_80",
+            lambda model, x: restore_equal_tiles(model, x, tile_px=384, overlap_px=80),
+        ),
         (
             "tiles_1152_384",
             lambda model, x: restore_equal_tiles(model, x, tile_px=1152, overlap_px=384),
@@ -68,7 +71,9 @@ def test_sizes_are_those_of_the_official_scripts(way: str, expected) -> None:
 
     class Ramp(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x * torch.linspace(0, 1, x.shape[-1]) * torch.linspace(0, 1, x.shape[-2])[:, None]
+            return (
+                x * torch.linspace(0, 1, x.shape[-1]) * torch.linspace(0, 1, x.shape[-2])[:, None]
+            )
 
     image = torch.rand(1, 3, 1160, 1300, generator=torch.Generator().manual_seed(0))
     found = inference.OFFICIAL[way](Ramp(), image)

@@ -27,7 +27,8 @@ def test_figures_are_those_of_the_recipes() -> None:
         figure = PUBLISHED[key]
         same = of_recipes[figure.model, figure.psnr_db]
         assert figure.ssim == same.ssim
-        assert figure.source == same.source
+        assert figure.source.split(",")[0] == same.source.split(",")[0]
+        assert ("second-hand" in figure.source) == ("second-hand" in same.source)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -87,7 +88,8 @@ def train_command(
         weights=weights,
         unchecked=unchecked,
     )
-    out_console.print(f"trained: {path}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        out_console.print(f"trained: {path}")
 
 
 def be_quiet() -> None:
@@ -148,7 +150,7 @@ def print_plan(recipe: "Recipe", *, data: Path | None, devices: int) -> None:
         )
     if recipe.cost:
         cost = recipe.cost
-        out_console.print(f"takes about {cost.hours:g} hours on {cost.machine}; {cost.basis}")
+        out_console.print(f"takes about {cost.hours:g} h on {cost.machine}; {cost.basis}")
 
 
 def describe_images(plan: "Plan") -> str:

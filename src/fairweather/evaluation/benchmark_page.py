@@ -3,15 +3,14 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from fairweather.errors import DataError
-from fairweather.evaluation.inference import INFERENCES
 from fairweather.evaluation.results import FORMAT
 from fairweather.evaluation.weights import INPUT
 from fairweather.evaluation.wording import figure_text
 from fairweather.files import replacing
-from fairweather.imaging import PROTOCOLS, describe_protocol
 
 Tree = dict[str, Any]
 
@@ -41,7 +40,7 @@ def write_benchmark_page(results: Sequence[Path], page: Path) -> None:
     text = benchmark_text(ordered)
     try:
         with replacing(page) as file:
-            file.write(text.encode())
+            file.write(text.encode("utf-8", errors="backslashreplace"))
     except OSError as error:
         raise DataError(f"{page}: cannot be written: {error.strerror or error}") from error
 
@@ -71,7 +70,7 @@ def benchmark_text(trees: Sequence[Tree]) -> str:
     for task in tasks:
         chosen = [(tree, one) for tree, one in sets if (one["task"] or "other") == task]
         chosen.sort(key=lambda both: both[1]["name"])
-        parts.append(f"## {task}\n\n{_table(chosen)}\n{_published(chosen)}")
+        parts.append(f"## {task}\n\n{_table(chosen)}{_published(chosen)}")
     parts.append(_making(trees))
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
@@ -108,21 +107,28 @@ def _line(*cells: str) -> str:
 
 
 def _published(sets: Iterable[tuple[Tree, Tree]]) -> str:
-    """Each published figure once, with the reasons of each evaluation."""
-    lines = []
+    """Each published figure once, beside the evaluation that differs least from it."""
+    closest: dict[str, tuple[Tree, Tree]] = {}
     for tree, one in sets:
-        figure = one["published"]
-        if figure is None:
-            continue
+        if one["published"] is not None:
+            other = closest.setdefault(one["name"], (tree, one))[1]
+            if len(_reasons(one)) < len(_reasons(other)):
+                closest[one["name"]] = tree, one
+    lines = []
+    for tree, one in closest.values():
+        figure, why = one["published"], _reasons(one)
         ssim = "" if figure["ssim"] is None else f" / {figure_text('ssim', figure['ssim'])}"
-        why = figure["not_comparable_because"]
         lines.append(
             f"- {one['name']}, published: {figure['model']},"
             f" {figure_text('psnr_db', figure['psnr_db'])} dB{ssim} ({figure['source']})."
-            f" With ours under `{tree['protocol']['name']}`"
+            f" Ours under `{tree['protocol']['name']}` is"
             + (f" not comparable: {'; '.join(why)}." if why else " comparable.")
         )
-    return "\n" + "\n".join(lines) + "\n" if lines else ""
+    return "\n" + "\n".join(lines) if lines else ""
+
+
+def _reasons(one: Tree) -> list[str]:
+    return one["published"]["not_comparable_because"]
 
 
 def _making(trees: Sequence[Tree]) -> str:
@@ -142,16 +148,14 @@ def _making(trees: Sequence[Tree]) -> str:
     weights = {one["sha256"]: one for tree in trees for one in tree["weights"]}
     if weights:
         parts.append("### Weights\n\n" + _weights_table(weights.values()))
-    ways = dict.fromkeys(tree["inference"] for tree in trees if tree["inference"])
-    lines = "\n".join(f"- `{way}`: {INFERENCES.get(way, '')}." for way in ways)
-    parts.append(f"### Inference\n\n{lines}\n" if ways else "")
-    protocols = dict.fromkeys(tree["protocol"]["name"] for tree in trees)
-    lines = "\n".join(
-        f"- {describe_protocol(PROTOCOLS[name])}" if name in PROTOCOLS else f"- {name}"
-        for name in protocols
-    )
+    ways = {tree["inference"]: tree["inference_in_words"] for tree in trees if tree["inference"]}
+    if ways:
+        lines = "\n".join(f"- `{way}`: {words}." for way, words in ways.items())
+        parts.append(f"### Inference\n\n{lines}\n")
+    protocols = {tree["protocol"]["name"]: tree["protocol"]["in_words"] for tree in trees}
+    lines = "\n".join(f"- {words}" for words in protocols.values())
     parts.append(f"### Protocols\n\n{lines}\n")
-    return "\n".join(part for part in parts if part)
+    return "\n".join(parts)
 
 
 def _weights_table(weights: Iterable[Tree]) -> str:
@@ -170,14 +174,15 @@ def _weights_table(weights: Iterable[Tree]) -> str:
 
 
 def command_of(tree: Tree) -> str:
-    """The command that makes an evaluation; DATA stands for a folder that is yours to name."""
+    """The command that makes an evaluation; DATA stands for the folder of the test sets."""
     if not tree["weights"]:
         parts = ["fairweather evaluate --restored RESTORED --clean CLEAN --degraded DEGRADED"]
     else:
-        parts = ["fairweather evaluate DATA"]
-        parts += [
-            f"--weights {one['name'] if one['bundled'] else one['file']}" for one in tree["weights"]
-        ]
+        (first, *others) = tree["sets"]
+        data = "DATA" if others else quote(f"DATA/{first['name']}")
+        parts = [f"fairweather evaluate {data}"]
+        for one in tree["weights"]:
+            parts.append(f"--weights {quote(one['name'] if one['bundled'] else one['file'])}")
     parts.append(f"--protocol {tree['protocol']['name']}")
     if tree["inference"] not in (None, "ours"):
         parts.append(f"--inference {tree['inference']}")

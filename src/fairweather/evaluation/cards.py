@@ -81,10 +81,11 @@ def crop_strips(images: Images) -> Strips:
     first = next(iter(images.restored.values()))
     strips: Strips = []
     crops = telling_crops(images.degraded, first, images.clean)
-    for crop, words in zip(crops, ("helped most", "helped least"), strict=True):
+    for crop, most in zip(crops, ("helped", "hurt"), strict=True):
         shown = [crop.cut(image) for _, image in images.named()]
         shown.append(error_map(crop.cut(first), crop.cut(images.clean)))
-        strips.append((words if crop.gain >= 0 else "hurt most", crop, strip(shown)))
+        what = "helped" if crop.gain >= 0 else "hurt"
+        strips.append((f"{what} {'most' if what == most else 'least'}", crop, strip(shown)))
     return strips
 
 
@@ -96,9 +97,9 @@ def _crops(images: Images, strips: Strips) -> str:
     for words, crop, pixels in strips:
         note = f"{words}: {crop.side_px} px from row {crop.top}, column {crop.left}"
         picture = Image.fromarray(pixels)
-        lines.append(
-            f'<p>{note}</p><img src="{jpeg_uri(picture, quality=92)}" alt="{note}" loading="lazy">'
-        )
+        size = f'width="{picture.width}" height="{picture.height}"'
+        source = jpeg_uri(picture, quality=92)
+        lines.append(f'<p>{note}</p><img src="{source}" alt="{note}" {size} loading="lazy">')
     return "".join([*lines, "</details>"])
 
 

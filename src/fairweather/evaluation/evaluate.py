@@ -324,11 +324,11 @@ def told_notes(evaluation: Evaluation, sets: Sequence[TestSet]) -> list[str]:
             f" '{usual}'; these were made with '{run}'"
         )
     for weights in evaluation.weights:
-        for task in dict.fromkeys(one.task for one in sets):
-            if task and weights.task and weights.task not in (task, "weather"):
-                names = ", ".join(one.name for one in sets if one.task == task)
-                notes.append(
-                    f"weights {weights.name} were trained for {weights.task}, not for {task}"
-                    f" ({names})"
-                )
+        others = [one for one in sets if one.task not in ("", weights.task)]
+        if weights.task not in ("", "weather") and others:
+            names = ", ".join(f"{one.name} ({one.task})" for one in others)
+            notes.append(
+                f"weights {weights.name} were trained for {weights.task}, and not for what is to"
+                f" be restored in {names}"
+            )
     return notes

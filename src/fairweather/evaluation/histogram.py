@@ -27,11 +27,12 @@ class Histogram:
 
 
 def count_gains(gains: Sequence[float]) -> Histogram:
-    """About 20 steps at most, of a round number of dB; a gain on an edge counts above it."""
+    """Steps of a round number of dB, about 5 to 20; a gain on an edge counts above it."""
     low, high = min(gains), max(gains)
-    step = next((step for step in STEPS_DB if (high - low) / step < BARS), STEPS_DB[-1])
-    first, last = math.floor(low / step), math.floor(high / step) + 1
-    edges = tuple(round(place * step, 6) for place in range(first, last + 1))
+    bars = min(max(5, round(2 * math.sqrt(len(gains)))), BARS)
+    step = next((step for step in STEPS_DB if (high - low) / step < bars), STEPS_DB[-1])
+    first, last = (math.floor(gain / step + 1e-9) for gain in (low, high))
+    edges = tuple(round(place * step, 6) for place in range(first, last + 2))
     counts, _ = np.histogram(gains, edges)
     return Histogram(edges, tuple(int(count) for count in counts))
 

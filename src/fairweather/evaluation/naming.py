@@ -1,5 +1,6 @@
-"""Short names for paths, long enough to tell them apart."""
+"""Names of paths: short ones that tell them apart, and their order."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,3 +24,9 @@ def tell_apart(paths: Sequence[Path], depths: Sequence[int]) -> list[str]:
         if longer == depths:
             return names
         depths = longer
+
+
+def in_natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sorts numbers in names by their value: 2 before 10."""
+    parts = re.split("([0-9]+)", name.casefold())
+    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], name

@@ -46,7 +46,7 @@ def page_parts(evaluation: Evaluation) -> dict[str, str]:
         "title": html.escape(f"fairweather: {weights}" if weights else "fairweather: results"),
         "subtitle": html.escape(photos if alone else where + scored),
         "notes": note_list(evaluation),
-        "summary": summary_table(evaluation) + fault_list(evaluation),
+        "summary": summary_table(evaluation) + published_list(evaluation) + fault_list(evaluation),
         "table": image_table(evaluation),
         "histograms": histograms(evaluation),
         "least": least,
@@ -121,9 +121,8 @@ def _published_lines(evaluation: Evaluation, result: SetResult, names: list[str]
     figure = PUBLISHED.get(result.about.benchmark)
     if figure is None or evaluation.protocol is None:
         return []
-    why = reasons(evaluation, result)
-    whose = html.escape(f"published: {figure.model} ({figure.source})")
-    note = f"not comparable: {'; '.join(why)}" if why else "comparable"
+    whose = html.escape(f"published: {figure.model}")
+    whose += ", not comparable" if reasons(evaluation, result) else ""
     values = {"psnr_db": figure.psnr_db, "ssim": figure.ssim}
     cells = "".join(
         f"<td>{figure_text(name, value) if (value := values.get(name)) is not None else ''}</td>"
@@ -131,8 +130,22 @@ def _published_lines(evaluation: Evaluation, result: SetResult, names: list[str]
     )
     return [
         f'<tr class="published"><td></td><td>{figure.images}</td>'
-        f'<td class="word long">{whose}<br>{html.escape(note)}</td>{cells}</tr>'
+        f'<td class="word">{whose}</td>{cells}</tr>'
     ]
+
+
+def published_list(evaluation: Evaluation) -> str:
+    """Where the published figures are from, and why they may not be compared with ours."""
+    items = []
+    for result in evaluation.sets:
+        figure = PUBLISHED.get(result.about.benchmark)
+        if figure is None or evaluation.protocol is None:
+            continue
+        why = reasons(evaluation, result)
+        words = f"not comparable: {'; '.join(why)}" if why else "comparable"
+        text = f"{result.name}, published: {figure.model} ({figure.source}); {words}."
+        items.append(f"<li>{html.escape(text)}</li>")
+    return f'<ul class="note">{"".join(items)}</ul>' if items else ""
 
 
 def fault_list(evaluation: Evaluation) -> str:

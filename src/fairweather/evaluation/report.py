@@ -85,7 +85,7 @@ class ReportWriter:
             budget_bytes=self.budget_bytes,
         )
         try:
-            (self.work / f"cards/{self.count:08}.html").write_text(card, encoding="utf-8")
+            write_text(self.work / f"cards/{self.count:08}.html", card)
             self.extremes.add(result, row, images, strips=strips, by=by)
         except OSError as error:
             raise unwritable(self.folder, error) from error
@@ -99,8 +99,8 @@ class ReportWriter:
         """
         try:
             text = json.dumps(as_tree(evaluation), indent=1, ensure_ascii=False)
-            (self.work / TREE).write_text(f"{text}\n", encoding="utf-8")
-            (self.work / TABLE).write_text(as_table(evaluation), encoding="utf-8", newline="")
+            write_text(self.work / TREE, f"{text}\n")
+            write_text(self.work / TABLE, as_table(evaluation))
             self.extremes.finish(evaluation)
             self._write_page(evaluation)
             self._put_into_place()
@@ -112,12 +112,11 @@ class ReportWriter:
         head = Template((TEMPLATES / "report_page.html").read_text("utf-8"))
         script = (TEMPLATES / "report_script.js").read_text("utf-8")
         with (self.work / PAGE).open("wb") as file:
-            file.write(head.substitute(mark=MARK, **page_parts(evaluation)).encode())
+            file.write(as_bytes(head.substitute(mark=MARK, **page_parts(evaluation))))
             for card in sorted((self.work / "cards").iterdir()):
                 file.write(card.read_bytes())
-            file.write(b"</div>\n")
-            file.write(facts_section(evaluation).encode())
-            file.write(f"<script>\n{script}</script>\n</body>\n</html>\n".encode())
+            file.write(as_bytes(f"</div>\n{facts_section(evaluation)}"))
+            file.write(as_bytes(f"<script>\n{script}</script>\n</body>\n</html>\n"))
 
     def _put_into_place(self) -> None:
         """The page goes first and comes last, so that it never stands beside others' figures."""
@@ -159,6 +158,16 @@ def is_report(page: Path) -> bool:
         return False
     with page.open("rb") as file:
         return MARK.encode() in file.read(1000)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole; one of that name is replaced."""
+    path.write_bytes(as_bytes(text))
+
+
+def as_bytes(text: str) -> bytes:
+    """UTF-8; what cannot be encoded, as a file's name may be, as an escape that JSON knows."""
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def unwritable(folder: Path, error: OSError) -> DataError:

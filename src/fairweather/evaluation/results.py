@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from fairweather.evaluation.inference import INFERENCES
 from fairweather.evaluation.published import PUBLISHED, why_not_comparable
 from fairweather.evaluation.rows import RESTORED, Evaluation, Figures, Mean, Row, SetResult
 from fairweather.evaluation.weights import INPUT
+from fairweather.imaging import describe_protocol
 
 FORMAT = "fairweather evaluation 1"
 PACKAGES = ("fairweather", "torch", "numpy", "scikit-image", "pillow")
@@ -19,10 +21,12 @@ PACKAGES = ("fairweather", "torch", "numpy", "scikit-image", "pillow")
 
 def as_tree(evaluation: Evaluation) -> dict[str, Any]:
     """What results.json holds; infinite PSNR, of equal images, is null."""
+    how = evaluation.protocol
     return {
         "format": FORMAT,
-        "protocol": asdict(evaluation.protocol) if evaluation.protocol else None,
+        "protocol": asdict(how) | {"in_words": describe_protocol(how)} if how else None,
         "inference": evaluation.inference,
+        "inference_in_words": INFERENCES.get(evaluation.inference or "", ""),
         "self_ensemble": evaluation.self_ensemble,
         "device": evaluation.device,
         "weights": [asdict(facts) for facts in evaluation.weights],

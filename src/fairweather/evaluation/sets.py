@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fairweather.data import DEGRADATIONS, Pair, find_images, find_layout_pairs
 from fairweather.errors import DataError
-from fairweather.evaluation.naming import tell_apart
+from fairweather.evaluation.naming import in_natural_order, tell_apart
 from fairweather.evaluation.published import published_key
 
 # Folders of a test set, in small letters, and the layout that they tell.
@@ -86,7 +86,11 @@ def find_test_sets(root: Path, *, layout: str | None = None, split: str = "test"
         items = _items(find_layout_pairs(root, layout, split=split))
         folder = root.resolve().name
         name = folder if split in ("test", "all") else f"{folder}/{split}"
-        key = "" if split in FOR_TRAINING else published_key((split.removeprefix("test-"), layout, folder))
+        key = (
+            ""
+            if split in FOR_TRAINING
+            else published_key((split.removeprefix("test-"), layout, folder))
+        )
         return [TestSet(name, _task(root), items, (), layout, split, key)]
     if not root.is_dir():
         raise DataError(f"{root}: is not a folder; give the folder that holds the test images")
@@ -204,7 +208,7 @@ class NamedImages:
 
 
 def name_images(folder: Path) -> NamedImages:
-    """The images below a folder by their paths without suffixes, in the order of these.
+    """The images below a folder by their paths without suffixes, 2 before 10.
 
     Raises:
         DataError: if the folder is missing or holds no image.
@@ -217,7 +221,8 @@ def name_images(folder: Path) -> NamedImages:
             faults.append(f"'{path}' has the name of '{paths[name].name}', which is taken instead")
         else:
             paths[name] = path
-    return NamedImages(folder, paths, tuple(faults))
+    ordered = {name: paths[name] for name in sorted(paths, key=in_natural_order)}
+    return NamedImages(folder, ordered, tuple(faults))
 
 
 def _composed(name: str) -> str:

@@ -16,7 +16,7 @@ KNOWN: dict[str, tuple[str, str, int]] = {
     "rgb_ssim": ("SSIM of RGB", "", 4),
     "lab_mae": ("MAE in CIELAB", "", 2),
     "lab_rmse": ("RMSE in CIELAB", "", 2),
-    "blur": ("blur (0 to 1)", "", 3),
+    "blur": ("blur", "", 3),
     "entropy_bits": ("entropy", "bits", 2),
     "change_levels": ("change", "of 255", 2),
 }

@@ -54,6 +54,10 @@ class PairFolder(Strict):
         description="by default `train`, or all of plain folders",
     )
 
+    def __str__(self) -> str:
+        told = self.layout == "folders" and self.split == "all"
+        return self.folder if told else f"{self.folder} ({self.layout}, {self.split})"
+
     @field_validator("layout")
     @classmethod
     def _layout_exists(cls, layout: str) -> str:

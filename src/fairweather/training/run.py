@@ -136,9 +136,7 @@ def train(
         metadata = {
             "task": recipe.task,
             "recipe": recipe.model_dump_json(),
-            "training_data": json.dumps(
-                [*recipe.data.clean, *(p.folder for p in recipe.data.pairs)]
-            ),
+            "training_data": json.dumps([*recipe.data.clean, *map(str, recipe.data.pairs)]),
             "held_out_psnr_db": f"{score:.3f}",
         }
         save_model(model.float(), path, metadata=metadata)
@@ -160,11 +158,21 @@ def start_model(recipe: Recipe, weights: str | Path | None) -> AST:
     model = create_model(recipe.config)
     if weights is not None:
         loaded = load_model(weights)
-        theirs = {name: tensor.shape for name, tensor in loaded.state_dict().items()}
-        if theirs != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+        shapes, theirs = (
+            {name: tensor.shape for name, tensor in one.state_dict().items()}
+            for one in (model, loaded)
+        )
+        told_apart = ("branches", "bottleneck_shift", "heads", "window")  # that no shape tells
+        differing = [
+            f"{name} {getattr(loaded.config, name)} instead of {getattr(model.config, name)}"
+            for name in told_apart
+            if getattr(loaded.config, name) != getattr(model.config, name)
+        ]
+        if theirs != shapes or differing:
             raise CheckpointError(
                 f"{weights}: is not of the recipe's architecture, {recipe.preset}"
-                f"{recipe.architecture or ''}; choose a recipe of its own"
+                f" {recipe.architecture or ''} {', '.join(differing)}".rstrip()
+                + "; choose a recipe of its own"
             )
         model.load_state_dict(loaded.state_dict())
     # Here too, so that a resumed run takes the weights of a finished stage without rounding.

@@ -1,0 +1,262 @@
+"""`fairweather evaluate` and `fairweather benchmark page`, as a shell calls them."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image
+from tiny_sets import HEIGHT, WIDTH, damaged, save, scene, write_set, write_weights
+
+from fairweather import cli
+from fairweather.imaging import PROTOCOLS, measure
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "mine.safetensors", strength=0.3)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `fairweather evaluate` in this process."""
+
+    def run(*arguments: object, command: tuple[str, ...] = ("evaluate",)) -> Done:
+        monkeypatch.setattr(sys, "argv", ["fairweather", *command, *map(str, arguments)])
+        capsys.readouterr()
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+        done = Done(status, *capsys.readouterr())
+        assert "Traceback" not in done.out + done.err
+        return done
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_set(tmp_path / "rain" / "one")
+
+
+def test_two_folders_give_one_document(run: Run, data: Path) -> None:
+    restored, clean = data / "input", data / "target"
+    done = run("--restored", restored, "--clean", clean, "--protocol", "spad", "--json")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.count("\n") == 1
+    document = json.loads(done.out)
+    assert set(document) == {"protocol", "images", "mean"}
+    assert document["protocol"] == "spad"
+    assert [image["name"] for image in document["images"]] == ["1", "2", "3"]
+    expected = measure(
+        damaged(scene(2), seed=2, amplitude=20), scene(2), protocol=PROTOCOLS["spad"]
+    )
+    image = document["images"][1]
+    assert image["psnr_db"] == pytest.approx(expected.psnr_db)
+    assert image["ssim"] == pytest.approx(expected.ssim)
+    for name in ("psnr_db", "ssim"):
+        mean = sum(image[name] for image in document["images"]) / 3
+        assert document["mean"][name] == pytest.approx(mean)
+
+
+def test_faults_are_named_and_the_status_is_1(run: Run, data: Path) -> None:
+    (data / "input" / "1.png").rename(data / "input" / "extra.png")
+    save(data / "input" / "2.png", scene(2, HEIGHT, WIDTH + 1))
+    done = run("--restored", data / "input", "--clean", data / "target", "--json")
+    assert done.status == 1
+    assert [image["name"] for image in json.loads(done.out)["images"]] == ["3"]
+    lines = done.err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("error: ") for line in lines)
+    assert "'1' of" in lines[0]
+    assert "no restored image" in lines[0]
+    assert "'extra' of" in lines[1]
+    assert f"restored is {HEIGHT}×{WIDTH + 1} but clean is {HEIGHT}×{WIDTH}" in lines[2]
+    save(data / "input" / "3.png", scene(2, HEIGHT, WIDTH + 1))
+    done = run("--restored", data / "input", "--clean", data / "target", "--json")
+    assert done.status == 1
+    assert json.loads(done.out) == {"protocol": "plain", "images": [], "mean": {}}
+
+
+def test_a_test_set_gives_a_table_and_a_report(
+    run: Run, data: Path, weights: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "a report"
+    done = run(data, "--weights", weights, "--weights", "rain", "--device", "cpu", "-o", out)
+    assert (done.status, done.err) == (0, "")
+    for word in ("one", "input", "mine", "rain", "PSNR [dB]", "gain [dB]"):
+        assert word in done.out
+    assert done.out.splitlines()[-1] == f"report: {out / 'report.html'}"
+    tree = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    again = run(data, "--weights", weights, "--weights", "rain", "--device", "cpu", "--json",
+                "-o", out)  # fmt: skip
+    assert (again.status, again.err) == (0, "")
+    printed = json.loads(again.out)
+    assert printed["sets"][0]["mean"] == tree["sets"][0]["mean"]
+    assert [one["name"] for one in printed["weights"]] == ["mine", "rain"]
+
+
+def test_options_reach_the_evaluation(run: Run, data: Path, weights: Path) -> None:
+    found = set()
+    for options in (
+        (),
+        ("--inference", "square_pad_128"),
+        ("--self-ensemble",),
+        ("--protocol", "agan", "--inference", "whole"),
+    ):
+        done = run(data, "--weights", weights, "--device", "cpu", "--json", *options)
+        assert done.status == 0
+        tree = json.loads(done.out)
+        assert tree["self_ensemble"] is ("--self-ensemble" in options)
+        found.add(tree["sets"][0]["mean"]["restored"]["mine"]["psnr_db"])
+    assert len(found) == 4
+    layout = run(data, "--layout", "folders", "--split", "all", "--weights", weights, "--json")
+    assert json.loads(layout.out)["sets"][0]["layout"] == "folders"
+
+
+def test_notes_go_to_standard_error(run: Run, data: Path, weights: Path) -> None:
+    done = run(data, "--weights", weights, "--protocol", "spad", "--json")
+    assert done.status == 0
+    assert done.err.startswith("note: figures under 'spad' are usually made with")
+    assert done.err.count("\n") == 1
+
+
+def test_photographs_alone(run: Run, data: Path, weights: Path, tmp_path: Path) -> None:
+    done = run("--photos", data / "input", "--weights", weights, "-o", tmp_path / "report")
+    assert done.status == 0
+    assert done.err == "note: without clean versions nothing here measures fidelity\n"
+    for word in ("blur", "entropy", "change"):
+        assert word in done.out
+    for word in ("PSNR", "SSIM", "gain"):
+        assert word not in done.out
+    assert (tmp_path / "report" / "report.html").exists()
+    tree = json.loads(run("--photos", data / "input", "--weights", weights, "--json").out)
+    (one,) = tree["sets"]
+    assert set(one["mean"]["input"]) == {"blur", "entropy_bits"}
+    assert set(one["mean"]["restored"]["mine"]) == {"blur", "entropy_bits", "change_levels"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "give one of"),
+        (("DATA", "--photos", "DATA/input"), "give one of"),
+        (("--clean", "DATA/target"), "give one of"),
+        (("--restored", "DATA/input"), "--restored needs --clean"),
+        (("DATA", "--clean", "DATA/target"), "--clean belongs to --restored"),
+        (("DATA", "--degraded", "DATA/input"), "--degraded belongs to --restored"),
+        (("DATA", "--split", "test"), "--split belongs to --layout"),
+        (("--photos", "DATA", "--protocol", "spad"), "--protocol belongs to DATA or --restored"),
+        (
+            ("--restored", "DATA/input", "--clean", "DATA/target", "--weights", "rain"),
+            "--weights belongs to DATA or --photos",
+        ),
+        (
+            ("--restored", "DATA/input", "--clean", "DATA/target", "-o", "DATA/input/report"),
+            "among the images",
+        ),
+        (("DATA", "--protocol", "mine"), "protocol 'mine': is none of"),
+        (("DATA", "--inference", "fast"), "inference 'fast': is none of"),
+        (("DATA", "--device", "abacus"), "abacus"),
+        (("DATA", "--layout", "none"), "layout 'none'"),
+        (("DATA", "--weights", "rain", "--weights", "rain"), "given twice"),
+        (("DATA", "--masks", "DATA"), "uses no masks"),
+    ],
+)
+def test_a_wrong_call_has_status_2(
+    run: Run, data: Path, options: tuple[str, ...], message: str
+) -> None:
+    files = sorted(data.rglob("*"))
+    done = run(*(option.replace("DATA", str(data)) for option in options))
+    assert (done.status, done.out) == (2, "")
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert sorted(data.rglob("*")) == files
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("EMPTY",), "holds no folder with input/"),
+        (("NOWHERE",), "is not a folder"),
+        (("--photos", "EMPTY"), "holds no image"),
+        (("DATA", "--weights", "NOWHERE"), "is no file"),
+        (("DATA", "-o", "DATA"), "holds 'input', which is no part of a report"),
+        (("DATA", "--layout", "spad"), "does not lie as layout 'spad'"),
+    ],
+)
+def test_work_that_fails_has_status_1(
+    run: Run, data: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"DATA": data, "EMPTY": tmp_path / "empty", "NOWHERE": tmp_path / "nowhere"}
+    done = run(*(places.get(option, option) for option in options))
+    assert (done.status, done.out) == (1, "")
+    assert message in done.err
+    assert done.err.startswith("error: ")
+
+
+def test_ctrl_c_leaves_no_half_of_a_report(
+    run: Run, data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = sys.modules["fairweather.evaluation.evaluate"]
+    calls = iter(range(4))
+
+    def interrupted(*given, **options):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return measure(*given, **options)
+
+    monkeypatch.setattr(room, "measure", interrupted)
+    done = run(data, "--weights", weights, "-o", tmp_path / "report")
+    assert done.status not in (0, 2)
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_names_that_cannot_be_printed(run: Run, weights: Path, tmp_path: Path) -> None:
+    for side in ("input", "target"):
+        folder = tmp_path / "[red] set" / side
+        folder.mkdir(parents=True)
+        for name in (b"\xff.png", b"[b]'&.png"):
+            Image.fromarray(scene(1)).save(os.fsencode(folder) + b"/" + name, "PNG")
+    (tmp_path / "[red] set" / "input" / os.fsdecode(b"\xfe.png")).touch()
+    done = run(tmp_path / "[red] set", "--weights", weights, "-o", tmp_path / "report")
+    assert done.status == 1
+    assert "[red] set" in done.out
+    assert "\\udcfe" in done.err
+    tree = json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
+    assert {row["name"] for row in tree["sets"][0]["images"]} == {"\udcff", "[b]'&"}
+    assert "\\udcff" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_protocol_is_told(run: Run) -> None:
+    done = run("--list-protocols")
+    assert done.status == 0
+    for name in PROTOCOLS:
+        assert f"Protocol {name} (" in done.out
+
+
+def test_the_benchmark_page(run: Run, data: Path, weights: Path, tmp_path: Path) -> None:
+    run(data, "--weights", weights, "-o", tmp_path / "report")
+    results, page = tmp_path / "report" / "results.json", tmp_path / "page.md"
+    done = run(results, "-o", page, command=("benchmark", "page"))
+    assert (done.status, done.out, done.err) == (0, f"page: {page}\n", "")
+    assert page.read_text(encoding="utf-8").startswith("# Benchmark\n")
+    done = run(data / "input" / "1.png", "-o", page, command=("benchmark", "page"))
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(f"error: {data / 'input' / '1.png'}: cannot be read as JSON")
