@@ -369,6 +369,7 @@ def test_quick_looks_at_two_hundred(tmp_path: Path) -> None:
     assert check_pairs(pairs, quick=True) == first
 
 
+@pytest.mark.slow
 def test_quick_measures_some_offsets_spread_evenly(tmp_path: Path) -> None:
     """Of 60 pairs, all of which are shifted."""
     for number in range(60):

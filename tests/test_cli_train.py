@@ -133,7 +133,7 @@ def test_a_dry_run_names_the_figure_to_reach_and_the_hours(run: Run, tmp_path: P
     assert figure == (
         "figure to reach: 32.5 dB / 0.9 of somebody's on the test set, over Y (a paper)"
     )
-    assert hours == "takes about 12.5 hours on one GPU; measured"
+    assert hours == "takes about 12.5 h on one GPU; measured"
 
 
 def test_a_dry_run_of_a_bundled_recipe(run: Run) -> None:
