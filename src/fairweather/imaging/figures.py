@@ -13,7 +13,8 @@ from fairweather.imaging.image import Photo, write_image
 GAP_PX = 8
 LONGEST_SIDE_PX = 2000
 CELL_PX = 320
-SMOOTH_POINTS = 400
+MANY_POINTS = 100
+PARTS = 40
 
 
 def write_side_by_side(path: Path, *photos: Photo) -> None:
@@ -84,7 +85,7 @@ def write_curves(
 ) -> None:
     """Writes a line plot; needs matplotlib, which the extra `train` installs.
 
-    A curve of more than 400 points is drawn faintly, with the mean of every 400th part over it.
+    A curve of more than 100 points is drawn faintly, with the means of 40 parts of it over it.
 
     Args:
         path: the PNG to write; one of that name is replaced.
@@ -98,12 +99,12 @@ def write_curves(
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for number, curve in enumerate(curves):
-        colour, noisy = f"C{number}", len(curve.x) > SMOOTH_POINTS
+        colour, noisy = f"C{number}", len(curve.x) > MANY_POINTS
         label = None if noisy else curve.label
         axes.plot(curve.x, curve.y, color=colour, alpha=0.3 if noisy else 1, label=label)
         if noisy:
             parts = (
-                np.array_split(np.asarray(v, float), SMOOTH_POINTS) for v in (curve.x, curve.y)
+                np.array_split(np.asarray(v, float), PARTS) for v in (curve.x, curve.y)
             )
             middle = [[part.mean() for part in values] for values in parts]
             axes.plot(*middle, color=colour, label=f"{curve.label}, mean")
