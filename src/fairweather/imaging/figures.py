@@ -103,9 +103,7 @@ def write_curves(
         label = None if noisy else curve.label
         axes.plot(curve.x, curve.y, color=colour, alpha=0.3 if noisy else 1, label=label)
         if noisy:
-            parts = (
-                np.array_split(np.asarray(v, float), PARTS) for v in (curve.x, curve.y)
-            )
+            parts = (np.array_split(np.asarray(v, float), PARTS) for v in (curve.x, curve.y))
             middle = [[part.mean() for part in values] for values in parts]
             axes.plot(*middle, color=colour, label=f"{curve.label}, mean")
     for mark in marks:
