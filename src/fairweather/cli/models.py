@@ -2,9 +2,12 @@
 
 import dataclasses
 import enum
+import importlib
 import json
+import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +16,7 @@ from rich.table import Table
 from fairweather.cli.console import out_console
 from fairweather.errors import CheckpointError
 from fairweather.models import (
+    AST,
     count_parameters,
     list_models,
     load_model,
@@ -27,6 +31,14 @@ class Naming(enum.StrEnum):
 
     fairweather = "fairweather"
     official = "official"
+    keras = "keras"
+
+
+SUFFIXES = {
+    Naming.fairweather: (".safetensors",),
+    Naming.official: (".pth",),
+    Naming.keras: (".keras", ".weights.h5"),
+}
 
 
 def models_list(
@@ -79,8 +91,15 @@ def models_info(
 
 
 def models_convert(
-    source: Annotated[str, typer.Argument(help="A weights file of ours or an official .pth.")],
-    target: Annotated[Path, typer.Argument(help="A new .safetensors, or .pth for official names.")],
+    source: Annotated[
+        str, typer.Argument(help="A weights file of ours, an official .pth, or a file of Keras.")
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="A new .safetensors, .pth for official names, .keras or .weights.h5 for Keras."
+        ),
+    ],
     *,
     to: Annotated[
         Naming, typer.Option(help="Whose parameter names to write.")
@@ -90,23 +109,49 @@ def models_convert(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target.")] = False,
 ) -> None:
-    """Convert weights between the official names and ours."""
-    suffix = ".pth" if to is Naming.official else ".safetensors"
-    if target.suffix != suffix:
-        raise typer.BadParameter(f"{target}: {to.value} weights are written as {suffix}")
+    """Convert weights between the official names, ours and Keras."""
+    if not target.name.endswith(SUFFIXES[to]):
+        suffixes = " or ".join(SUFFIXES[to])
+        raise typer.BadParameter(f"{target}: {to.value} weights are written as {suffixes}")
     if target.exists() and not overwrite:
         raise CheckpointError(f"'{target}' exists already; use --overwrite to replace it")
-    model = load_model(source, bottleneck_shift=bottleneck_shift or None)
+    model, metadata = load_source(source, bottleneck_shift=bottleneck_shift or None)
     try:
-        if to is Naming.official:
-            save_official(model, target)
-            out_console.print("note: metadata, bottleneck_shift and stochastic depth are not in it")
-        else:
-            kept = {k: v for k, v in read_metadata(source).items() if k != "config"}
-            save_model(model, target, metadata=kept)
+        write_target(model, target, to=to, metadata=metadata)
     except OSError as error:
         raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from error
     out_console.print(f"{source} → {target}")
+
+
+def load_source(source: str, *, bottleneck_shift: bool | None) -> tuple[AST, dict[str, str]]:
+    """The model in a weights file of any naming, and the metadata that goes with it."""
+    if source.endswith(SUFFIXES[Naming.keras]):
+        keras = import_keras()
+        return keras.to_torch(keras.load_model(source, bottleneck_shift=bottleneck_shift)), {}
+    model = load_model(source, bottleneck_shift=bottleneck_shift)
+    return model, {key: value for key, value in read_metadata(source).items() if key != "config"}
+
+
+def import_keras() -> ModuleType:
+    """The Keras wing, which is an extra and takes seconds to import.
+
+    Its files are the same on every backend. PyTorch is there in any case, and is the quietest.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    return importlib.import_module("fairweather.keras")
+
+
+def write_target(model: AST, target: Path, *, to: Naming, metadata: dict[str, str]) -> None:
+    """Writes a model under the names of `to`, and says what is lost."""
+    if to is Naming.keras:
+        keras = import_keras()
+        keras.save_model(keras.from_torch(model), target)
+        out_console.print("note: metadata is not in it")
+    elif to is Naming.official:
+        save_official(model, target)
+        out_console.print("note: metadata, bottleneck_shift and stochastic depth are not in it")
+    else:
+        save_model(model, target, metadata=metadata)
 
 
 def plain(value: str) -> Any:

@@ -1,0 +1,27 @@
+"""AST for Keras 3: the same network, weights and outputs on TensorFlow, JAX and PyTorch.
+
+Needs the extra `keras`. The backend is Keras' own choice (`KERAS_BACKEND`); images are
+(B, H, W, 3), RGB in [0, 1].
+"""
+
+from fairweather.errors import MissingExtraError
+
+try:
+    from fairweather.keras.convert import from_torch, load_model, save_model, to_torch
+    from fairweather.keras.model import AST, create_model
+except ModuleNotFoundError as missing:
+    if missing.name is None or missing.name.startswith("fairweather"):
+        raise
+    raise MissingExtraError(
+        f"fairweather.keras needs Keras 3 and TensorFlow (or the backend that KERAS_BACKEND names),"
+        f" and {missing.name} is missing; install them with: pip install 'fairweather[keras]'"
+    ) from missing
+
+__all__ = [
+    "AST",
+    "create_model",
+    "from_torch",
+    "load_model",
+    "save_model",
+    "to_torch",
+]

@@ -1,0 +1,144 @@
+"""Adaptive sparse window attention (ASSA, section 3.2 of the paper) as a Keras layer."""
+
+# Keras is an extra: without it there is nothing for the type checker to look up here.
+# pyright: reportMissingImports=false
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from fairweather.keras.layers import (
+    LINEAR_STDDEV,
+    Shape,
+    Spread,
+    linear,
+    ops,
+    precise_dtype,
+    register,
+)
+
+SHIFT_MASK_LOGIT = -100.0  # Official: finite, so that a fully masked row could not become NaN.
+
+
+@register
+class WindowAttention(keras.layers.Layer):
+    """Adaptive sparse self-attention in windows (ASSA, section 3.2 of the paper).
+
+    The logits q·kᵀ/√d + bias go through a softmax (dense branch) and through ReLU² (sparse branch);
+    the two are fused with learnt weights that sum to one. Logits, softmax and fusion are float32
+    under every dtype policy.
+    """
+
+    def __init__(self, heads: int, *, window: int, shifts: bool, branches: str, **layer: Any):
+        super().__init__(**layer)
+        self.heads, self.window, self.shifts, self.branches = heads, window, shifts, branches
+        self.shift = window // 2 if shifts else 0
+        self.bias_index = relative_position_index(window)
+        self.row_wraps, self.column_wraps = wrapped_pairs(window, self.shift)
+
+    def build(self, input_shape: Shape) -> None:
+        channels = input_shape[-1] or 0
+        self.qkv = linear(3 * channels, self.dtype_policy, name="qkv")
+        self.project = linear(channels, self.dtype_policy, name="project")
+        for layer in (self.qkv, self.project):
+            layer.build((None, self.window**2, channels))
+        self.bias_table = self.add_weight(
+            name="bias_table",
+            shape=((2 * self.window - 1) ** 2, self.heads),
+            initializer=Spread(LINEAR_STDDEV),
+            autocast=False,
+        )
+        if self.branches == "both":
+            self.branch_logits = self.add_weight(
+                name="branch_logits", shape=(2,), initializer="ones", autocast=False
+            )
+
+    def call(self, x: Any) -> Any:
+        _, height, width, channels = ops.shape(x)
+        rows, columns = height // self.window, width // self.window
+        if self.shift:
+            x = ops.roll(x, (-self.shift, -self.shift), axis=(1, 2))
+        x = ops.reshape(x, (-1, rows, self.window, columns, self.window, channels))
+        x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, self.window**2, channels))
+        x = self.attend(x, rows, columns)
+        x = ops.reshape(x, (-1, rows, columns, self.window, self.window, channels))
+        x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
+        return ops.roll(x, (self.shift, self.shift), axis=(1, 2)) if self.shift else x
+
+    def attend(self, x: Any, rows: Any, columns: Any) -> Any:
+        """(B · rows · columns, window², C) → the same shape: attention in each window."""
+        tokens, channels = self.window**2, x.shape[-1]
+        heads, size = self.heads, channels // self.heads
+        qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, heads, size))
+        query, key, value = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3)
+        logits = ops.matmul(query * size**-0.5, ops.transpose(key, (0, 1, 3, 2)))
+        logits = ops.cast(logits, precise_dtype(self.compute_dtype)) + self.position_bias()
+        if self.shift:
+            mask = self.shift_mask(rows, columns, dtype=logits.dtype)
+            logits = ops.reshape(logits, (-1, rows * columns, heads, tokens, tokens)) + mask
+            logits = ops.reshape(logits, (-1, heads, tokens, tokens))
+        weights = ops.cast(self.fuse_branches(logits), self.compute_dtype)
+        attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        return self.project(ops.reshape(attended, (-1, tokens, channels)))
+
+    def fuse_branches(self, logits: Any) -> Any:
+        """Attention weights of the same shape as the logits (…, queries, keys)."""
+        if self.branches == "dense":
+            return ops.softmax(logits)
+        sparse = ops.square(ops.relu(logits))
+        if self.branches == "sparse":
+            return sparse
+        share = ops.softmax(ops.cast(self.branch_logits, logits.dtype))[0]
+        return sparse + share * (ops.softmax(logits) - sparse)
+
+    def position_bias(self) -> Any:
+        """What is added to the logits of every window: (heads, window², window²)."""
+        table = ops.cast(self.bias_table, precise_dtype(self.compute_dtype))
+        # Along the last axis, so that TensorFlow's gradient is dense and clipping sees its norm.
+        bias = ops.take(ops.transpose(table), self.bias_index.ravel(), axis=1)
+        return ops.reshape(bias, (self.heads, *self.bias_index.shape))
+
+    def shift_mask(self, rows: Any, columns: Any, *, dtype: str) -> Any:
+        """What keeps tokens from opposite sides of the image apart, 0 or −100, for each window.
+
+        After the cyclic shift only windows of the last row and column hold such tokens.
+
+        Returns:
+            (rows · columns, 1, window², window²).
+        """
+        is_last_row = ops.reshape(ops.arange(rows) == rows - 1, (-1, 1, 1, 1))
+        is_last_column = ops.reshape(ops.arange(columns) == columns - 1, (-1, 1, 1))
+        differs = ops.logical_or(
+            ops.logical_and(is_last_row, self.row_wraps),
+            ops.logical_and(is_last_column, self.column_wraps),
+        )
+        tokens = self.window**2
+        logits = ops.cast(differs, dtype) * ops.cast(SHIFT_MASK_LOGIT, dtype)
+        return ops.reshape(logits, (-1, 1, tokens, tokens))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("heads", "window", "shifts", "branches")}
+        return {**super().get_config(), **own}
+
+
+def relative_position_index(window: int) -> np.ndarray:
+    """Row of the bias table for each (query, key) of a window: (window², window²), int32."""
+    row, column = np.divmod(np.arange(window**2, dtype=np.int32), window)
+    row_offset = row[:, None] - row[None, :] + window - 1
+    column_offset = column[:, None] - column[None, :] + window - 1
+    return row_offset * (2 * window - 1) + column_offset
+
+
+def wrapped_pairs(window: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which (query, key) of a window in the last row, and in the last column, must not meet.
+
+    Of each pair one token was rolled in from the opposite side. Two of (window², window²), bool.
+    """
+    row, column = np.divmod(np.arange(window**2), window)
+    rolled = (row >= window - shift, column >= window - shift)
+    row_wraps, column_wraps = (side[:, None] != side[None, :] for side in rolled)
+    return row_wraps, column_wraps

@@ -1,0 +1,295 @@
+"""Weights between PyTorch and Keras, both ways, and Keras' own files.
+
+Every Keras variable has one `Port`: the PyTorch tensor of the same numbers and the order of its
+axes. Both directions read the same ports, so a layout is written down once.
+"""
+
+# Keras is an extra: without it there is nothing for the type checker to look up here.
+# pyright: reportMissingImports=false
+
+import dataclasses
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairweather import models
+from fairweather.errors import CheckpointError, OptionError
+from fairweather.files import replacing
+from fairweather.keras.model import AST, Block
+from fairweather.models import ASTConfig
+
+KERAS_SUFFIXES = (".keras", ".weights.h5")
+
+# Keras axes ← PyTorch axes.
+LINEAR_AXES = (1, 0)  # (in, out) ← (out, in)
+CONV_AXES = (2, 3, 1, 0)  # (h, w, in, out) ← (out, in, h, w)
+CONV_TRANSPOSE_AXES = (2, 3, 1, 0)  # (h, w, out, in) ← (in, out, h, w)
+DEPTHWISE_AXES = (2, 3, 0, 1)  # (h, w, channels, 1) ← (channels, 1, h, w)
+
+
+@dataclass(frozen=True)
+class Port:
+    """A Keras variable and the PyTorch tensor of the same numbers.
+
+    Attributes:
+        name: of the tensor in the PyTorch state dict.
+        variable: the Keras variable.
+        axes: the PyTorch axis that each Keras axis is; None where the layouts are the same.
+    """
+
+    name: str
+    variable: Any
+    axes: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the PyTorch tensor."""
+        shape = tuple(self.variable.shape)
+        return shape if self.axes is None else tuple(shape[axis] for axis in np.argsort(self.axes))
+
+    def to_keras(self, tensor: Tensor) -> None:
+        """Copies the PyTorch tensor into the Keras variable."""
+        array = tensor.detach().cpu().to(torch.promote_types(tensor.dtype, torch.float32)).numpy()
+        self.variable.assign(array if self.axes is None else array.transpose(self.axes))
+
+    def to_torch(self) -> Tensor:
+        """The numbers of the Keras variable as a PyTorch tensor, float32."""
+        array = np.asarray(keras.ops.convert_to_numpy(self.variable.value), dtype=np.float32)
+        if self.axes is not None:
+            array = array.transpose(np.argsort(self.axes))
+        return torch.from_numpy(np.array(array, order="C"))
+
+
+def port_dense(layer: Any, name: str) -> Iterator[Port]:
+    """Dense ↔ nn.Linear."""
+    yield Port(f"{name}.weight", layer.kernel, LINEAR_AXES)
+    yield Port(f"{name}.bias", layer.bias)
+
+
+def port_layer_norm(layer: Any, name: str) -> Iterator[Port]:
+    """LayerNormalization ↔ nn.LayerNorm."""
+    yield Port(f"{name}.weight", layer.gamma)
+    yield Port(f"{name}.bias", layer.beta)
+
+
+def port_conv(layer: Any, name: str) -> Iterator[Port]:
+    """Conv2D ↔ nn.Conv2d."""
+    yield Port(f"{name}.weight", layer.kernel, CONV_AXES)
+    if layer.use_bias:
+        yield Port(f"{name}.bias", layer.bias)
+
+
+def port_conv_transpose(layer: Any, name: str) -> Iterator[Port]:
+    """Conv2DTranspose ↔ nn.ConvTranspose2d."""
+    yield Port(f"{name}.weight", layer.kernel, CONV_TRANSPOSE_AXES)
+    yield Port(f"{name}.bias", layer.bias)
+
+
+def port_depthwise(layer: Any, name: str) -> Iterator[Port]:
+    """DepthwiseConv2D ↔ nn.Conv2d with as many groups as channels."""
+    yield Port(f"{name}.weight", layer.kernel, DEPTHWISE_AXES)
+    yield Port(f"{name}.bias", layer.bias)
+
+
+def port_attention(layer: Any, name: str) -> Iterator[Port]:
+    """The attention of a block."""
+    yield from port_dense(layer.qkv, f"{name}.qkv")
+    yield from port_dense(layer.project, f"{name}.output")  # `output` is a word of Keras' own
+    yield Port(f"{name}.bias_table", layer.bias_table)
+    if layer.branches == "both":
+        yield Port(f"{name}.branch_logits", layer.branch_logits)
+
+
+def port_feed_forward(layer: Any, name: str) -> Iterator[Port]:
+    """The feed-forward network of a block, whichever kind."""
+    if layer.kind == "frfn":
+        yield from port_conv(layer.partial, f"{name}.partial")
+    yield from port_dense(layer.expand, f"{name}.expand")
+    if layer.kind != "mlp":
+        yield from port_depthwise(layer.depthwise, f"{name}.depthwise")
+    yield from port_dense(layer.project, f"{name}.project")
+
+
+def port_block(layer: Any, name: str) -> Iterator[Port]:
+    """A transformer block."""
+    if layer.attention is not None:
+        yield from port_layer_norm(layer.attention_norm, f"{name}.attention_norm")
+        yield from port_attention(layer.attention, f"{name}.attention")
+    yield from port_layer_norm(layer.feed_forward_norm, f"{name}.feed_forward_norm")
+    yield from port_feed_forward(layer.feed_forward, f"{name}.feed_forward")
+
+
+def ports_of(model: AST) -> Iterator[Port]:
+    """Every variable of a model. `decoder_0_1` in Keras is `decoder.0.1` in PyTorch."""
+    for layer in model.layers:
+        name = re.sub(r"_(\d+)", r".\1", layer.name)
+        if isinstance(layer, Block):
+            yield from port_block(layer, name)
+        elif isinstance(layer, keras.layers.Conv2DTranspose):
+            yield from port_conv_transpose(layer, name)
+        elif isinstance(layer, keras.layers.Conv2D):
+            yield from port_conv(layer, name)
+
+
+def assign_state(model: AST, state: Mapping[str, Tensor]) -> None:
+    """Copies a PyTorch state dict (our names) into a Keras model.
+
+    Args:
+        model: changed in place.
+        state: one tensor for each variable.
+
+    Raises:
+        CheckpointError: naming the first keys that are unknown, missing or of another shape; then
+            nothing was changed.
+    """
+    ports = {port.name: port for port in ports_of(model)}
+    faults = [
+        *(f"{name} is unknown" for name in state if name not in ports),
+        *(f"{name} is missing" for name in ports if name not in state),
+        *(
+            f"{name} is {tuple(tensor.shape)} instead of {ports[name].shape}"
+            for name, tensor in state.items()
+            if name in ports and tuple(tensor.shape) != ports[name].shape
+        ),
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise CheckpointError(
+            f"the state dict does not fit {model.name!r}: {'; '.join(faults[:3])}{more}."
+            " Is it of another config?"
+        )
+    for name, port in ports.items():
+        port.to_keras(state[name])
+
+
+def state_of(model: AST) -> dict[str, Tensor]:
+    """The weights of a Keras model as a PyTorch state dict (our names), float32."""
+    return {port.name: port.to_torch() for port in ports_of(model)}
+
+
+def from_torch(model: models.AST, *, name: str = "ast", dtype: Any = None) -> AST:
+    """A Keras model with the config and the weights of a PyTorch model.
+
+    Args:
+        model: stays as it is.
+        name: name of the Keras model.
+        dtype: a dtype policy or its name, as `mixed_bfloat16`; None takes the global one.
+
+    Returns:
+        A model (B, H, W, 3) → (B, H, W, 3).
+    """
+    ours = AST(model.config, name=name, dtype=dtype)
+    assign_state(ours, model.state_dict())
+    return ours
+
+
+def to_torch(model: AST) -> models.AST:
+    """A PyTorch model with the config and the weights of a Keras model.
+
+    `fairweather.models.save_model` and `save_official` write it for `Restorer` and for the official
+    code.
+
+    Args:
+        model: stays as it is.
+
+    Returns:
+        A module (B, 3, H, W) → (B, 3, H, W) on the CPU in float32, in evaluation mode.
+    """
+    theirs = models.AST(model.config)
+    theirs.load_state_dict(state_of(model))
+    return theirs.eval()
+
+
+def load_model(
+    weights: str | Path, *, bottleneck_shift: bool | None = None, dtype: Any = None
+) -> AST:
+    """Loads weights into a Keras model; the architecture is told from the file.
+
+    Args:
+        weights: what `fairweather.load_model` takes (a bundled name, a `.safetensors`, an official
+            `.pth`, a folder), or a `.keras` or `.weights.h5` file of an AST.
+        bottleneck_shift: as for `fairweather.load_model`; None keeps what the file says.
+        dtype: a dtype policy or its name, as `mixed_bfloat16`; None takes the global one.
+
+    Returns:
+        A model (B, H, W, 3) RGB in [0, 1] → (B, H, W, 3), not compiled.
+
+    Raises:
+        CheckpointError: if the file is missing, unsafe, broken, or of another network.
+    """
+    if not str(weights).endswith(KERAS_SUFFIXES):
+        return from_torch(
+            models.load_model(weights, bottleneck_shift=bottleneck_shift), dtype=dtype
+        )
+    path = Path(weights)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is no file")
+    config = read_config(path)
+    if bottleneck_shift is not None:
+        config = dataclasses.replace(config, bottleneck_shift=bottleneck_shift)
+    model = AST(config, dtype=dtype)
+    try:
+        model.load_weights(path)
+    except Exception as error:  # h5py and Keras raise nearly anything on a file that is broken
+        raise CheckpointError(f"{path}: {first_line(error)}") from error
+    return model
+
+
+def read_config(path: Path) -> ASTConfig:
+    """The config that a Keras file of an AST holds; nothing else in the file is looked at."""
+    fields: Any = None
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                content = json.loads(archive.read("config.json"))
+            if content["class_name"] != "AST":
+                raise ValueError(f"it is a model of class {content['class_name']}")
+            fields = content["config"]["config"]
+        else:
+            with h5py.File(path) as file:
+                fields = json.loads(np.asarray(file["vars/config"]).tobytes())
+        return ASTConfig(**fields)
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: is no AST that fairweather.keras saved: {first_line(error)}"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def save_model(model: AST, path: str | Path) -> None:
+    """Writes a `.keras` or a `.weights.h5`, in one move.
+
+    Args:
+        model: the model; a `.keras` file has its optimiser too, if it is compiled.
+        path: where to; a file of that name is replaced.
+
+    Raises:
+        OptionError: for another suffix.
+        OSError: if the file cannot be written.
+    """
+    name = Path(path).name
+    if not name.endswith(KERAS_SUFFIXES):
+        raise OptionError(f"{path}: Keras weights are written as {' or '.join(KERAS_SUFFIXES)}")
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / name
+        if name.endswith(".keras"):
+            model.save(whole)
+        else:
+            model.save_weights(whole)
+        with replacing(path) as file:
+            file.write(whole.read_bytes())
