@@ -100,7 +100,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(run: Run, data: Path, tmp_path: 
     lines = done.stdout.splitlines()
     assert lines[0] == "tiny: A recipe for tests."
     assert lines[1].startswith("model: ast_n, 0.0")
-    assert lines[2] == "data: 6 images or pairs to train on, 2 held out"
+    assert lines[2].startswith("data: 6 images or pairs to train on, 2 held out (")
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
     assert [row[:-1] for row in rows] == [
         ["0", "32 px", "2", "6", "0", "2 steps", "0.001 → 1e-06"],

@@ -118,5 +118,6 @@ def data_layouts(
     if name is None:
         for known in list_layouts():
             out_console.print(known)
+        out_console.print("\n`fairweather data layouts NAME` shows the tree of one")
     else:
         out_console.print(describe_layout(name))

@@ -161,4 +161,5 @@ def describe_images(plan: "Plan") -> str:
         return "data: not looked at; give their folder with --data"
     return (
         f"data: {plan.training_images} images or pairs to train on, {plan.held_out_images} held out"
+        " (not opened; `fairweather data check` does)"
     )

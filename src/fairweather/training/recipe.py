@@ -134,7 +134,7 @@ class Stage(Strict):
             if whole is None and unit == "epochs" and warmup:
                 raise ValueError("a stage counted in steps has warmup_steps, not warmup_epochs")
             if whole is not None and warmup >= whole:
-                raise ValueError(f"warmup_{unit} {warmup} must be under {unit} {whole}")
+                raise ValueError(f"warmup_{unit} {warmup} must be under {unit} {whole}; set both")
         if self.final_learning_rate > self.learning_rate:
             raise ValueError(
                 f"final_learning_rate {self.final_learning_rate:g} is above learning_rate"

@@ -140,7 +140,7 @@ def train(
             "held_out_psnr_db": f"{score:.3f}",
         }
         save_model(model.float(), path, metadata=metadata)
-        log.info("trained %s in %.0f s: %s", recipe.name, time.time() - started, path)
+        log.info("%s: %.2f dB held out, %.0f s", recipe.name, score, time.time() - started)
     return path
 
 
@@ -213,8 +213,11 @@ def train_stage(
             stage, images=len(split[0]), validate_every_steps=recipe.validate_every_steps
         )
         if is_first_process():
-            count = len(recipe.stages)
-            log.info("stage %d of %d, %d steps: %s", index + 1, count, length.steps, stage)
+            log.info(
+                "stage %d (%d in all): %d steps, crops of %d px, batches of %d, rate %g to %g",
+                *(index, len(recipe.stages), length.steps, stage.crop_px, stage.batch),
+                *(stage.learning_rate, stage.final_learning_rate),
+            )
         module = RestorationModule(
             model, recipe=recipe, index=index, length=length, pairs=split[0], held_out=split[1]
         )
@@ -233,13 +236,24 @@ def train_stage(
         )
         resume = folder / "last.ckpt"
         start = resume if resume.exists() else None
-        trainer.fit(module, source, ckpt_path=start, weights_only=True)
+        if start and is_first_process():
+            log.info("stage %d goes on from %s", index, start)
+        try:
+            trainer.fit(module, source, ckpt_path=start, weights_only=True)
+        except (KeyboardInterrupt, SystemExit):  # the second is how Lightning ends after Ctrl-C
+            if is_first_process():
+                at = trainer.global_step
+                log.warning("stage %d was stopped at step %d; the same command goes on", index, at)
+            raise
         if trainer.global_step < length.steps and not stopped_early(trainer):
             raise TrainingError(
                 f"stage {index} stopped at step {trainer.global_step}; the same command goes on"
             )
         if trainer.is_global_zero:
             figures = {"held_out_psnr_db": float(best.best_model_score or "nan")}
+            log.info(
+                "stage %d: best %.2f dB on held-out images", index, figures["held_out_psnr_db"]
+            )
             with replacing(done) as file:
                 file.write(json.dumps(figures).encode())
         trainer.strategy.barrier()
@@ -311,7 +325,7 @@ def note_start(recipe: Recipe, run: Path, *, images: tuple[int, int], machines: 
     if saved.exists() and load_recipe(saved) != recipe:
         raise RecipeError(
             f"{run} holds a run of another recipe; choose a new folder, or go on with that one:"
-            f" fairweather train {saved} --out {run}"
+            f" fairweather train {saved} --data DIR --out {run}"
         )
     with replacing(saved) as file:
         file.write(dump_recipe(recipe).encode())
