@@ -34,7 +34,7 @@ ORDERS = {
 
 
 def page_parts(evaluation: Evaluation) -> dict[str, str]:
-    """What fills the placeholders of report_page.html."""
+    """What stands for each $name in report_page.html."""
     images = sum(len(result.rows) for result in evaluation.sets)
     weights = ", ".join(facts.name for facts in evaluation.weights)
     least, most = ORDERS[evaluation.ranked_by]

@@ -225,13 +225,6 @@ class Recipe(Strict):
             )
         if ("perceptual" in self.loss) is (self.perceptual_backbone is None):
             raise ValueError("the perceptual loss and perceptual_backbone belong together")
-        every = self.validate_every_steps
-        for index, stage in enumerate(self.stages):
-            if every and stage.steps and stage.steps > every and stage.steps % every:
-                raise ValueError(
-                    f"stages.{index}: steps {stage.steps} is no multiple of validate_every_steps"
-                    f" {every}, so its last weights would never be measured"
-                )
         return self
 
     @property

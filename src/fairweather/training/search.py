@@ -25,7 +25,6 @@ from optuna.trial import FrozenTrial, TrialState
 from fairweather.errors import FairweatherError, OptionError, RecipeError, TrainingError
 from fairweather.files import replacing
 from fairweather.models import read_metadata
-from fairweather.training.curves import draw_curves
 from fairweather.training.data_module import split_pairs
 from fairweather.training.module import RestorationModule
 from fairweather.training.recipe import Recipe
@@ -285,7 +284,6 @@ def train_trial(
             raise
         reason = str(error)
     if reason:
-        draw_curves(run)
         gc.collect()  # outside of the except clause, whose traceback holds the network
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
