@@ -9,6 +9,7 @@ BIN         := $(VENV)/bin
 CONSTRAINTS := constraints/cpu.txt
 CORE        := $(VENV)/core.stamp
 DEV         := $(VENV)/dev.stamp
+KERAS       := $(VENV)/keras.stamp
 INSTALL     := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 # The recipe reads IN and OUT from its environment, unexpanded, so that a path may hold any character.
@@ -17,13 +18,14 @@ override OUT := $(value OUT)
 export IN OUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup restore test check format clean
+.PHONY: help setup keras restore test check format clean
 
 help:
 	@echo 'make restore              restore a sample photograph, into ./sample'
 	@echo 'make restore IN=PATH      restore one photograph or one folder, beside it or to OUT=PATH,'
 	@echo '                          with more options in ARGS, as in ARGS=--overwrite'
 	@echo 'make setup                install all that the commands below need'
+	@echo 'make keras                install Keras, TensorFlow and JAX too, so that they are tested'
 	@echo 'make test                 run every test, on WORKERS=2 cores'
 	@echo 'make check                format, lint, types and the rules of the house'
 	@echo 'make format               mend what the formatter and the linter can mend'
@@ -32,6 +34,8 @@ help:
 	@echo 'The first command sets up $(VENV) with $(PYTHON); PYTHON=... and VENV=... choose others.'
 
 setup: $(DEV)
+
+keras: $(KERAS)
 
 restore: $(CORE)
 	@if [ -z "$$IN" ]; then \
@@ -67,5 +71,12 @@ $(CORE): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 $(DEV): $(CORE)
-	$(INSTALL) -e '.[train,dev]'
+	$(INSTALL) -e '.[train,export,dev]'
+	@touch $@
+
+# tensorflow-cpu has no macOS wheel: make keras TENSORFLOW=tensorflow there.
+TENSORFLOW ?= tensorflow-cpu
+
+$(KERAS): $(DEV)
+	$(INSTALL) keras $(TENSORFLOW) ai-edge-litert 'jax[cpu]'
 	@touch $@

@@ -25,6 +25,7 @@ COMMANDS = {
         "--device", "--restored", "--clean", "--degraded", "--photos", "--masks", "-o", "--out",
         "--json", "--list-protocols",
     },
+    "export": {"weights", "target", "--to", "--size", "--overwrite"},
     "data": set(),
     "data degrade": {"source", "-o", "--out", "--task", "--seed"},
     "data layouts": {"name"},
@@ -35,8 +36,8 @@ COMMANDS = {
     },
     "data unpack": {"source", "-o", "--out", "--layout", "--split", "--degraded"},
     "train": {
-        "recipe", "[overrides …]", "--data", "-o", "--out", "--weights", "--devices", "--workers",
-        "--cache", "--unchecked", "--dry-run", "--list", "--schema",
+        "recipe", "[overrides …]", "--data", "-o", "--out", "--weights", "--framework", "--devices",
+        "--workers", "--cache", "--unchecked", "--dry-run", "--list", "--schema",
     },
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fairweather.files import replacing
+from fairweather.files import replacing, staging
 
 
 def names(folder: Path) -> list[str]:
@@ -119,3 +119,57 @@ def test_a_symbolic_link_is_written_through(tmp_path: Path) -> None:
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError), replacing(tmp_path):
         pytest.fail("the block must not run")
+
+
+def test_staged_files_and_folders_appear_together_at_the_end(tmp_path: Path) -> None:
+    with staging(tmp_path / "model.xml") as whole:
+        whole.write_bytes(b"graph")
+        whole.with_suffix(".bin").write_bytes(b"weights")
+        assert not (tmp_path / "model.xml").exists()
+    assert names(tmp_path) == ["model.bin", "model.xml"]
+    with staging(tmp_path / "folder") as whole:
+        whole.mkdir()
+        (whole / "a").touch()
+    assert names(tmp_path / "folder") == ["a"]
+
+
+def test_a_staged_folder_replaces_the_old_one_only_if_asked(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+    with pytest.raises(FileExistsError), staging(tmp_path / "model"):
+        pass
+    assert names(tmp_path / "model") == ["old"]
+    with staging(tmp_path / "model", overwrite=True) as whole:
+        whole.mkdir()
+        (whole / "new").touch()
+    assert names(tmp_path / "model") == ["new"]
+    assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])
+def test_an_interrupted_staging_leaves_everything_as_it_was(
+    tmp_path: Path, interruption: type[BaseException]
+) -> None:
+    (tmp_path / "model").write_bytes(b"old")
+
+    def write_half() -> None:
+        with staging(tmp_path / "model", overwrite=True) as whole:
+            whole.write_bytes(b"half of the n")
+            raise interruption
+
+    with pytest.raises(interruption):
+        write_half()
+    assert names(tmp_path) == ["model"]
+    assert (tmp_path / "model").read_bytes() == b"old"
+
+
+def test_a_name_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    def write() -> None:
+        with staging(tmp_path / "model") as whole:
+            whole.write_bytes(b"mine")
+            (tmp_path / "model").write_bytes(b"theirs")
+
+    with pytest.raises(FileExistsError):
+        write()
+    assert (tmp_path / "model").read_bytes() == b"theirs"
+    assert names(tmp_path) == ["model"]

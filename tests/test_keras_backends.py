@@ -1,8 +1,8 @@
 """Keras on every backend, each in a process of its own; and without Keras.
 
 Keras has one backend in a process, which takes seconds to import. So what has to hold on a backend
-is written as functions `check_…` in `test_keras_model.py` and `test_keras_convert.py`, and the
-test here runs them in one pytest process for each backend (`-s` shows the figures). By hand:
+is written as functions `check_…` in the files that `CHECKS` names, and the test here runs them in
+one pytest process for each backend (`-s` shows the figures). By hand:
 
     KERAS_BACKEND=jax python -m pytest -o python_functions=check_ tests/test_keras_model.py
 """
@@ -18,10 +18,13 @@ import pytest
 TESTS = Path(__file__).parent
 # Files are the same on every backend, and PyTorch is the fastest to check that on.
 LAYOUTS = "test_keras_convert.py::check_there_and_back_gives_identical_tensors"
+A_RUN = "test_keras_training.py::check_the_run_folder"
+ON_ALL = ("test_keras_model.py", "test_keras_losses.py")
+ON_TENSORFLOW = ("test_keras_training.py", "test_keras_export.py", "test_keras_tutorial.py")
 CHECKS = {
-    "tensorflow": ("test_keras_model.py", LAYOUTS),
-    "jax": ("test_keras_model.py", LAYOUTS),
-    "torch": ("test_keras_model.py", "test_keras_convert.py"),
+    "tensorflow": (*ON_ALL, *ON_TENSORFLOW, LAYOUTS),
+    "jax": (*ON_ALL, A_RUN, LAYOUTS),
+    "torch": (*ON_ALL, "test_keras_convert.py", "test_keras_training.py"),
 }
 SETTINGS = {
     "OMP_NUM_THREADS": "1",

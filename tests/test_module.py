@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
-from fairweather.data import DEGRADATIONS
 from fairweather.errors import DataError
 from fairweather.models import create_model
 from fairweather.training import Recipe, schedules
@@ -150,40 +148,6 @@ def a_module(**changes: Any) -> RestorationModule:
         pairs=[],
         held_out=[],
     )
-
-
-def a_batch(size: int, *, synthetic: list[bool]) -> dict[str, Tensor]:
-    clean = torch.randint(0, 256, (size, 3, 16, 16), generator=torch.Generator().manual_seed(0))
-    clean = clean.to(torch.uint8)
-    kinds = torch.tensor(synthetic)
-    degraded = torch.where(kinds.view(-1, 1, 1, 1), clean, clean // 2)
-    return {"degraded": degraded, "clean": clean, "synthetic": kinds}
-
-
-def dimmed(clean: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Damage that, unlike rain, surely changes each image."""
-    return clean * torch.rand(len(clean), 1, 1, 1, generator=generator) / 2
-
-
-def test_only_synthetic_crops_are_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DEGRADATIONS, "rain", dimmed)
-    module = a_module(data={"clean": ["clean"], "identity_fraction": 0.0})
-    batch = a_batch(4, synthetic=[True, False, True, False])
-    degraded, clean = module.degrade(batch, seed=1)
-    assert torch.equal(clean, batch["clean"].float() / 255)
-    for index, synthetic in enumerate(batch["synthetic"].tolist()):
-        untouched = torch.equal(degraded[index], batch["degraded"][index].float() / 255)
-        assert untouched is not synthetic
-    assert torch.equal(degraded, module.degrade(batch, seed=1)[0])
-    assert not torch.equal(degraded, module.degrade(batch, seed=2)[0])
-
-
-def test_some_crops_stay_clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DEGRADATIONS, "rain", dimmed)
-    module = a_module(data={"clean": ["clean"], "identity_fraction": 0.25})
-    degraded, clean = module.degrade(a_batch(400, synthetic=[True] * 400), seed=1)
-    untouched = (degraded == clean).flatten(1).all(1).float().mean().item()
-    assert untouched == pytest.approx(0.25, abs=0.09)  # four standard deviations
 
 
 def test_the_optimiser_follows_the_recipe() -> None:

@@ -29,5 +29,9 @@ class DataError(FairweatherError):
     """Training or evaluation images that are missing or do not belong together."""
 
 
+class ExportError(FairweatherError):
+    """A model that cannot be exported, or an export that computes something else."""
+
+
 class MissingExtraError(FairweatherError, ImportError):
     """An optional part that is not installed; the message gives the command that installs it."""

@@ -1,7 +1,8 @@
-"""A file that appears whole under its name, or not at all."""
+"""Files and folders that appear whole under their names, or not at all."""
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,3 +62,52 @@ def _move_to_free_name(temporary: Path, target: Path) -> None:
         except BaseException:
             target.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def staging(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a path of the same name in a hidden folder, whose content is moved beside `path`.
+
+    For a folder, for files that belong together, and for writers that want a path. Whatever ends
+    the block early removes what was written and leaves everything as it was. Files that belong
+    together are moved one after the other, in the order of their names.
+
+    Args:
+        path: The file or folder to create or replace.
+        overwrite: False refuses to replace anything.
+
+    Yields:
+        Where to write.
+
+    Raises:
+        FileExistsError: `overwrite` is False and there is a file or folder.
+        OSError: The folder is missing or cannot be written, or the disk is full.
+    """
+    target = Path(os.path.realpath(path))
+    if not overwrite and target.exists():
+        raise FileExistsError(17, "File exists", str(path))
+    hidden = target.with_name(f".fairweather-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    whole = hidden / "new" / target.name
+    hidden.mkdir()
+    try:
+        whole.parent.mkdir()
+        yield whole
+        for part in sorted(whole.parent.iterdir()):
+            _move_part(part, target.with_name(part.name), aside=hidden / "old", overwrite=overwrite)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _move_part(part: Path, target: Path, *, aside: Path, overwrite: bool) -> None:
+    """Moves a file, or a folder, which no system can put in place of another in one step."""
+    if not overwrite and target.exists():
+        raise FileExistsError(17, "File exists", str(target))
+    if not (part.is_dir() and target.is_dir()):
+        part.replace(target)
+        return
+    target.replace(aside)
+    try:
+        part.replace(target)
+    except BaseException:
+        aside.replace(target)
+        raise

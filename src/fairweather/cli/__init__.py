@@ -12,6 +12,7 @@ from fairweather.cli.benchmark import benchmark_data_command, benchmark_page_com
 from fairweather.cli.console import err_console, out_console
 from fairweather.cli.data import data_check, data_degrade, data_layouts, data_unpack
 from fairweather.cli.evaluate import evaluate_command
+from fairweather.cli.export import export_command
 from fairweather.cli.models import models_convert, models_info, models_list
 from fairweather.cli.restore import restore_command
 from fairweather.cli.train import train_command
@@ -31,6 +32,7 @@ app.command("restore")(restore_command)
 app.command("train")(train_command)
 app.command("tune")(tune_command)
 app.command("evaluate")(evaluate_command)
+app.command("export")(export_command)
 models_app = typer.Typer(help="List, describe and convert models.", no_args_is_help=True)
 models_app.command("list")(models_list)
 models_app.command("info")(models_info)

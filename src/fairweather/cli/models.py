@@ -132,12 +132,15 @@ def load_source(source: str, *, bottleneck_shift: bool | None) -> tuple[AST, dic
     return model, {key: value for key, value in read_metadata(source).items() if key != "config"}
 
 
-def import_keras() -> ModuleType:
+def import_keras(*, backend: str | None = None) -> ModuleType:
     """The Keras wing, which is an extra and takes seconds to import.
 
     Its files are the same on every backend. PyTorch is there in any case, and is the quietest.
+
+    Args:
+        backend: the one that it has to be; None takes what KERAS_BACKEND names, or PyTorch.
     """
-    os.environ.setdefault("KERAS_BACKEND", "torch")
+    os.environ["KERAS_BACKEND"] = backend or os.environ.get("KERAS_BACKEND", "torch")
     return importlib.import_module("fairweather.keras")
 
 

@@ -1,5 +1,7 @@
 """`fairweather train`."""
 
+import enum
+import importlib
 import json
 import logging
 import os
@@ -17,6 +19,13 @@ from fairweather.errors import OptionError
 
 if TYPE_CHECKING:
     from fairweather.training import Plan, Recipe
+
+
+class Framework(enum.StrEnum):
+    """What a recipe is trained with."""
+
+    torch = "torch"
+    keras = "keras"
 
 
 def train_command(
@@ -39,6 +48,9 @@ def train_command(
     weights: Annotated[
         str | None, typer.Option(help="Start from these weights: a bundled name or a file.")
     ] = None,
+    framework: Annotated[
+        Framework, typer.Option(help="What trains; Keras on the backend of KERAS_BACKEND.")
+    ] = Framework.torch,
     devices: Annotated[
         int, typer.Option(help="GPUs, or on a CPU single-threaded processes.", min=1)
     ] = 1,
@@ -61,7 +73,7 @@ def train_command(
     ] = False,
 ) -> None:
     """Train a recipe, or go on with a stopped run; also under torchrun on many machines."""
-    from fairweather.training import Machines, load_recipe, recipe_schema, train
+    from fairweather.training import load_recipe, recipe_schema
 
     if schema:
         sys.stdout.write(json.dumps(recipe_schema(), indent=2) + "\n")
@@ -78,18 +90,74 @@ def train_command(
     if data is None:
         raise OptionError("give the folder of the images: --data DIR")
     be_quiet()
-    cache = cache or default_cache_folder()
-    machines = Machines.of_torchrun(workers=workers, cache=cache)
-    path = train(
+    path = TRAINERS[framework](
         loaded,
         data=data,
         run=out or Path("runs") / loaded.name,
+        cache=cache or default_cache_folder(),
+        weights=weights,
+        unchecked=unchecked,
+        devices=devices,
+        workers=workers,
+    )
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        out_console.print(f"trained: {path}")
+
+
+def train_with_torch(
+    recipe: "Recipe",
+    *,
+    data: Path,
+    run: Path,
+    cache: Path,
+    weights: str | None,
+    unchecked: bool,
+    devices: int,
+    workers: int,
+) -> Path:
+    """Trains with PyTorch and Lightning."""
+    from fairweather.training import Machines, train
+
+    machines = Machines.of_torchrun(workers=workers, cache=cache)
+    return train(
+        recipe,
+        data=data,
+        run=run,
         machines=machines or Machines(devices=devices, workers=workers, cache=cache),
         weights=weights,
         unchecked=unchecked,
     )
-    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-        out_console.print(f"trained: {path}")
+
+
+def train_with_keras(
+    recipe: "Recipe",
+    *,
+    data: Path,
+    run: Path,
+    cache: Path,
+    weights: str | None,
+    unchecked: bool,
+    devices: int,
+    workers: int,
+) -> Path:
+    """Trains with Keras, on one device."""
+    if devices > 1 or workers:
+        raise OptionError("--framework keras takes neither --devices nor --workers")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells what it was built with
+    keras = importlib.import_module("fairweather.keras")  # an extra, and seconds to import
+    verbose = 1 if sys.stdout.isatty() else 2
+    return keras.train(
+        recipe,
+        data=data,
+        run=run,
+        cache=cache,
+        weights=weights,
+        unchecked=unchecked,
+        verbose=verbose,
+    )
+
+
+TRAINERS = {Framework.torch: train_with_torch, Framework.keras: train_with_keras}
 
 
 def be_quiet() -> None:

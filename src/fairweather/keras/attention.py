@@ -59,11 +59,12 @@ class WindowAttention(keras.layers.Layer):
         rows, columns = height // self.window, width // self.window
         if self.shift:
             x = ops.roll(x, (-self.shift, -self.shift), axis=(1, 2))
-        x = ops.reshape(x, (-1, rows, self.window, columns, self.window, channels))
-        x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, self.window**2, channels))
+        # The rows of a batch are one axis: LiteRT multiplies no more than five.
+        x = ops.reshape(x, (-1, self.window, columns, self.window, channels))
+        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3, 4)), (-1, self.window**2, channels))
         x = self.attend(x, rows, columns)
-        x = ops.reshape(x, (-1, rows, columns, self.window, self.window, channels))
-        x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
+        x = ops.reshape(x, (-1, columns, self.window, self.window, channels))
+        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3, 4)), (-1, height, width, channels))
         return ops.roll(x, (self.shift, self.shift), axis=(1, 2)) if self.shift else x
 
     def attend(self, x: Any, rows: Any, columns: Any) -> Any:

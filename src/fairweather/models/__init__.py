@@ -1,6 +1,6 @@
 """Networks: what they compute, their named shapes, and their weights on disk."""
 
-from fairweather.models.ast import AST, ASTConfig, count_parameters, pad_to_multiple
+from fairweather.models.ast import AST, ASTConfig, count_parameters
 from fairweather.models.catalog import ModelEntry, describe_config, list_models
 from fairweather.models.checkpoint import (
     create_model,
@@ -12,7 +12,9 @@ from fairweather.models.checkpoint import (
     save_model,
     save_official,
 )
+from fairweather.models.kernels import plain_kernels
 from fairweather.models.official import from_official, to_official
+from fairweather.models.padding import pad_to_multiple
 from fairweather.models.presets import PRESETS
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "list_weights",
     "load_model",
     "pad_to_multiple",
+    "plain_kernels",
     "read_metadata",
     "read_state",
     "save_model",

@@ -6,7 +6,6 @@ the network tensors are (B, H, W, C); the public input and output are (B, 3, H, 
 """
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,11 +15,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fairweather.errors import OptionError
+from fairweather.models.kernels import (
+    Branches,
+    attend_in_windows,
+    fuses,
+    fuses_windows,
+    gelu_depthwise,
+    mask_windows,
+    shift_masks,
+    window_attention,
+)
+from fairweather.models.padding import pad_to_multiple
+from fairweather.models.strips import run_in_strips, runs_in_strips
 
-Branches = Literal["both", "dense", "sparse"]
 FeedForwardKind = Literal["frfn", "leff", "mlp"]
-
-SHIFT_MASK_LOGIT = -100.0  # Official: finite, so that a fully masked row could not become NaN.
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ class WindowAttention(nn.Module):
         self.heads = heads
         self.window = window
         self.shift = window // 2 if shifts else 0
-        self.branches = branches
+        self.branches: Branches = branches
         self.qkv = nn.Linear(channels, 3 * channels)
         self.output = nn.Linear(channels, channels)
         self.bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
@@ -139,43 +147,47 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → (B, H, W, C); H and W are multiples of the window."""
-        batch, height, width, channels = x.shape
-        rows, columns = height // self.window, width // self.window
-        if self.shift:
-            x = torch.roll(x, (-self.shift, -self.shift), dims=(1, 2))
-        qkv = self.qkv(x).view(
-            batch, rows, self.window, columns, self.window, 3, self.heads, channels // self.heads
-        )
-        tokens = self.window**2
-        query, key, value = (
-            qkv.permute(5, 0, 1, 3, 6, 2, 4, 7)
-            .reshape(3, batch, rows, columns, self.heads, tokens, channels // self.heads)
-            .unbind(0)
-        )
-        logits = (query * query.shape[-1] ** -0.5) @ key.mT + self.position_bias()
-        if self.shift:  # the same for every size: only windows of the last row and column wrap
-            logits[:, -1, :-1] += self.get_buffer("row_mask")
-            logits[:, :-1, -1] += self.get_buffer("column_mask")
-            logits[:, -1, -1] += self.get_buffer("corner_mask")
-        attended = self.fuse_branches(logits) @ value
-        merged = (
-            attended.view(
-                batch, rows, columns, self.heads, self.window, self.window, channels // self.heads
+        bias, dense_share = self.position_bias(), self.dense_share()
+        heads, window, shift = self.heads, self.window, self.shift
+        if fuses_windows(x, heads=heads, window=window):
+            attended = window_attention(
+                self.qkv(x),
+                bias,
+                dense_share,
+                heads=heads,
+                window=window,
+                shift=shift,
+                branches=self.branches,
             )
-            .permute(0, 1, 4, 2, 5, 3, 6)
-            .reshape(batch, height, width, channels)
+            return self.output(attended)
+        masks = self.masks()
+        if shift:
+            x = torch.roll(x, (-shift, -shift), dims=(1, 2))
+        if masks and not isinstance(x.shape[1], int):  # torch.export, of any size
+            bias, masks = (
+                bias + mask_windows(masks, x.shape[1] // window, x.shape[2] // window),
+                None,
+            )
+        attended = attend_in_windows(
+            self.qkv(x),
+            bias,
+            dense_share,
+            heads=heads,
+            window=window,
+            branches=self.branches,
+            masks=masks,
         )
-        merged = self.output(merged)
-        return torch.roll(merged, (self.shift, self.shift), dims=(1, 2)) if self.shift else merged
+        merged = self.output(attended)
+        return torch.roll(merged, (shift, shift), dims=(1, 2)) if shift else merged
 
-    def fuse_branches(self, logits: Tensor) -> Tensor:
-        """Attention weights of the same shape as the logits (…, queries, keys)."""
-        if self.branches == "dense":
-            return logits.softmax(-1)
-        sparse = logits.relu().square()
-        if self.branches == "sparse":
-            return sparse
-        return torch.lerp(sparse, logits.softmax(-1), self.branch_logits.softmax(0)[0])
+    def masks(self) -> tuple[Tensor, ...] | None:
+        """The masks of windows that the shift fills from opposite sides."""
+        names = ("row_mask", "column_mask", "corner_mask")
+        return tuple(self.get_buffer(name) for name in names) if self.shift else None
+
+    def dense_share(self) -> Tensor | None:
+        """The softmax's share of the weights, (); None if there is one branch."""
+        return self.branch_logits.softmax(0)[0] if self.branches == "both" else None
 
     def position_bias(self) -> Tensor:
         """The position bias (heads, window², window²), kept while the table stays the same."""
@@ -201,21 +213,6 @@ def relative_position_index(window: int) -> Tensor:
     return row_offset * (2 * window - 1) + column_offset
 
 
-def shift_masks(window: int, shift: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What is added to the logits of windows in the last row, the last column and the corner.
-
-    After the cyclic shift such a window holds tokens from opposite sides of the image; each may
-    attend only to tokens of its own side. Three tensors (window², window²), 0 or −100.
-    """
-    wrapped = torch.arange(window) >= window - shift
-    row, column = (grid.flatten() for grid in torch.meshgrid(wrapped, wrapped, indexing="ij"))
-    row_differs = row[:, None] != row[None, :]
-    column_differs = column[:, None] != column[None, :]
-    masks = (row_differs, column_differs, row_differs | column_differs)
-    row_mask, column_mask, corner_mask = (mask * SHIFT_MASK_LOGIT for mask in masks)
-    return row_mask, column_mask, corner_mask
-
-
 def convolve(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """Applies a convolution to (B, H, W, C); the permutations are views (channels-last memory)."""
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -235,6 +232,9 @@ class FeatureRefinement(nn.Module):
         """(B, H, W, C) → (B, H, W, C)."""
         quarter = self.partial.in_channels
         x = torch.cat((convolve(self.partial, x[..., :quarter]), x[..., quarter:]), -1)
+        if fuses(x):
+            depthwise = self.depthwise
+            return self.project(gelu_depthwise(self.expand(x), depthwise.weight, depthwise.bias))
         # Two products instead of one and a split: both halves come out contiguous.
         (weight, gate_weight), (bias, gate_bias) = (
             self.expand.weight.chunk(2),
@@ -255,7 +255,8 @@ class LocallyEnhancedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → (B, H, W, C)."""
-        return self.project(F.gelu(convolve(self.depthwise, F.gelu(self.expand(x)))))
+        depthwise = self.depthwise
+        return self.project(gelu_depthwise(self.expand(x), depthwise.weight, depthwise.bias))
 
 
 class PlainFeedForward(nn.Module):
@@ -313,10 +314,13 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(channels)
         hidden = int(channels * config.mlp_ratio + 1e-6)  # a ratio told from shapes is rounded
         self.feed_forward = FEED_FORWARDS[config.feed_forward](channels, hidden)
+        self.refines = config.feed_forward == "frfn"
         self.stochastic_depth = StochasticDepth(drop_probability)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) → (B, H, W, C)."""
+    def forward(self, x: Tensor, *, overwrite: bool = False) -> Tensor:
+        """(B, H, W, C) → (B, H, W, C), in the memory of x if that may be overwritten."""
+        if not self.training and self.refines and runs_in_strips(x):
+            return run_in_strips(self, x if overwrite else x.clone())
         if self.attention is not None:
             x = x + self.stochastic_depth(self.attention(self.attention_norm(x)))
         return x + self.stochastic_depth(self.feed_forward(self.feed_forward_norm(x)))
@@ -382,16 +386,19 @@ class AST(nn.Module):
             x = convolve(downsample, x)  # type: ignore[arg-type]
         x = self._run(self.bottleneck, x)
         for upsample, stage in zip(self.upsample, self.decoder, strict=True):
-            merged = torch.cat((convolve(upsample, x), skips.pop()), -1)  # type: ignore[arg-type]
-            x = self._run(stage, merged)
+            x = torch.cat((convolve(upsample, x), skips.pop()), -1)  # type: ignore[arg-type]
+            x = self._run(stage, x)
         residual = self.output_conv(x.permute(0, 3, 1, 2))
         return (padded + residual)[..., :height, :width]
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
-        if not (self.activation_checkpointing and torch.is_grad_enabled()):
-            return stage(x)
-        for block in stage.children():
-            x = checkpoint(block, x, use_reentrant=False)
+        checkpoints = self.activation_checkpointing and torch.is_grad_enabled()
+        for block in stage.children():  # x is ours, so a block may overwrite it
+            x = (
+                checkpoint(block, x, use_reentrant=False)
+                if checkpoints
+                else block(x, overwrite=True)
+            )
         return x
 
     def zero_output(self) -> None:
@@ -426,22 +433,6 @@ def stochastic_depth_schedule(config: ASTConfig) -> list[float]:
     encoder = ramp(sum(config.depths[:levels]))
     decoder = ramp(sum(config.depths[levels + 1 :]))[::-1]
     return [*encoder, *[rate] * config.depths[levels], *decoder]
-
-
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Pads (B, C, H, W) at the bottom and right to a multiple.
-
-    By reflection, or by replication along an axis that is not longer than its padding.
-    """
-    height, width = image.shape[-2:]
-    if height < 1 or width < 1:
-        raise OptionError(f"the image is {height}×{width}; it needs at least one pixel")
-    bottom = math.ceil(height / multiple) * multiple - height
-    right = math.ceil(width / multiple) * multiple - width
-    for padding, length in (((0, right, 0, 0), width), ((0, 0, 0, bottom), height)):
-        if any(padding):
-            image = F.pad(image, padding, mode="reflect" if max(padding) < length else "replicate")
-    return image
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from fairweather.models.ast import AST, ASTConfig, count_parameters
 from fairweather.models.checkpoint import list_weights, read_metadata
@@ -49,6 +48,8 @@ def describe_config(
     name: str, config: ASTConfig, *, kind: Literal["preset", "weights"], description: str
 ) -> ModelEntry:
     """Counts parameters, and multiply-adds for 256 × 256 [10⁹], without allocating anything."""
+    from torch.utils.flop_counter import FlopCounterMode  # it imports Triton where there is one
+
     with torch.device("meta"):
         model = AST(config).eval()
         image = torch.zeros(1, 3, 256, 256)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fairweather.data import Pair
 from fairweather.errors import TrainingError
+from fairweather.models import plain_kernels
 
 ADVICE = (
     "start a new run folder with a lower learning rate, with precision=32-true, or without the"
@@ -61,8 +62,9 @@ def find_nonfinite_layer(model: nn.Module, images: Tensor) -> tuple[str | None, 
     innermost = [(n, m) for n, m in model.named_modules() if not any(m.children())]
     handles = [watch(name, module) for name, module in innermost]
     try:
-        with torch.no_grad():
-            output = model.forward(images)  # past a compiled call, which would not see the hooks
+        # Past a compiled call and past fused kernels, which would not see the hooks.
+        with torch.no_grad(), plain_kernels():
+            output = model.forward(images)
     finally:
         for handle in handles:
             handle.remove()

@@ -3,19 +3,17 @@
 import math
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from fairweather.data import DEGRADATIONS, Pair, mix_up
+from fairweather.data import Pair
 from fairweather.models import AST
+from fairweather.training.batches import Batch, degrade_crops, degrade_held_out, seed_of
 from fairweather.training.faults import describe_fault, find_nonfinite_gradient
 from fairweather.training.losses import SSIM_WINDOW_PX, build_loss, load_backbone, ssim
 from fairweather.training.recipe import Recipe, Stage
 from fairweather.training.schedules import StageLength, cosine_with_warmup
-
-Batch = dict[str, Tensor]
 
 
 class RestorationModule(lightning.LightningModule):
@@ -56,15 +54,21 @@ class RestorationModule(lightning.LightningModule):
         target = recipe.perceptual_backbone
         self.loss = build_loss(recipe.loss, backbone=load_backbone(target) if target else None)
 
+    @property
+    def _image_dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] → the same."""
         return self.model(image)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on freshly degraded crops; a loss that is not finite stops the run."""
-        seed = self.seed_of(batch)
+        seed = seed_of(batch, recipe=self.recipe, index=self.index)
         torch.manual_seed(seed)  # of stochastic depth, so that a resumed run draws the same
-        degraded, clean = self.degrade(batch, seed=seed)
+        degraded, clean = degrade_crops(
+            batch, recipe=self.recipe, seed=seed, dtype=self._image_dtype
+        )
         loss = self.loss(self(degraded), clean)
         files = [self.pairs[index] for index in batch["index"].tolist()]
         if not torch.isfinite(loss):
@@ -89,30 +93,6 @@ class RestorationModule(lightning.LightningModule):
             what = f"the gradient of {name} is not finite"
             raise describe_fault(what, step=self.global_step, pairs=files)
 
-    def seed_of(self, batch: Batch) -> int:
-        """Of everything random in a step: the same however the stage was interrupted."""
-        entropy = (self.recipe.seed, self.index, int(batch["number"][0]))
-        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0])
-
-    def degrade(self, batch: Batch, *, seed: int) -> tuple[Tensor, Tensor]:
-        """Images in [0, 1], with damage made for the synthetic crops of the batch."""
-        degraded, clean = self._in_unit_range(batch)
-        generator = torch.Generator().manual_seed(seed)
-        synthetic = batch["synthetic"]
-        if synthetic.any():
-            damaged = DEGRADATIONS[self.recipe.task](clean, generator=generator)
-            stays_clean = torch.rand(len(clean), generator=generator).to(clean.device)
-            damages = synthetic & (stays_clean >= self.recipe.data.identity_fraction)
-            degraded = torch.where(damages.view(-1, 1, 1, 1), damaged, degraded)
-        augmentation = self.recipe.augmentation
-        if torch.rand((), generator=generator) < augmentation.mixup_probability:
-            return mix_up(degraded, clean, alpha=augmentation.mixup_alpha, generator=generator)
-        return degraded, clean
-
-    def _in_unit_range(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        dtype = next(self.model.parameters()).dtype
-        return batch["degraded"].to(dtype) / 255, batch["clean"].to(dtype) / 255
-
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """PSNR and SSIM of held-out crops under damage that is the same at every validation.
 
@@ -122,11 +102,8 @@ class RestorationModule(lightning.LightningModule):
         Raises:
             TrainingError: if the result is not finite, so that such weights are never kept.
         """
-        number = int(batch["number"])  # of the image, the same for any number of devices
-        generator = torch.Generator().manual_seed(self.recipe.seed + number)
-        degraded, clean = self._in_unit_range(batch)
-        if batch["synthetic"].item():
-            degraded = DEGRADATIONS[self.recipe.task](clean, generator=generator)
+        number = int(batch["number"])
+        degraded, clean = degrade_held_out(batch, recipe=self.recipe, dtype=self._image_dtype)
         # Each for every image: devices that log different names would wait for each other.
         restored = self(degraded).to(clean.dtype).clamp(0, 1)
         if not torch.isfinite(restored).all():

@@ -319,22 +319,37 @@ def build_trainer(
     )
 
 
-def note_start(recipe: Recipe, run: Path, *, images: tuple[int, int], machines: Machines) -> None:
-    """Writes the resolved recipe and, for every start, versions, seed, data and machine."""
+def note_start(
+    recipe: Recipe,
+    run: Path,
+    *,
+    images: tuple[int, int],
+    machines: Machines,
+    framework: str = "torch",
+) -> None:
+    """Writes the resolved recipe and, for every start, versions, seed, data and machine.
+
+    Raises:
+        RecipeError: if the folder holds a run of another recipe or framework.
+    """
     saved = run / "recipe.yaml"
     if saved.exists() and load_recipe(saved) != recipe:
         raise RecipeError(
             f"{run} holds a run of another recipe; choose a new folder, or go on with that one:"
             f" fairweather train {saved} --data DIR --out {run}"
         )
-    with replacing(saved) as file:
-        file.write(dump_recipe(recipe).encode())
     path = run / "starts.json"
     starts = json.loads(path.read_text()) if path.exists() else []
+    begun = starts[0].get("framework", "torch") if starts else framework
+    if begun != framework:
+        raise RecipeError(f"{run} holds a run of {begun}; choose a new folder for {framework}")
+    with replacing(saved) as file:
+        file.write(dump_recipe(recipe).encode())
     starts.append(
         {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
+            "framework": framework,
             "seed": recipe.seed,
             "images_trained_on": images[0],
             "images_held_out": images[1],

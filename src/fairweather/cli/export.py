@@ -1,0 +1,131 @@
+"""`fairweather export`."""
+
+import enum
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairweather.cli.console import err_console, out_console
+from fairweather.cli.models import SUFFIXES, Naming, import_keras, load_source
+from fairweather.errors import ExportError
+from fairweather.models import read_metadata
+from fairweather.restoration import (
+    Exported,
+    check_target,
+    export_onnx,
+    export_openvino,
+    export_torch,
+)
+
+
+class Format(enum.StrEnum):
+    """What other programs read."""
+
+    saved_model = "saved-model"
+    litert = "litert"
+    onnx = "onnx"
+    openvino = "openvino"
+    torch = "torch"
+
+
+FORMAT_SUFFIXES = {
+    Format.litert: ".tflite",
+    Format.onnx: ".onnx",
+    Format.openvino: ".xml",
+    Format.torch: ".pt2",
+}
+TORCH_FORMATS = {
+    Format.onnx: export_onnx,
+    Format.openvino: export_openvino,
+    Format.torch: export_torch,
+}
+NOTES = {
+    Format.saved_model: "any batch, height and width",
+    Format.onnx: "any batch, height and width",
+    Format.openvino: "any batch, height and width; the weights are in the .bin beside it",
+    Format.torch: "any batch, height and width; torch.export.load(…).module()(image) on the CPU",
+}
+
+
+def export_command(
+    weights: Annotated[
+        str,
+        typer.Argument(
+            help="A bundled name, a weights file of ours, an official .pth, or a file of Keras."
+        ),
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="A new .onnx, .xml (OpenVINO), .pt2 (torch), .tflite (litert),"
+            " or folder (saved-model)."
+        ),
+    ],
+    *,
+    to: Annotated[Format, typer.Option(help="Whose format to write.")],
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="litert only: the one size of its images; 256x256 without it."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target.")] = False,
+) -> None:
+    """Export a model for other programs; what it gives there is compared before it is written."""
+    if size is not None and to is not Format.litert:
+        raise typer.BadParameter(f"--size {size}: only litert has a fixed size; {NOTES[to]}")
+    pixels = parse_size(size or "256x256")
+    if to in FORMAT_SUFFIXES:
+        check_target(target, suffix=FORMAT_SUFFIXES[to], overwrite=overwrite)
+    try:
+        with err_console.status("exporting, then comparing with the original …"):
+            if to in TORCH_FORMATS:
+                model, metadata = load_source(weights, bottleneck_shift=None)
+                write = TORCH_FORMATS[to]
+                exported = write(model, target, metadata=metadata, overwrite=overwrite)
+            else:
+                exported = export_with_keras(
+                    weights, target, to=to, size=pixels, overwrite=overwrite
+                )
+    except OSError as error:
+        raise ExportError(f"{target}: cannot be written: {error.strerror or error}") from error
+    print_exported(weights, exported, note=NOTES.get(to, f"one image of {pixels[0]}×{pixels[1]}"))
+
+
+def export_with_keras(
+    weights: str, target: Path, *, to: Format, size: tuple[int, int], overwrite: bool
+) -> Exported:
+    """Writes one of the formats that only TensorFlow writes."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    keras = import_keras(backend="tensorflow")
+    model = keras.load_model(weights)
+    is_keras = weights.endswith(SUFFIXES[Naming.keras])
+    metadata = {} if is_keras else read_metadata(weights)
+    if to is Format.saved_model:
+        return keras.export_saved_model(model, target, metadata=metadata, overwrite=overwrite)
+    return keras.export_litert(model, target, size=size, metadata=metadata, overwrite=overwrite)
+
+
+def print_exported(weights: str, exported: Exported, *, note: str) -> None:
+    """Says what was written, how it is used, and how far it is from the original."""
+    out_console.print(f"{weights} → {exported.path}  ({exported.bytes / 1e6:.1f} MB)")
+    out_console.print("    image: float32 RGB in [0, 1] → restored: the same, clipped to [0, 1]")
+    out_console.print(f"    {note}")
+    figures = ", ".join(
+        f"{difference:.1e} at {height}×{width}"
+        for (height, width), difference in exported.differences.items()
+    )
+    out_console.print(f"    compared with the original, largest difference: {figures}")
+    for line in exported.notes:
+        out_console.print(f"    note: {line}")
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """`HxW` in pixels."""
+    match = re.fullmatch(r"(\d+)[x×](\d+)", size)
+    if not match:
+        raise typer.BadParameter(f"--size {size}: is no height and width, such as 256x384")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,195 @@
+"""What Keras calls while a stage runs: where it ends, checkpoints, pictures and columns."""
+
+# Keras is an extra: without it there is nothing for the type checker to look up here. With it, a
+# callback may have no model, which it never is called without.
+# pyright: reportMissingImports=false, reportOptionalMemberAccess=false
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from fairweather.errors import TrainingError
+from fairweather.files import replacing
+from fairweather.imaging import Photo, write_side_by_side
+from fairweather.keras.data import HeldOutImages, TrainingBatches
+from fairweather.keras.layers import ops
+from fairweather.keras.optimization import CosineWithWarmup
+
+TRIPTYCHS = 3
+NAMED_FILES = 8
+SECONDS_BETWEEN_CURVES = 120
+STATE = "fairweather_training"  # the attribute of the file that says where the run stands
+
+
+class LastStep(keras.callbacks.Callback):
+    """Ends the stage at its last step, which need not end an epoch, and at a loss of NaN."""
+
+    def __init__(self, batches: TrainingBatches, *, steps: int, every: int):
+        super().__init__()
+        self.batches = batches
+        self.steps = steps
+        self.every = every
+        self.done = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.done = epoch * self.every
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.done += 1
+        loss = (logs or {})["loss"]
+        if not np.isfinite(loss):
+            files = ", ".join(f"'{path}'" for path in self.batches.files(self.done - 1))
+            raise TrainingError(
+                f"step {self.done - 1}: the loss is {loss}; the batch's files are {files}; start a"
+                " new run folder with a lower learning rate, with precision=32-true, or without"
+                " these files. The checkpoints from before are kept"
+            )
+        if self.done >= self.steps:
+            self.model.stop_training = True
+
+
+class BestWeights(keras.callbacks.Callback):
+    """Keeps the weights that did best on the held-out images, the averaged ones if there are any.
+
+    Listed before `SwapEMAWeights`, which puts the others back when a validation ends.
+    """
+
+    def __init__(self, path: Path, *, best: float):
+        super().__init__()
+        self.path = path
+        self.best = best
+
+    def on_test_end(self, logs: Any = None) -> None:
+        score = (logs or {})["psnr_db"]
+        if score > self.best:
+            self.best = float(score)
+            save_whole(self.model, self.path)
+
+
+class Patience(keras.callbacks.EarlyStopping):
+    """Ends a stage that gets no better, counting on where a killed process stopped counting."""
+
+    def __init__(self, validations: int, *, state: Mapping[str, Any]):
+        super().__init__("val_psnr_db", mode="max", patience=validations)
+        self.state = state
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        if "wait" in self.state:
+            self.wait, self.best = self.state["wait"], self.state["patience_best"]
+
+
+class ResumePoint(keras.callbacks.Callback):
+    """Writes what a stopped run goes on from: weights, optimiser and where it stands, in one file.
+
+    Listed last, so that it knows what the others found out.
+    """
+
+    def __init__(self, path: Path, *, best: BestWeights, patience: Patience | None):
+        super().__init__()
+        self.path = path
+        self.best = best
+        self.patience = patience
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        state = {"epoch": epoch + 1, "best": self.best.best, "over": self.model.stop_training}
+        if self.patience is not None:
+            waited = {"wait": self.patience.wait, "patience_best": float(self.patience.best)}
+            state |= waited
+        for variable in self.model.trainable_variables:
+            if not np.isfinite(ops.convert_to_numpy(variable.value)).all():
+                raise TrainingError(
+                    f"the weights of {variable.path} are not finite; start a new run folder with a"
+                    " lower learning rate. The checkpoints from before are kept"
+                )
+        save_whole(self.model, self.path, state=state)
+
+
+class Triptychs(keras.callbacks.Callback):
+    """Writes degraded | restored | clean of the first held-out images at every validation."""
+
+    def __init__(self, folder: Path, held_out: HeldOutImages, *, stage: int, last: LastStep):
+        super().__init__()
+        self.folder = folder
+        self.held_out = held_out
+        self.stage = stage
+        self.last = last
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self.folder.mkdir(exist_ok=True)
+        for number in range(min(TRIPTYCHS, len(self.held_out))):
+            degraded, clean = self.held_out[number]
+            model: Any = self.model
+            restored = ops.convert_to_numpy(model(degraded, training=False))
+            name = f"stage-{self.stage}-step-{self.last.done:07}-image-{number}.png"
+            panels = [to_photo(image[0]) for image in (degraded, restored, clean)]
+            write_side_by_side(self.folder / name, *panels)
+
+
+class Columns(keras.callbacks.Callback):
+    """Adds what the curves need and Keras does not log, for the callbacks listed after it."""
+
+    def __init__(
+        self, input_scores: Mapping[str, float], *, schedule: CosineWithWarmup, last: LastStep
+    ):
+        super().__init__()
+        self.input_scores = input_scores
+        self.schedule = schedule
+        self.last = last
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if logs is not None:
+            step = self.last.done - 1
+            logs |= {
+                "step": step,
+                "lr": float(self.schedule(step)),
+                "train_loss": logs["loss"],
+                **self.input_scores,
+            }
+
+
+class Curves(keras.callbacks.Callback):
+    """Draws the curves of the whole run after a validation, but not all the time."""
+
+    def __init__(self, run: Path):
+        super().__init__()
+        self.run = run
+        self.drawn = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        from fairweather.training import draw_curves
+
+        if time.monotonic() - self.drawn > SECONDS_BETWEEN_CURVES:
+            draw_curves(self.run)
+            self.drawn = time.monotonic()
+
+
+def save_whole(model: Any, path: Path, *, state: Mapping[str, Any] | None = None) -> None:
+    """Writes weights and optimiser in one move: a killed run leaves the old file or the new one."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "all.weights.h5"
+        model.save_weights(whole)
+        with h5py.File(whole, "a") as file:
+            file.attrs[STATE] = json.dumps(state or {})
+        with replacing(path) as stream:
+            stream.write(whole.read_bytes())
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Where the run stood that wrote a file of `save_whole`; empty without the file."""
+    if not path.exists():
+        return {}
+    with h5py.File(path) as file:
+        return json.loads(str(file.attrs[STATE]))
+
+
+def to_photo(image: np.ndarray) -> Photo:
+    """(H, W, 3) in [0, 1] → a photo of bytes."""
+    return Photo(np.rint(image.clip(0, 1) * 255).astype(np.uint8))

@@ -1,0 +1,175 @@
+"""A block on a CPU without gradients: in strips that stay in the cache.
+
+Plain PyTorch spends more than half of a block's time outside of matrix products. Here oneDNN's
+linear layers apply the GELU or add the residual while their output is still in a register, windows
+are cut out once for both linear layers of the attention, logits become attention weights in place,
+and no intermediate tensor is larger than a strip, however large the image. The numbers are those of
+the plain path up to rounding.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairweather.models.kernels import is_plain_only
+
+if TYPE_CHECKING:
+    from fairweather.models.ast import Block, FeatureRefinement, WindowAttention
+
+WINDOWS_IN_STRIP = 32
+STRIP_BYTES = 4 << 20  # of one of the feed-forward network's tensors
+
+onednn: Any = torch.ops.mkldnn
+
+
+def find_onednn() -> bool:
+    """Whether this PyTorch has oneDNN's linear layers and convolutions with what follows them."""
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(onednn, name) for name in ("_linear_pointwise", "_convolution_pointwise")
+    )
+
+
+HAS_ONEDNN = find_onednn()
+
+
+def runs_in_strips(x: Tensor) -> bool:
+    """Whether a tensor like x can go through a block this way; graphs are made of the plain one."""
+    return (
+        HAS_ONEDNN
+        and not is_plain_only()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    )
+
+
+def run_in_strips(block: "Block", x: Tensor) -> Tensor:
+    """What `block(x)` gives in evaluation mode.
+
+    Args:
+        block: one whose feed-forward network is an FRFN.
+        x: (B, H, W, C) float32 on the CPU; it is overwritten if it is contiguous.
+
+    Returns:
+        (B, H, W, C).
+    """
+    x = x.contiguous()
+    for image in x:
+        if block.attention is not None:
+            attend(block.attention, block.attention_norm, image)
+        refine(block.feed_forward, block.feed_forward_norm, image)  # type: ignore[arg-type]
+    return x
+
+
+def attend(attention: "WindowAttention", norm: nn.LayerNorm, image: Tensor) -> None:
+    """Adds attention(norm(image)) to an image (H, W, C), some rows of windows at a time.
+
+    A strip reads and writes the same rows, so no other strip misses what it overwrites.
+    """
+    height, width, channels = image.shape
+    window, shift = attention.window, attention.shift
+    rows, columns = height // window, width // window
+    step = max(1, WINDOWS_IN_STRIP // columns)
+    for first in range(0, rows, step):
+        last = min(rows, first + step)
+        top, bottom = first * window + shift, last * window + shift
+        strip = image[top:bottom]
+        if bottom > height:  # the last windows go on at the top of the image
+            strip = torch.cat((strip, image[: bottom - height]))
+        windows = torch.roll(strip, -shift, dims=1).view(-1, window, columns, window, channels)
+        windows = windows.transpose(1, 2).reshape(-1, window**2, channels)
+        qkv = linear(attention.qkv, norm(windows))
+        attended = attend_strip(attention, qkv, columns=columns, is_last=last == rows)
+        merged = linear_plus(attention.output, attended, windows)
+        merged = merged.view(-1, columns, window, window, channels).transpose(1, 2)
+        merged = torch.roll(merged.reshape(-1, width, channels), shift, dims=1)
+        image[top:bottom] = merged[: height - top]
+        if bottom > height:
+            image[: bottom - height] = merged[height - top :]
+
+
+def attend_strip(
+    attention: "WindowAttention", qkv: Tensor, *, columns: int, is_last: bool
+) -> Tensor:
+    """Queries, keys and values (windows, window², 3C) → (windows, window², C).
+
+    Args:
+        attention: its bias, masks and branches.
+        qkv: of some rows of windows.
+        columns: windows in a row.
+        is_last: whether the last row is the image's.
+    """
+    count, tokens, channels = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    size = channels // attention.heads
+    query, key, value = qkv.view(count, tokens, 3, attention.heads, size).unbind(2)
+    bias, share, masks = attention.position_bias(), attention.dense_share(), attention.masks()
+    attended = torch.empty(count, tokens, attention.heads, size)
+    for head in range(attention.heads):
+        logits = torch.baddbmm(bias[head], query[:, :, head], key[:, :, head].mT, alpha=size**-0.5)
+        if masks:
+            row_mask, column_mask, corner_mask = masks
+            by_row = logits.view(-1, columns, tokens, tokens)
+            inner = by_row[:-1] if is_last else by_row
+            inner[:, -1] += column_mask
+            if is_last:
+                by_row[-1, :-1] += row_mask
+                by_row[-1, -1] += corner_mask
+        weights = fuse_in_place(logits, share, branches=attention.branches)
+        attended[:, :, head] = torch.bmm(weights, value[:, :, head])
+    return attended.view(count, tokens, channels)
+
+
+def fuse_in_place(logits: Tensor, dense_share: Tensor | None, *, branches: str) -> Tensor:
+    """Attention weights of the same shape as the logits, which are overwritten."""
+    if branches == "sparse":
+        return logits.relu_().square_()
+    dense = logits.softmax(-1)
+    if branches == "dense" or dense_share is None:
+        return dense
+    return torch.lerp(logits.relu_().square_(), dense, dense_share, out=dense)
+
+
+def refine(frfn: "FeatureRefinement", norm: nn.LayerNorm, image: Tensor) -> None:
+    """Adds frfn(norm(image)) to an image (H, W, C), some rows at a time."""
+    height, width = image.shape[:2]
+    x = norm(image)[None]
+    quarter = frfn.partial.in_channels
+    enhanced = F.conv2d(x[..., :quarter].permute(0, 3, 1, 2), frfn.partial.weight, padding=1)
+    x[..., :quarter] = enhanced.permute(0, 2, 3, 1)
+    step = max(1, STRIP_BYTES // (4 * width * frfn.depthwise.in_channels))
+    for top in range(0, height, step):
+        bottom = min(height, top + step)
+        above, below = max(0, top - 1), min(height, bottom + 1)  # what the convolution reaches
+        inner = slice(top - above, bottom - above)
+        image[top:bottom] = refine_strip(frfn, x[:, above:below], image[None, top:bottom], inner)
+
+
+def refine_strip(frfn: "FeatureRefinement", x: Tensor, residual: Tensor, inner: slice) -> Tensor:
+    """The rows `inner` of residual + frfn(x), after the partial convolution."""
+    depthwise, expand = frfn.depthwise, frfn.expand
+    (weight, gate_weight), (bias, gate_bias) = expand.weight.chunk(2), expand.bias.chunk(2)
+    local = onednn._linear_pointwise(x, weight, bias, "gelu", [], "none")
+    local = onednn._convolution_pointwise(
+        local.permute(0, 3, 1, 2),
+        depthwise.weight,
+        depthwise.bias,
+        *([1, 1], [1, 1], [1, 1], depthwise.groups),  # padding, stride, dilation, groups
+        *("gelu", [], "none"),
+    ).permute(0, 2, 3, 1)[:, inner]
+    gate = onednn._linear_pointwise(x[:, inner], gate_weight, gate_bias, "gelu", [], "none")
+    return linear_plus(frfn.project, gate.mul_(local), residual)
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """layer(x); oneDNN is faster than the BLAS where there are few channels."""
+    return onednn._linear_pointwise(x, layer.weight, layer.bias, "none", [], "none")
+
+
+def linear_plus(layer: nn.Linear, x: Tensor, residual: Tensor) -> Tensor:
+    """layer(x) + residual."""
+    return onednn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, "add")

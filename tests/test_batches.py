@@ -1,0 +1,63 @@
+"""What a step trains on: which crops are damaged, and that a seed tells how."""
+
+import pytest
+import torch
+from tiny_runs import make_recipe
+from torch import Tensor
+
+from fairweather.data import DEGRADATIONS
+from fairweather.training.batches import degrade_crops, degrade_held_out, seed_of
+
+
+def a_batch(size: int, *, synthetic: list[bool]) -> dict[str, Tensor]:
+    clean = torch.randint(0, 256, (size, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    clean = clean.to(torch.uint8)
+    kinds = torch.tensor(synthetic)
+    degraded = torch.where(kinds.view(-1, 1, 1, 1), clean, clean // 2)
+    return {"degraded": degraded, "clean": clean, "synthetic": kinds}
+
+
+def dimmed(clean: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Damage that, unlike rain, surely changes each image."""
+    return clean * torch.rand(len(clean), 1, 1, 1, generator=generator) / 2
+
+
+def test_only_synthetic_crops_are_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEGRADATIONS, "rain", dimmed)
+    recipe = make_recipe(data={"clean": ["clean"], "identity_fraction": 0.0})
+    batch = a_batch(4, synthetic=[True, False, True, False])
+    degraded, clean = degrade_crops(batch, recipe=recipe, seed=1)
+    assert torch.equal(clean, batch["clean"].float() / 255)
+    for index, synthetic in enumerate(batch["synthetic"].tolist()):
+        untouched = torch.equal(degraded[index], batch["degraded"][index].float() / 255)
+        assert untouched is not synthetic
+    assert torch.equal(degraded, degrade_crops(batch, recipe=recipe, seed=1)[0])
+    assert not torch.equal(degraded, degrade_crops(batch, recipe=recipe, seed=2)[0])
+
+
+def test_some_crops_stay_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEGRADATIONS, "rain", dimmed)
+    recipe = make_recipe(data={"clean": ["clean"], "identity_fraction": 0.25})
+    batch = a_batch(400, synthetic=[True] * 400)
+    degraded, clean = degrade_crops(batch, recipe=recipe, seed=1)
+    untouched = (degraded == clean).flatten(1).all(1).float().mean().item()
+    assert untouched == pytest.approx(0.25, abs=0.09)  # four standard deviations
+
+
+def test_a_held_out_image_has_the_same_damage_at_every_validation() -> None:
+    recipe = make_recipe()
+    batch = a_batch(1, synthetic=[True]) | {"number": torch.tensor([4])}
+    degraded, clean = degrade_held_out(batch, recipe=recipe)
+    torch.rand(3)
+    again, _ = degrade_held_out(batch, recipe=recipe)
+    other, _ = degrade_held_out(batch | {"number": torch.tensor([5])}, recipe=recipe)
+    assert torch.equal(degraded, again)
+    assert not torch.equal(degraded, other)
+    assert torch.equal(clean, batch["clean"].float() / 255)
+
+
+def test_every_stage_and_step_has_a_seed_of_its_own() -> None:
+    recipe = make_recipe()
+    batches = [{"number": torch.tensor([number])} for number in range(20)]
+    seeds = {seed_of(batch, recipe=recipe, index=index) for batch in batches for index in (0, 1)}
+    assert len(seeds) == 40

@@ -1,0 +1,255 @@
+"""The model in ONNX Runtime, OpenVINO and torch.export, each alone with its file."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fairweather import cli, models
+from fairweather.errors import ExportError, MissingExtraError, OptionError
+from fairweather.models import ASTConfig
+from fairweather.restoration import (
+    Exported,
+    export,
+    export_onnx,
+    export_openvino,
+    export_torch,
+    verify_export,
+)
+
+CONFIG = ASTConfig(
+    embed_dim=8,
+    depths=(1, 1, 2),
+    heads=(1, 2, 4),
+    window=4,
+    mlp_ratio=1.5,
+    bottleneck_shift=True,
+)
+# Of one pixel, of one window, shorter than the padding, a batch; beside those that export verifies.
+SIZES = ((1, 1, 1), (2, 8, 8), (1, 3, 50), (3, 41, 29))
+# Each format with another variant, since each export takes its time.
+VARIANTS: dict[str, dict[str, Any]] = {
+    ".onnx": {},
+    ".xml": {"feed_forward": "leff", "branches": "dense", "encoder_attention": True},
+    ".pt2": {"feed_forward": "mlp", "branches": "sparse"},
+}
+WRITERS = {".onnx": export_onnx, ".xml": export_openvino, ".pt2": export_torch}
+NEEDS = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("onnxscript", "openvino")}
+
+# PyTorch's and OpenVINO's own, while they load.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def need(suffix: str) -> None:
+    for module in NEEDS.get(suffix, ()):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"NOT TESTED: export to {suffix}, because {module} is not installed")
+
+
+def random_model(**changes: Any) -> models.AST:
+    """A model whose output is no copy of its input, and mostly stays inside of [0, 1]."""
+    torch.manual_seed(0)
+    model = models.AST(dataclasses.replace(CONFIG, **changes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def run_alone(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The file in the runtime of its format, without fairweather."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return lambda image: session.run(None, {"image": image})[0]
+    if path.suffix == ".xml":
+        import openvino
+
+        compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return lambda image: compiled({"image": image})["restored"]
+    module = torch.export.load(path).module()
+    return lambda image: module(torch.from_numpy(image)).detach().numpy()
+
+
+def check_file(model: models.AST, path: Path) -> None:
+    run, generator = run_alone(path), np.random.default_rng(5)
+    for batch, height, width in SIZES:
+        image = generator.random((batch, 3, height, width), dtype=np.float32)
+        with torch.no_grad():
+            free = model(torch.from_numpy(image)).numpy()
+        expected = free.clip(0, 1)
+        np.testing.assert_allclose(run(image), expected, atol=1e-5)
+        if image.size > 1000:  # the comparison must mean something
+            assert 0 < np.mean(free != expected) < 0.5
+            assert np.abs(expected - image).mean() > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_file_alone_gives_what_the_model_gives(suffix: str, tmp_path: Path) -> None:
+    need(suffix)
+    model, path = random_model(**VARIANTS[suffix]), tmp_path / f"model{suffix}"
+    exported = WRITERS[suffix](model, path, metadata={"task": "rain", "licence": "Apache-2.0"})
+    assert exported.path == path
+    assert set(exported.differences) == {(64, 64), (200, 336), (121, 83)}
+    assert max(exported.differences.values()) < 1e-5
+    assert exported.bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+    check_file(model, path)
+    about = metadata_of(path)
+    assert (about["task"], about["licence"], about["architecture"]) == ("rain", "Apache-2.0", "ast")
+    assert ASTConfig(**json.loads(about["config"])) == model.config
+    assert about["input"] == "image: (B, 3, H, W) float32, RGB in [0, 1]"
+    for file in tmp_path.iterdir():
+        assert str(Path(models.__file__).parent).encode() not in file.read_bytes()
+    with pytest.raises(ExportError, match="exists already"):
+        WRITERS[suffix](model, path)
+    if suffix == ".onnx":
+        check_onnx(path)
+
+
+def check_onnx(path: Path) -> None:
+    """What programs expect that read no more than standard ONNX."""
+    import onnx
+
+    message = onnx.load(path)
+    assert [(entry.domain, entry.version) for entry in message.opset_import] == [("", 20)]
+    assert message.ir_version == 9
+    assert {node.domain for node in message.graph.node} == {""}
+    assert len(message.functions) == 0
+    (image,), (restored,) = message.graph.input, message.graph.output
+    for value, name in ((image, "image"), (restored, "restored")):
+        shape = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        assert (value.name, shape) == (name, ["batch", 3, "height", "width"])
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    if path.suffix == ".onnx":
+        import onnx
+
+        return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    if path.suffix == ".xml":
+        import openvino
+
+        about = openvino.Core().read_model(path).get_rt_info()["fairweather"]
+        return {key: value.value for key, value in about.items()}
+    extra = {"fairweather.json": ""}
+    torch.export.load(path, extra_files=extra)
+    return json.loads(extra["fairweather.json"])
+
+
+def test_a_file_that_does_not_run_at_every_size_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one size only, as an exporter may make it that took the example's for the only one."""
+
+    def capture_one_size(clipped: torch.nn.Module) -> Any:
+        return torch.export.export(clipped, (torch.zeros(2, 3, 64, 64),))
+
+    monkeypatch.setattr(export, "capture", capture_one_size)
+    (tmp_path / "model.pt2").write_bytes(b"old")
+    with pytest.raises(ExportError, match="fails at 200×336, so nothing was written"):
+        export_torch(random_model(), tmp_path / "model.pt2", overwrite=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]
+    assert (tmp_path / "model.pt2").read_bytes() == b"old"
+
+
+def test_verification_refuses_numbers_that_are_none_and_other_shapes() -> None:
+    images = {(4, 4): np.zeros((1, 3, 4, 4), np.float32)}
+
+    def verify(exported: Callable[[np.ndarray], np.ndarray]) -> Any:
+        return verify_export(exported, lambda image: image, images=images, tolerance=1e-4)
+
+    assert verify(lambda image: image + np.float32(5e-5)) == {(4, 4): pytest.approx(5e-5)}
+    with pytest.raises(ExportError, match=r"2\.0e-04 away from the original at 4×4"):
+        verify(lambda image: image + np.float32(2e-4))
+    with pytest.raises(ExportError, match="nan away"):
+        verify(lambda image: image * np.nan)
+    with pytest.raises(ExportError, match=r"\(1, 3, 4, 2\) instead of \(1, 3, 4, 4\)"):
+        verify(lambda image: image[..., :2])
+
+
+@pytest.mark.parametrize(("suffix", "writer"), WRITERS.items())
+def test_names_that_cannot_be_are_refused_at_once(
+    suffix: str, writer: Callable[..., Exported], tmp_path: Path
+) -> None:
+    need(suffix)
+    with pytest.raises(OptionError, match=f"ends in {suffix}"):
+        writer(random_model(), tmp_path / "model.bmp")
+    (tmp_path / f"folder{suffix}").mkdir()
+    with pytest.raises(ExportError, match="is a folder"):
+        writer(random_model(), tmp_path / f"folder{suffix}", overwrite=True)
+
+
+def test_weights_of_another_openvino_model_are_not_replaced(tmp_path: Path) -> None:
+    need(".xml")
+    (tmp_path / "model.bin").write_bytes(b"old")
+    with pytest.raises(ExportError, match=r"model\.bin' exists already"):
+        export_openvino(random_model(), tmp_path / "model.xml")
+    assert (tmp_path / "model.bin").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("missing", "writer", "suffix"),
+    [("onnxruntime", export_onnx, ".onnx"), ("openvino", export_openvino, ".xml")],
+)
+def test_a_missing_extra_says_what_installs_it(
+    missing: str,
+    writer: Callable[..., Exported],
+    suffix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need(".onnx")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'fairweather\[export\]'"):
+        writer(random_model(), tmp_path / f"model{suffix}")
+
+
+@pytest.mark.slow
+def test_the_command_writes_compares_and_says_so(tmp_path: Path) -> None:
+    models.save_model(random_model(), tmp_path / "mine.safetensors", metadata={"task": "snow"})
+    words = ["export", str(tmp_path / "mine.safetensors"), str(tmp_path / "mine.pt2")]
+    done = CliRunner().invoke(cli.app, [*words, "--to", "torch"])
+    assert done.exit_code == 0, done.output
+    assert "mine.pt2" in done.output
+    assert re.search(r"largest difference: (0\.0e\+00|\d\.\de-0[5-9]) at 64×64", done.output)
+    assert metadata_of(tmp_path / "mine.pt2")["task"] == "snow"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["rain", "a.onnx", "--to", "torch"], 2, "ends in .pt2"),
+        (["rain", "a.onnx", "--to", "onnx", "--size", "64x64"], 2, "only litert"),
+        (["rain", "a.tflite", "--to", "litert", "--size", "64"], 2, "256x384"),
+        (["rain", "here.pt2", "--to", "torch"], 1, "exists already"),
+        (["nowhere.pth", "a.pt2", "--to", "torch"], 1, "is no file"),
+        (["rain", "no/folder/a.pt2", "--to", "torch"], 1, "cannot be written"),
+    ],
+)
+def test_wrong_calls_are_refused(
+    words: list[str], status: int, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "here.pt2").touch()
+    code = f"import sys; sys.argv = {['fairweather', 'export', *words]}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}from fairweather.cli import main; main()"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status, done.stderr
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["here.pt2"]

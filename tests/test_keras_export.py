@@ -1,0 +1,151 @@
+"""SavedModel and LiteRT, each alone with its file; `test_keras_backends.py` runs this."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_keras_model import SMALL, VARIANTS, images, random_model, torch_forward
+from typer.testing import CliRunner
+
+from fairweather import cli, models
+from fairweather.errors import ExportError, OptionError
+from fairweather.models import ASTConfig
+
+# TensorFlow 2.21 warns that its own interpreter will go, and of NumPy where it freezes a graph.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def fk() -> Any:
+    import fairweather.keras
+
+    return fairweather.keras
+
+
+def check_a_saved_model_alone_gives_what_pytorch_gives(fk: Any, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    theirs, path = random_model(bottleneck_shift=True), tmp_path / "model"
+    model = fk.from_torch(theirs)
+    exported = fk.export_saved_model(model, path, metadata={"task": "rain"})
+    print(f"SavedModel: {exported.differences}")
+    assert set(exported.differences) == {(64, 64), (200, 336), (121, 83)}
+    assert max(exported.differences.values()) < 1e-5
+    run = tf.saved_model.load(str(path)).signatures["serving_default"]
+    assert run.structured_input_signature[1]["image"].shape == (None, None, None, 3)
+    for size in ((1, 1), (3, 50), (16, 16), (41, 29)):
+        free = torch_forward(theirs, images(*size))
+        restored = run(image=tf.constant(images(*size)))["restored"].numpy()
+        np.testing.assert_allclose(restored, free.clip(0, 1), atol=1e-4)
+    assert 0 < np.mean((free > 0) & (free < 1)) < 1  # the comparison means something
+    about = json.loads((path / "assets.extra" / "fairweather.json").read_text("utf-8"))
+    assert about["task"] == "rain"
+    assert ASTConfig(**json.loads(about["config"])) == theirs.config
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def check_a_saved_model_replaces_only_a_saved_model(fk: Any, tmp_path: Path) -> None:
+    model, path = fk.from_torch(random_model()), tmp_path / "photos"
+    path.mkdir()
+    (path / "photo.jpg").touch()
+    for overwrite, message in ((False, "exists already"), (True, "holds no SavedModel")):
+        with pytest.raises(ExportError, match=message):
+            fk.export_saved_model(model, path, overwrite=overwrite)
+    (path / "saved_model.pb").touch()
+    fk.export_saved_model(model, path, overwrite=True)
+    assert not (path / "photo.jpg").exists()
+    assert (path / "saved_model.pb").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("changes", [{"bottleneck_shift": True}, *VARIANTS])
+def check_litert_alone_gives_what_pytorch_gives(
+    fk: Any, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    interpreter_type = interpreter()
+    theirs, path, size = random_model(**changes), tmp_path / "model.tflite", (41, 58)
+    exported = fk.export_litert(
+        fk.from_torch(theirs), path, size=size, metadata={"licence": "Apache-2.0"}
+    )
+    print(f"LiteRT {changes}: {exported.differences}")
+    assert exported.differences[size] < 1e-5
+    assert exported.bytes == path.stat().st_size
+    run = interpreter_type(model_path=str(path))
+    image = images(*size)[:1]
+    restored = run.get_signature_runner()(image=image)["restored"]
+    np.testing.assert_allclose(restored, torch_forward(theirs, image).clip(0, 1), atol=1e-4)
+    model = flatbuffer_utils.read_model(str(path))
+    assert [code.customCode for code in model.operatorCodes if code.customCode] == []
+    (entry,) = [entry for entry in model.metadata if entry.name == b"fairweather"]
+    about = json.loads(bytes(model.buffers[entry.buffer].data))
+    assert about["licence"] == "Apache-2.0"
+    assert about["input"] == "image: (1, 41, 58, 3) float32, RGB in [0, 1]"
+
+
+def interpreter() -> Any:
+    """LiteRT's own if it is installed."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError:
+        import tensorflow as tf
+
+        return tf.lite.Interpreter
+    return Interpreter
+
+
+def check_an_export_that_computes_something_else_is_not_written(
+    fk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fairweather.keras import export
+
+    model, clipped = fk.from_torch(random_model()), export.clipped
+    traced = []
+
+    def first_only(model: Any) -> Any:
+        """What is exported is wrong, what it is compared with is not."""
+        traced.append(model)
+        serve = clipped(model)
+        if len(traced) > 1:
+            return serve
+        return lambda image: {"restored": serve(image)["restored"] * 0.9}
+
+    monkeypatch.setattr(export, "clipped", first_only)
+    with pytest.raises(ExportError, match="away from the original at 64×64"):
+        fk.export_saved_model(model, tmp_path / "model")
+    traced.clear()
+    with pytest.raises(ExportError, match="away from the original at 24×32"):
+        fk.export_litert(model, tmp_path / "model.tflite", size=(24, 32))
+    assert list(tmp_path.iterdir()) == []
+
+
+def check_wrong_calls_are_refused(fk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    model = fk.create_model(SMALL, init="official")
+    with pytest.raises(OptionError, match=r"ends in \.tflite"):
+        fk.export_litert(model, tmp_path / "model.onnx")
+    with pytest.raises(OptionError, match="0×8"):
+        fk.export_litert(model, tmp_path / "model.tflite", size=(0, 8))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    for write, name in ((fk.export_litert, "a.tflite"), (fk.export_saved_model, "a")):
+        with pytest.raises(OptionError, match="KERAS_BACKEND=tensorflow before"):
+            write(model, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def check_the_command_writes_both(fk: Any, tmp_path: Path) -> None:
+    weights = tmp_path / "mine.safetensors"
+    models.save_model(random_model(), weights, metadata={"task": "snow"})
+    for to, name in (("saved-model", "mine"), ("litert", "mine.tflite")):
+        words = ["export", str(weights), str(tmp_path / name), "--to", to]
+        done = CliRunner().invoke(cli.app, [*words, *(["--size", "24x40"] * (to == "litert"))])
+        assert done.exit_code == 0, done.output
+        assert "compared with the original, largest difference" in done.output
+    assert "one image of 24×40" in done.output
+    about = json.loads((tmp_path / "mine/assets.extra/fairweather.json").read_text("utf-8"))
+    assert about["task"] == "snow"
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"

@@ -1,0 +1,207 @@
+"""Training with Keras beside training with PyTorch; `test_keras_backends.py` runs this."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import (
+    NETWORK,
+    QUIET,
+    column_of,
+    logged,
+    make_recipe,
+    no_curves,
+    one_thread_of_the_cpu,
+    write_images,
+)
+
+import fairweather
+from fairweather import training
+from fairweather.errors import RecipeError, TrainingError
+from fairweather.training import split_pairs
+
+pytestmark = [
+    *QUIET,
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
+]
+
+ONE_STAGE = ({"crop_px": 32, "batch": 2, "steps": 6, "learning_rate": 1e-3},)
+
+
+@pytest.fixture(scope="module")
+def fk() -> Any:
+    import fairweather.keras
+
+    return fairweather.keras
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def quietly() -> Iterator[None]:
+    with one_thread_of_the_cpu(), no_curves():
+        yield
+
+
+def keras_log(run: Path, stage: int, attempt: int = 0) -> Path:
+    return run / "logs" / f"stage-{stage}.{attempt}" / "metrics.csv"
+
+
+def check_batches_are_those_of_pytorch(fk: Any, data: Path) -> None:
+    recipe = make_recipe()
+    pairs, held_out = split_pairs(recipe, data)
+    batches = fk.TrainingBatches(recipe, pairs=pairs, batches=6)
+    length = training.length_of(recipe.stages[0], images=len(pairs), validate_every_steps=2)
+    source = training.data_module.RestorationData(
+        recipe, index=0, length=length, split=(pairs, held_out)
+    )
+    assert len(batches) == 6
+    for number, batch in enumerate(source.train_dataloader()):
+        seed = training.seed_of(batch, recipe=recipe, index=0)
+        expected = training.degrade_crops(batch, recipe=recipe, seed=seed)
+        for ours, theirs in zip(batches[number], expected, strict=True):
+            assert (ours.shape, ours.dtype) == ((2, 32, 32, 3), np.float32)
+            np.testing.assert_array_equal(ours, theirs.permute(0, 2, 3, 1))
+    later = fk.TrainingBatches(recipe, pairs=pairs, batches=6, begin=4)
+    np.testing.assert_array_equal(later[1], batches[5])
+    assert len(later) == 2
+
+
+def check_data_for_fit(fk: Any, data: Path) -> None:
+    import keras
+
+    recipe = make_recipe()
+    batches, held_out = fk.load_data(recipe, data, batches=3)
+    if keras.backend.backend() == "tensorflow":
+        shapes = [tuple(one.shape) for one in next(iter(batches))]
+        assert [len([*one]) for one in (batches, held_out)] == [3, 2]
+    else:
+        shapes = [one.shape for one in batches[0]]
+        assert (len(batches), len(held_out)) == (3, 2)
+    assert shapes == [(2, 32, 32, 3)] * 2
+
+
+def check_a_run_of_keras_is_a_run_of_pytorch(fk: Any, data: Path, tmp_path: Path) -> None:
+    """From the same start weights, on the same batches, with averaged weights and clipping."""
+    recipe = make_recipe(
+        stages=ONE_STAGE, validate_every_steps=6, architecture={**NETWORK, "stochastic_depth": 0.0}
+    )
+    torch.manual_seed(0)
+    start = fairweather.models.AST(recipe.config)
+    for parameter in start.parameters():  # Keras' Adam treats tiny gradients otherwise
+        torch.nn.init.normal_(parameter, std=0.2)
+    fairweather.models.save_model(start, tmp_path / "start.safetensors")
+    from_start: dict[str, Any] = {"data": data, "weights": tmp_path / "start.safetensors"}
+    ours = fk.train(recipe, run=tmp_path / "keras", **from_start)
+    theirs = training.train(recipe, run=tmp_path / "torch", **from_start)
+    for column in ("val_psnr_db", "val_input_psnr_db", "val_ssim"):
+        values = column_of(keras_log(tmp_path / "keras", 0), column)
+        assert values == pytest.approx(logged(tmp_path / "torch", 0, column), abs=1e-3), column
+    losses = [column_of(keras_log(tmp_path / "keras", 0), "train_loss")[-1]]
+    assert losses == pytest.approx([np.mean(logged(tmp_path / "torch", 0, "train_loss"))], rel=1e-3)
+    started, restored, expected = (
+        torch.cat([tensor.flatten() for tensor in model.state_dict().values()])
+        for model in (start, *(fairweather.load_model(path) for path in (ours, theirs)))
+    )
+    error = ((restored - expected).norm() / (expected - started).norm()).item()
+    print(f"the way of the weights differs from PyTorch's by {error:.1%}")
+    assert error < 0.1
+
+
+def check_the_run_folder(fk: Any, data: Path, tmp_path: Path) -> None:
+    import keras
+
+    run = tmp_path / "run"
+    recipe = make_recipe()
+    path = fk.train(recipe, data=data, run=run)
+    for name in ("recipe.yaml", "starts.json", "model.keras", "stage-1/done.json"):
+        assert (run / name).is_file(), name
+    assert len([*(run / "triptychs").glob("*.png")]) == 2 * (3 + 2)
+    assert json.loads((run / "starts.json").read_text())[0]["framework"] == "keras"
+    assert column_of(keras_log(run, 0), "step") == [1, 3, 5]
+    rates = column_of(keras_log(run, 1), "lr")  # of the steps 1 and 3, after one of warm-up
+    assert rates == pytest.approx([1e-3, 1e-6 + 0.25 * (1e-3 - 1e-6)], rel=1e-3)
+    if keras.backend.backend() == "tensorflow":
+        assert [*run.glob("tensorboard/stage-0/validation/events.*")]
+    model = fairweather.load_model(path)
+    image = np.random.default_rng(0).random((1, 20, 30, 3), dtype=np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(image).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    loaded = fk.load_model(run / "model.keras")
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(loaded(image)), expected, atol=1e-5)
+    with pytest.raises(RecipeError, match="holds a run of keras"):
+        training.train(recipe, data=data, run=run)
+
+
+def check_a_stopped_run_goes_on(fk: Any, data: Path, tmp_path: Path) -> None:
+    """The weights are those of a run that was never stopped, whatever was left half done."""
+    recipe = make_recipe(stages=ONE_STAGE, early_stopping_validations=5)
+    whole = fk.train(recipe, data=data, run=tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fk.TrainingBatches, "__getitem__", stops_at(fk, batch=5))
+        with pytest.raises(Exception, match="power cut"):
+            fk.train(recipe, data=data, run=tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    resumed = fk.train(recipe, data=data, run=tmp_path / "run")
+    assert column_of(keras_log(tmp_path / "run", 0, 1), "step") == [5]
+    left, right = (fairweather.load_model(path).state_dict() for path in (resumed, whole))
+    for name, tensor in left.items():
+        torch.testing.assert_close(tensor, right[name], rtol=0, atol=1e-6, msg=name)
+    shutil.rmtree(tmp_path / "run" / "triptychs")
+    fk.train(recipe, data=data, run=tmp_path / "run")  # is done, so nothing is trained again
+    assert not (tmp_path / "run" / "triptychs").exists()
+
+
+def stops_at(fk: Any, *, batch: int) -> Any:
+    """A `TrainingBatches.__getitem__` that fails at a batch."""
+    get = fk.TrainingBatches.__getitem__
+
+    def fail(self: Any, index: int) -> Any:
+        if self.begin + index == batch:
+            raise RuntimeError("power cut")
+        return get(self, index)
+
+    return fail
+
+
+def check_a_loss_of_nan_names_the_files(
+    fk: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = fk.TrainingBatches.__getitem__
+
+    def spoil(self: Any, index: int) -> Any:
+        degraded, clean = get(self, index)
+        return (degraded * np.float32("nan"), clean) if index == 3 else (degraded, clean)
+
+    monkeypatch.setattr(fk.TrainingBatches, "__getitem__", spoil)
+    with pytest.raises(
+        TrainingError, match=r"step 3: the loss is nan; the batch's files are '.*png'"
+    ):
+        fk.train(make_recipe(stages=ONE_STAGE), data=data, run=tmp_path / "run")
+    assert (tmp_path / "run/stage-0/last.weights.h5").is_file()  # of step 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"compile": True}, "compile"),
+        ({"precision": "64-true"}, "precision: 64-true"),
+        ({"activation_checkpointing": True}, "activation_checkpointing"),
+        ({"optimizer": "adam"}, "adam with weight_decay"),
+        ({"stages": ({**ONE_STAGE[0], "accumulate": 2},)}, "accumulate"),
+    ],
+)
+def check_what_keras_cannot_do_is_refused(
+    fk: Any, data: Path, tmp_path: Path, changes: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(RecipeError, match=key):
+        fk.train(make_recipe(**changes), data=data, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

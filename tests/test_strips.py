@@ -1,0 +1,82 @@
+"""The CPU's way through a block beside the plain one."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from fairweather.models import AST, ASTConfig, plain_kernels, strips
+from fairweather.models.ast import Block
+
+SMALL = ASTConfig(embed_dim=8, depths=(1, 2, 2), heads=(1, 2, 4), window=4, mlp_ratio=1.5)
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"branches": "dense", "encoder_attention": True},
+    {"branches": "sparse", "bottleneck_shift": True},
+    {"window": 8, "mlp_ratio": 4},
+)
+
+pytestmark = pytest.mark.skipif(not strips.HAS_ONEDNN, reason="NOT TESTED: no oneDNN here")
+
+
+def a_model(**changes: Any) -> AST:
+    torch.manual_seed(0)
+    model = AST(dataclasses.replace(SMALL, **changes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def error_of(model: torch.nn.Module, x: torch.Tensor) -> float:
+    """Largest difference to the plain path, beside the largest value."""
+    with torch.no_grad():
+        output = model(x)
+        with plain_kernels():
+            expected = model(x)
+    assert output.shape == expected.shape
+    return ((output - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+@pytest.mark.parametrize("size", [(1, 1), (37, 53), (64, 200)])
+def test_it_gives_what_the_plain_path_gives(
+    changes: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strips, "WINDOWS_IN_STRIP", 5)  # strips end in the middle of a row
+    monkeypatch.setattr(strips, "STRIP_BYTES", 9_000)
+    used = []
+    run = strips.run_in_strips
+    monkeypatch.setattr(
+        "fairweather.models.ast.run_in_strips", lambda *args: used.append(1) or run(*args)
+    )
+    assert error_of(a_model(**changes), torch.rand(2, 3, *size)) < 1e-5
+    assert used
+
+
+@pytest.mark.parametrize("width", [4, 12])  # windows of a single column are cut without a copy
+def test_the_input_of_a_block_is_not_changed(width: int) -> None:
+    for stage in (0, 2):
+        block = Block(SMALL, stage, shifts=True, drop_probability=0.0).eval()
+        x = torch.rand(1, 8, width, SMALL.channels[stage])
+        before = x.clone()
+        with torch.no_grad():
+            block(x)
+        assert torch.equal(x, before)
+
+
+def test_gradients_autocast_and_training_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise AssertionError("the strips were used")
+
+    monkeypatch.setattr("fairweather.models.ast.run_in_strips", refuse)
+    model, image = a_model(), torch.rand(1, 3, 16, 16)
+    model(image)
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            model(image)
+        model.train()(image)
+        model.eval().double()(image.double())
+        a_model(feed_forward="mlp")(image)
+        with pytest.raises(AssertionError, match="strips were used"):
+            a_model()(image)
