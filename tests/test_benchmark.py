@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from fairweather.benchmark import DataBenchmark, batches_per_s, benchmark_data
+from fairweather.benchmark import DataBenchmark, benchmark_data
+from fairweather.benchmark.data import batches_per_s
 from fairweather.cli import app
 from fairweather.errors import DataError, OptionError
 
@@ -58,7 +59,7 @@ def test_the_ratio() -> None:
 
 def test_batches_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("fairweather.benchmark.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("fairweather.benchmark.data.time.perf_counter", lambda: clock[0])
 
     def work() -> None:
         clock[0] += 0.25

@@ -9,8 +9,8 @@ from fairweather import cli
 COMMANDS = {
     "": {"--version"},
     "restore": {
-        "[inputs …]", "-o", "--out", "--task", "--weights", "--device", "--precision", "--tile",
-        "--strength", "--self-ensemble", "--compare", "--overwrite", "--skip-existing",
+        "[inputs …]", "-o", "--out", "--task", "--weights", "--device", "--engine", "--precision",
+        "--tile", "--strength", "--self-ensemble", "--compare", "--overwrite", "--skip-existing",
         "--max-pixels", "--json", "--sample",
     },
     "models": set(),
@@ -20,6 +20,15 @@ COMMANDS = {
     "benchmark": set(),
     "benchmark data": {"folder", "--crop", "--batch", "--seconds", "--json"},
     "benchmark page": {"[results …]", "-o", "--out"},
+    "benchmark restore": {
+        "--model", "--engine", "--size", "--batch", "--threads", "--rounds", "--device",
+        "--precision", "--official", "--official-allocator", "--json",
+    },
+    "benchmark training": {
+        "--model", "--batch", "--crop", "--checkpointing", "--threads", "--rounds", "--device",
+        "--precision", "--official", "--official-allocator", "--json",
+    },
+    "benchmark speed-page": {"[results …]", "-o", "--out"},
     "evaluate": {
         "data", "--weights", "--protocol", "--layout", "--split", "--inference", "--self-ensemble",
         "--device", "--restored", "--clean", "--degraded", "--photos", "--masks", "-o", "--out",

@@ -20,11 +20,13 @@ TESTS = Path(__file__).parent
 LAYOUTS = "test_keras_convert.py::check_there_and_back_gives_identical_tensors"
 A_RUN = "test_keras_training.py::check_the_run_folder"
 ON_ALL = ("test_keras_model.py", "test_keras_losses.py")
-ON_TENSORFLOW = ("test_keras_training.py", "test_keras_export.py", "test_keras_tutorial.py")
+# Backend and files; several processes for TensorFlow, which takes longest.
 CHECKS = {
-    "tensorflow": (*ON_ALL, *ON_TENSORFLOW, LAYOUTS),
-    "jax": (*ON_ALL, A_RUN, LAYOUTS),
-    "torch": (*ON_ALL, "test_keras_convert.py", "test_keras_training.py"),
+    "tensorflow": ("tensorflow", (*ON_ALL, LAYOUTS)),
+    "tensorflow-training": ("tensorflow", ("test_keras_training.py",)),
+    "tensorflow-deployed": ("tensorflow", ("test_keras_export.py", "test_keras_tutorial.py")),
+    "jax": ("jax", (*ON_ALL, A_RUN, LAYOUTS)),
+    "torch": ("torch", (*ON_ALL, "test_keras_convert.py", "test_keras_training.py")),
 }
 SETTINGS = {
     "OMP_NUM_THREADS": "1",
@@ -56,12 +58,13 @@ def run(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", CHECKS)
-def test_keras_is_the_same_model_on(backend: str) -> None:
+@pytest.mark.parametrize("name", CHECKS)
+def test_keras_on(name: str) -> None:
+    backend, checks = CHECKS[name]
     for module in ("keras", backend):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"NOT TESTED: Keras on {backend}, because {module} is not installed")
-    files = [str(TESTS / name) for name in CHECKS[backend]]
+    files = [str(TESTS / check) for check in checks]
     options = ("-q", "-rP", "-p", "no:cacheprovider", "-o", "python_functions=check_")
     settings = JAX_SETTINGS if backend == "jax" else {}
     done = run("-m", "pytest", *options, *files, KERAS_BACKEND=backend, **settings)

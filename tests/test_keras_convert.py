@@ -202,3 +202,15 @@ def check_models_convert_there_and_back(
         assert (found, out) == (status, ""), words
         assert err
     assert convert(source, tmp_path / "a.keras", "--to", "keras", "--overwrite")[0] == 0
+
+
+def check_the_command_describes_a_file_of_keras(fk: Any, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from fairweather.cli import app
+
+    path = tmp_path / "small.keras"
+    fk.save_model(fk.from_torch(random_model()), path)
+    told = CliRunner().invoke(app, ["models", "info", str(path), "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["config"]["embed_dim"] == SMALL.embed_dim

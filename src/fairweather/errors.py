@@ -33,5 +33,9 @@ class ExportError(FairweatherError):
     """A model that cannot be exported, or an export that computes something else."""
 
 
+class BenchmarkError(FairweatherError):
+    """A contestant of a benchmark that failed."""
+
+
 class MissingExtraError(FairweatherError, ImportError):
     """An optional part that is not installed; the message gives the command that installs it."""

@@ -9,6 +9,11 @@ import typer
 
 from fairweather import __version__
 from fairweather.cli.benchmark import benchmark_data_command, benchmark_page_command
+from fairweather.cli.benchmark_speed import (
+    benchmark_restore_command,
+    benchmark_speed_page_command,
+    benchmark_training_command,
+)
 from fairweather.cli.console import err_console, out_console
 from fairweather.cli.data import data_check, data_degrade, data_layouts, data_unpack
 from fairweather.cli.evaluate import evaluate_command
@@ -44,9 +49,14 @@ data_app.command("degrade")(data_degrade)
 data_app.command("layouts")(data_layouts)
 data_app.command("unpack")(data_unpack)
 app.add_typer(data_app, name="data")
-benchmark_app = typer.Typer(help="Measure speed; write the page of figures.", no_args_is_help=True)
+benchmark_app = typer.Typer(
+    help="Measure speed and memory; write the pages of figures.", no_args_is_help=True
+)
 benchmark_app.command("data")(benchmark_data_command)
 benchmark_app.command("page")(benchmark_page_command)
+benchmark_app.command("restore")(benchmark_restore_command)
+benchmark_app.command("training")(benchmark_training_command)
+benchmark_app.command("speed-page")(benchmark_speed_page_command)
 app.add_typer(benchmark_app, name="benchmark")
 
 

@@ -61,15 +61,17 @@ def models_list(
 
 
 def models_info(
-    weights: Annotated[str, typer.Argument(help="A bundled name or a weights file.")],
+    weights: Annotated[
+        str, typer.Argument(help="A bundled name or a weights file, one of Keras too.")
+    ],
     *,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead.")
     ] = False,
 ) -> None:
     """Architecture and origin of weights, told from the file."""
-    model = load_model(weights)
-    metadata = {k: plain(v) for k, v in read_metadata(weights).items() if k != "config"}
+    model, told = load_source(weights, bottleneck_shift=None)
+    metadata = {key: plain(value) for key, value in told.items()}
     facts: dict[str, Any] = {
         "weights": weights,
         "parameters": count_parameters(model),

@@ -56,6 +56,10 @@ def restore_command(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or xpu.")] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(help="What runs the network: auto, torch, compiled, openvino or onnxruntime."),
+    ] = "auto",
     precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.fp32,
     tile: Annotated[
         str, typer.Option(help="Side of a tile in pixels, 'auto', or 'none' for no tiles.")
@@ -91,7 +95,7 @@ def restore_command(
     if sample and inputs:
         raise typer.BadParameter("--sample restores a photograph of its own; leave out the inputs")
     if sample:
-        restore_sample(device=device)
+        restore_sample(device=device, engine=engine)
         return
     if not inputs:
         raise typer.BadParameter("name a photo, a folder or a glob, or use --sample")
@@ -100,6 +104,7 @@ def restore_command(
     restorer = Restorer(
         weights or task,
         device=device,
+        engine=engine,
         precision=precision.value,
         tile=parse_tile(tile),
         strength=strength,
@@ -195,7 +200,7 @@ def parse_tile(tile: str) -> Any:
     return int(tile)
 
 
-def restore_sample(*, device: str) -> None:
+def restore_sample(*, device: str, engine: str) -> None:
     """Lays synthetic rain over a photograph of scikit-image, restores it, and says how well."""
     import skimage.data
     from skimage.metrics import peak_signal_noise_ratio
@@ -204,7 +209,7 @@ def restore_sample(*, device: str) -> None:
     folder.mkdir(exist_ok=True)
     clean = skimage.data.rocket()
     rainy = degrade_pixels(clean, task="rain", seed=SAMPLE_SEED)
-    restored = Restorer("rain", device=device)(rainy)
+    restored = Restorer("rain", device=device, engine=engine)(rainy)
     photos = {"rainy": Photo(rainy), "restored": Photo(restored), "clean": Photo(clean)}
     for name, photo in photos.items():
         write_image(folder / f"{name}.png", photo)

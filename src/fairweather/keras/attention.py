@@ -17,6 +17,7 @@ from fairweather.keras.layers import (
     precise_dtype,
     register,
 )
+from fairweather.models import relative_position_index
 
 SHIFT_MASK_LOGIT = -100.0  # Official: finite, so that a fully masked row could not become NaN.
 
@@ -34,7 +35,7 @@ class WindowAttention(keras.layers.Layer):
         super().__init__(**layer)
         self.heads, self.window, self.shifts, self.branches = heads, window, shifts, branches
         self.shift = window // 2 if shifts else 0
-        self.bias_index = relative_position_index(window)
+        self.bias_index = relative_position_index(window).numpy().astype(np.int32)
         self.row_wraps, self.column_wraps = wrapped_pairs(window, self.shift)
 
     def build(self, input_shape: Shape) -> None:
@@ -124,14 +125,6 @@ class WindowAttention(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("heads", "window", "shifts", "branches")}
         return {**super().get_config(), **own}
-
-
-def relative_position_index(window: int) -> np.ndarray:
-    """Row of the bias table for each (query, key) of a window: (window², window²), int32."""
-    row, column = np.divmod(np.arange(window**2, dtype=np.int32), window)
-    row_offset = row[:, None] - row[None, :] + window - 1
-    column_offset = column[:, None] - column[None, :] + window - 1
-    return row_offset * (2 * window - 1) + column_offset
 
 
 def wrapped_pairs(window: int, shift: int) -> tuple[np.ndarray, np.ndarray]:

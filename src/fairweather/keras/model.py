@@ -26,7 +26,12 @@ from fairweather.keras.layers import (
     register,
     upsampling,
 )
-from fairweather.models import PRESETS, ASTConfig
+from fairweather.models import (
+    PRESETS,
+    ASTConfig,
+    shift_pattern,
+    stochastic_depth_schedule,
+)
 
 
 @register
@@ -217,20 +222,6 @@ def run_stage(x: Any, config: ASTConfig, stage: int, *, policy: Any) -> Any:
             name=f"{name}_{index}",
         )(x)
     return x
-
-
-def shift_pattern(config: ASTConfig, stage: int) -> list[bool]:
-    """Which blocks of a stage shift their windows: the odd ones."""
-    may_shift = stage != config.levels or config.bottleneck_shift
-    return [may_shift and block % 2 == 1 for block in range(config.depths[stage])]
-
-
-def stochastic_depth_schedule(config: ASTConfig) -> list[float]:
-    """Drop probability of every block: rising through the encoder, falling through the decoder."""
-    rate, depths, levels = config.stochastic_depth, config.depths, config.levels
-    encoder = np.linspace(0, rate, sum(depths[:levels])).tolist()
-    decoder = np.linspace(0, rate, sum(depths[levels + 1 :])).tolist()[::-1]
-    return [*encoder, *[rate] * depths[levels], *decoder]
 
 
 def create_model(

@@ -1,6 +1,13 @@
 """Networks: what they compute, their named shapes, and their weights on disk."""
 
-from fairweather.models.ast import AST, ASTConfig, count_parameters
+from fairweather.models.ast import (
+    AST,
+    ASTConfig,
+    count_parameters,
+    relative_position_index,
+    shift_pattern,
+    stochastic_depth_schedule,
+)
 from fairweather.models.catalog import ModelEntry, describe_config, list_models
 from fairweather.models.checkpoint import (
     create_model,
@@ -34,7 +41,10 @@ __all__ = [
     "plain_kernels",
     "read_metadata",
     "read_state",
+    "relative_position_index",
     "save_model",
     "save_official",
+    "shift_pattern",
+    "stochastic_depth_schedule",
     "to_official",
 ]

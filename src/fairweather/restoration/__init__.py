@@ -1,7 +1,13 @@
 """Image → restored image, of any size, on any hardware."""
 
 from fairweather.restoration.batch import Failure, Job, Summary, plan_jobs, run_jobs
-from fairweather.restoration.engines import keep_freed_memory, pick_device
+from fairweather.restoration.engine_choice import (
+    EngineEntry,
+    create_engine,
+    list_engines,
+    pick_engine,
+)
+from fairweather.restoration.engines import Engine, keep_freed_memory, pick_device
 from fairweather.restoration.export import export_onnx, export_openvino, export_torch
 from fairweather.restoration.protocols import restore_equal_tiles, restore_square_padded
 from fairweather.restoration.restorer import Restored, Restorer, restore, self_ensemble
@@ -15,6 +21,8 @@ from fairweather.restoration.verification import (
 )
 
 __all__ = [
+    "Engine",
+    "EngineEntry",
     "Exported",
     "Failure",
     "Job",
@@ -22,12 +30,15 @@ __all__ = [
     "Restorer",
     "Summary",
     "check_target",
+    "create_engine",
     "describe_export",
     "export_onnx",
     "export_openvino",
     "export_torch",
     "keep_freed_memory",
+    "list_engines",
     "pick_device",
+    "pick_engine",
     "plan_jobs",
     "restore",
     "restore_equal_tiles",

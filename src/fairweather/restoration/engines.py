@@ -4,35 +4,75 @@ import ctypes
 import logging
 import os
 import sys
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from fairweather.errors import OptionError
-from fairweather.models import AST, ASTConfig
+from fairweather.models import AST, ASTConfig, pad_to_multiple
 
 log = logging.getLogger(__name__)
 
 DEVICES = ("cuda", "xpu", "mps", "cpu")  # in the order in which `auto` looks; ROCm is cuda to torch
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BUDGET_BYTES = 1 << 30
+OUT_OF_MEMORY = (  # in the messages of PyTorch, ONNX Runtime and OpenVINO
+    "out of memory",
+    "can't allocate memory",
+    "failed to allocate memory",
+    "bad_alloc",
+)
 
 
-class TorchEngine:
-    """Eager PyTorch on one device.
+class Engine(Protocol):
+    """What all engines have in common.
 
     Attributes:
         device: where the network runs.
         config: the network's config.
     """
 
-    def __init__(self, model: AST, *, device: str = "auto", precision: str = "fp32"):
+    device: torch.device
+    config: ASTConfig
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        """(B, H, W, 3) float32 in [0, 1] → the same, not clipped; any H and W."""
+        ...
+
+    def free_bytes(self) -> int:
+        """How much memory a tile may take."""
+        ...
+
+    def release(self) -> None:
+        """Gives memory that is kept for later back, after an allocation failed."""
+        ...
+
+
+class TorchEngine:
+    """PyTorch on one device, eager or compiled.
+
+    Attributes:
+        device: where the network runs.
+        config: the network's config.
+    """
+
+    def __init__(
+        self,
+        model: AST,
+        *,
+        device: str = "auto",
+        precision: str = "fp32",
+        compiles: bool = False,
+    ):
         """Moves the model to the device.
 
         Args:
             model: the network; it is put into evaluation mode.
             device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` …
             precision: `fp32`, `bf16` or `fp16`; the image itself is always added in fp32.
+            compiles: whether torch.compile compiles the network, for minutes, with the first tile
+                and again for another batch or a far larger tile.
 
         Raises:
             OptionError: if the device or precision does not exist here.
@@ -43,6 +83,7 @@ class TorchEngine:
         self.precision = precision
         self.config = model.config
         self._model = model.eval().to(self.device)
+        self._compiled: Any = torch.compile(self._model, dynamic=True) if compiles else None
 
     def __call__(self, tiles: np.ndarray) -> np.ndarray:
         """(B, H, W, 3) float32 in [0, 1] → the same, not clipped."""
@@ -52,8 +93,16 @@ class TorchEngine:
             torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=lower),
         ):
             batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device)
-            restored = self._model(batch.permute(0, 3, 1, 2))
+            restored = self._restore(batch.permute(0, 3, 1, 2))
             return restored.permute(0, 2, 3, 1).float().cpu().numpy()
+
+    def _restore(self, batch: torch.Tensor) -> torch.Tensor:
+        if self._compiled is None:
+            return self._model(batch)
+        height, width = batch.shape[-2:]
+        # Padded outside of the graph, so that fewer sizes are compiled anew.
+        padded = pad_to_multiple(batch, self.config.size_multiple)
+        return self._compiled(padded)[..., :height, :width]
 
     def free_bytes(self) -> int:
         """How much memory a tile may take: a share of what the device has."""
@@ -63,7 +112,7 @@ class TorchEngine:
             return int(0.6 * torch.xpu.get_device_properties(self.device).total_memory)
         if self.device.type == "mps":
             return int(0.5 * torch.mps.recommended_max_memory())
-        return min(CPU_BUDGET_BYTES, physical_memory_bytes() // 4)
+        return host_budget_bytes()
 
     def release(self) -> None:
         """Gives cached device memory back, after an allocation failed."""
@@ -97,10 +146,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device, or the host, has no memory left."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    message = str(error)
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in message or "can't allocate memory" in message
-    )
+    message = str(error).lower()  # ONNX Runtime's errors are of no common kind
+    return any(words in message for words in OUT_OF_MEMORY)
+
+
+def host_budget_bytes() -> int:
+    """How much main memory a tile may take."""
+    return min(CPU_BUDGET_BYTES, physical_memory_bytes() // 4)
 
 
 def physical_memory_bytes() -> int:

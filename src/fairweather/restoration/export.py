@@ -39,11 +39,18 @@ ONNX_IR_VERSION = 9  # of that opset: what readers of its time accept, as ONNX R
 METADATA_NAME = "fairweather"
 
 
-class Clipped(nn.Module):
-    """A copy of a model on the CPU in float32 whose output is clipped to [0, 1]."""
+class Portable(nn.Module):
+    """A copy of a model on the CPU in float32, as exporters can read it."""
 
-    def __init__(self, model: AST):
+    def __init__(self, model: AST, *, clips: bool = True):
+        """Copies the weights.
+
+        Args:
+            model: stays as it is.
+            clips: whether the output is clipped to [0, 1].
+        """
         super().__init__()
+        self.clips = clips
         self.model = AST(model.config)
         self.model.load_state_dict(model.state_dict())
         for module in self.model.modules():
@@ -55,7 +62,8 @@ class Clipped(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, 3, H, W)."""
-        return self.model(image).clamp(0, 1)
+        restored = self.model(image)
+        return restored.clamp(0, 1) if self.clips else restored
 
 
 def export_onnx(
@@ -83,12 +91,12 @@ def export_onnx(
         OSError: if the file cannot be written.
     """
     onnx, onnxruntime = import_extra("onnx"), import_extra("onnxruntime")
-    path, clipped = Path(path), Clipped(model)
+    path, portable = Path(path), Portable(model)
     check_target(path, suffix=".onnx", overwrite=overwrite)
     about = describe_export(model.config, metadata, shape=SHAPE)
     with staging(path, overwrite=overwrite) as whole:
-        onnx.save(to_onnx(clipped, about), whole)
-        differences = verify_torch(onnx_runner(onnxruntime, whole), clipped)
+        onnx.save(to_onnx(portable, about), whole)
+        differences = verify_torch(onnx_runner(onnxruntime, whole), portable)
     return Exported(path, size_bytes(path), differences)
 
 
@@ -117,17 +125,17 @@ def export_openvino(
         OSError: if the files cannot be written.
     """
     openvino = import_extra("openvino")
-    path, clipped = Path(path), Clipped(model)
+    path, portable = Path(path), Portable(model)
     check_target(path, suffix=".xml", overwrite=overwrite)
     check_target(path.with_suffix(".bin"), suffix=".bin", overwrite=overwrite)
     about = describe_export(model.config, metadata, shape=SHAPE)
     core = openvino.Core()
-    network = core.read_model(to_onnx(clipped, {}).SerializeToString())
+    network = core.read_model(to_onnx(portable, {}).SerializeToString())
     for key, value in about.items():
         network.set_rt_info(value, [METADATA_NAME, key])
     with staging(path, overwrite=overwrite) as whole:
         openvino.save_model(network, whole, compress_to_fp16=False)
-        differences = verify_torch(openvino_runner(core, whole), clipped)
+        differences = verify_torch(openvino_runner(core, whole), portable)
     precision = core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
     notes = () if precision == "f32" else (coarse_note(precision),)
     return Exported(path, size_bytes(path, path.with_suffix(".bin")), differences, notes)
@@ -157,41 +165,41 @@ def export_torch(
         ExportError: if `path` is taken, or the exported model computes something else.
         OSError: if the file cannot be written.
     """
-    path, clipped = Path(path), Clipped(model)
+    path, portable = Path(path), Portable(model)
     check_target(path, suffix=".pt2", overwrite=overwrite)
     about = describe_export(model.config, metadata, shape=SHAPE)
     extra = {f"{METADATA_NAME}.json": json.dumps(about)}
     with staging(path, overwrite=overwrite) as whole:
         with quiet():
-            torch.export.save(capture(clipped), whole, extra_files=extra)
+            torch.export.save(capture(portable), whole, extra_files=extra)
             loaded = torch.export.load(whole).module()
-        differences = verify_torch(module_runner(loaded), clipped)
+        differences = verify_torch(module_runner(loaded), portable)
     return Exported(path, size_bytes(path), differences)
 
 
-def capture(clipped: Clipped) -> ExportedProgram:
+def capture(portable: Portable) -> ExportedProgram:
     """The model as a graph for any batch, height and width."""
     # Here, so that a PyTorch that has moved its private settings can still restore.
     settings = importlib.import_module("torch.fx.experimental._config")
-    multiple = clipped.model.config.size_multiple
+    multiple = portable.model.config.size_multiple
     example = torch.zeros(2, 3, multiple + 5, 2 * multiple + 3)
     axes = {axis: Dim.DYNAMIC for axis, name in enumerate(AXES) if name}
     # So that a batch of one, or an image of one window, is no case of its own; torch.onnx.export
     # sets the same.
     with torch.no_grad(), settings.patch(backed_size_oblivious=True):
-        program = torch.export.export(clipped, (example,), dynamic_shapes=(axes,), strict=False)
+        program = torch.export.export(portable, (example,), dynamic_shapes=(axes,), strict=False)
     for node in program.graph.nodes:  # paths of this machine
         node.meta.pop("stack_trace", None)
     return program
 
 
-def to_onnx(clipped: Clipped, about: Mapping[str, str]) -> Any:
+def to_onnx(portable: Portable, about: Mapping[str, str]) -> Any:
     """The model as an ONNX message with that metadata."""
     onnx = import_extra("onnx")
     import_extra("onnxscript")
     with quiet():
         program = torch.onnx.export(
-            capture(clipped),
+            capture(portable),
             (),
             dynamo=True,
             input_names=["image"],
@@ -216,10 +224,10 @@ def to_onnx(clipped: Clipped, about: Mapping[str, str]) -> Any:
     return message
 
 
-def verify_torch(exported: Runner, clipped: Clipped) -> dict[tuple[int, int], float]:
+def verify_torch(exported: Runner, portable: Portable) -> dict[tuple[int, int], float]:
     """Compares a file of any of the three formats with PyTorch."""
     images = sample_images(channels_last=False)
-    return verify_export(exported, module_runner(clipped), images=images, tolerance=TOLERANCE)
+    return verify_export(exported, module_runner(portable), images=images, tolerance=TOLERANCE)
 
 
 def module_runner(module: nn.Module) -> Runner:

@@ -23,11 +23,8 @@ from fairweather.imaging import (
     write_side_by_side,
 )
 from fairweather.models import AST, find_weights, load_model
-from fairweather.restoration.engines import (
-    TorchEngine,
-    activation_bytes_per_px,
-    is_out_of_memory,
-)
+from fairweather.restoration.engine_choice import create_engine
+from fairweather.restoration.engines import activation_bytes_per_px, is_out_of_memory
 from fairweather.restoration.memory import from_memory
 
 log = logging.getLogger(__name__)
@@ -62,6 +59,7 @@ class Restorer:
         weights: str | Path | AST = "rain",
         *,
         device: str = "auto",
+        engine: str = "auto",
         precision: str = "fp32",
         tile: TilePx = "auto",
         overlap_px: int | None = None,
@@ -76,6 +74,8 @@ class Restorer:
             weights: a bundled name, a `.safetensors`, an official `.pth`, a folder with one, or a
                 model, which is moved to the device and put into evaluation mode.
             device: `auto`, `cpu`, `cuda`, `mps`, `xpu`.
+            engine: what runs the network, a name from `list_engines`; `auto` is the one that was
+                measured fastest on the device.
             precision: `fp32`, `bf16` or `fp16`.
             tile: side of a tile [px], `auto` from the memory budget, None for one tile.
             overlap_px: how far tiles overlap; by default a window of the coarsest stage.
@@ -87,6 +87,7 @@ class Restorer:
         Raises:
             CheckpointError: if the weights cannot be loaded.
             OptionError: if the device is not here or an option is out of its range.
+            MissingExtraError: if the engine is not installed.
         """
         if not 0 <= strength <= 1:
             raise OptionError(f"strength {strength}: must lie in [0, 1]")
@@ -97,7 +98,7 @@ class Restorer:
         if batch is not None and batch < 1:
             raise OptionError(f"batch {batch}: must be at least 1")
         model = weights if isinstance(weights, AST) else load_model(weights)
-        self.engine = TorchEngine(model, device=device, precision=precision)
+        self.engine = create_engine(engine, model, device=device, precision=precision)
         multiple = model.config.size_multiple
         self.multiple = multiple
         self.overlap_px = multiple if overlap_px is None else overlap_px
@@ -287,10 +288,10 @@ def as_float(tile: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2)
-def cached_restorer(weights: Path, device: str, *, changed_ns: int) -> Restorer:
+def cached_restorer(weights: Path, device: str, *, engine: str, changed_ns: int) -> Restorer:
     """Restorers of `restore`: a loop over files loads its weights once, and new ones if changed."""
     log.debug("loading %s of %d", weights, changed_ns)
-    return Restorer(weights, device=device)
+    return Restorer(weights, device=device, engine=engine)
 
 
 def restore(
@@ -299,6 +300,7 @@ def restore(
     *,
     weights: str | Path = "rain",
     device: str = "auto",
+    engine: str = "auto",
     overwrite: bool = False,
 ) -> Restored:
     """Restores a photograph file with bundled or given weights.
@@ -308,6 +310,7 @@ def restore(
         target: where to write the restored one; its suffix decides the format.
         weights: as for `Restorer`.
         device: as for `Restorer`.
+        engine: as for `Restorer`.
         overwrite: whether a file at the target may be replaced.
 
     Raises:
@@ -315,5 +318,6 @@ def restore(
         CheckpointError: if the weights cannot be loaded.
     """
     path = find_weights(weights)
-    restorer = cached_restorer(path, device, changed_ns=path.stat().st_mtime_ns)
+    changed_ns = path.stat().st_mtime_ns
+    restorer = cached_restorer(path, device, engine=engine, changed_ns=changed_ns)
     return restorer.restore_file(source, target, overwrite=overwrite)

@@ -21,7 +21,7 @@ def draw_curves(run: Path) -> list[Path]:
     """
     columns, starts = read_logs(run)
     figures = {
-        "loss": ("training loss", {"train_loss": "loss of a batch"}),
+        "loss": ("loss", {"train_loss": "training loss"}),
         "psnr": (
             "PSNR of held-out images [dB]",
             {"val_psnr_db": "restored", "val_input_psnr_db": "degraded, as it came"},

@@ -1,0 +1,71 @@
+"""What a benchmark ran on, and with what."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = "fairweather speed 1"
+CPU_INFO = Path("/proc/cpuinfo")
+PACKAGES = ("fairweather", "torch", "numpy", "openvino", "onnxruntime", "nncf", "triton")
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """Processor, cores, memory and system, and how busy it is now.
+
+    Args:
+        device: where the networks run, as torch names it.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    return {
+        "processor": processor_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "memory_bytes": memory_bytes(),
+        "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load_average": [round(load, 1) for load in os.getloadavg()],
+    }
+
+
+def memory_bytes() -> int:
+    """Main memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def processor_name() -> str:
+    """As the processor calls itself."""
+    if CPU_INFO.is_file():
+        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def installed_versions() -> dict[str, str]:
+    """Of what computes, as far as it is installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_document(kind: str, setting: dict[str, Any], *, device: str) -> dict[str, Any]:
+    """The head of a result: what it is of, when, on what and with what."""
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": "",
+        "machine": describe_machine(device),
+        "versions": installed_versions(),
+        "setting": setting,
+    }

@@ -1,0 +1,135 @@
+"""A training step of ours and of the official code, in turns."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from fairweather.benchmark.jobs import ALLOCATORS, OFFICIAL, Allocator, Job
+from fairweather.benchmark.machine import describe_document
+from fairweather.benchmark.restoring import Setting, largest_difference, make_setting
+from fairweather.benchmark.speed import OnTurn, Tree, race, summary_of
+from fairweather.benchmark.subject import Subject, draw_image, load_of, take_subject
+from fairweather.errors import OptionError
+
+STEP, CHECKPOINTING = "torch", "torch, checkpointing"
+
+
+def benchmark_training(
+    model: str = "ast_t",
+    *,
+    batch: int = 8,
+    crop_px: int = 128,
+    checkpointing: bool = False,
+    threads: int = 1,
+    rounds: int = 5,
+    device: str = "auto",
+    precision: str = "fp32",
+    official: Path | None = None,
+    allocators: Sequence[Allocator] = ALLOCATORS,
+    on_turn: OnTurn = lambda name, done, total: None,
+) -> Tree:
+    """Measures a training step: forward, backward and AdamW, and its memory.
+
+    Args:
+        model: a preset, with weights drawn from a seed, or weights.
+        batch: crops in a step.
+        crop_px: side of a crop.
+        checkpointing: whether a step that keeps no activations inside of blocks takes part too.
+        threads: of each library that computes.
+        rounds: how often they take turns.
+        device: as torch names it, or `auto`.
+        precision: `fp32`, `bf16` or `fp16`, by autocast.
+        official: a checkout of the official repository, to take part on the same weights.
+        allocators: `shipped`, `tuned`: with which settings of glibc it takes part.
+        on_turn: is told whose turn it is, how many turns are done, of how many.
+
+    Returns:
+        A tree for JSON: machine, versions, command and figures.
+
+    Raises:
+        OptionError: if something cannot be measured that way.
+        CheckpointError: if there are no such weights.
+        MissingExtraError: if the official code needs what is not installed.
+    """
+    setting = make_setting(
+        device=device,
+        precision=precision,
+        threads=threads,
+        rounds=rounds,
+        official=official,
+        allocators=allocators,
+    )
+    document = describe_document("training", setting.facts(), device=setting.device)
+    with tempfile.TemporaryDirectory() as temporary:
+        subject = take_subject(model, folder=Path(temporary))
+        multiple = subject.model.config.size_multiple
+        if official is not None and crop_px % multiple:
+            raise OptionError(
+                f"crop {crop_px}: the official code trains on multiples of {multiple} only"
+            )
+        run = race_training(
+            subject,
+            (batch, crop_px, crop_px),
+            setting=setting,
+            checkpointing=checkpointing,
+            on_turn=on_turn,
+        )
+    return document | {"model": subject.facts, "runs": [run]}
+
+
+def race_training(
+    subject: Subject,
+    shape: tuple[int, int, int],
+    *,
+    setting: Setting,
+    checkpointing: bool,
+    on_turn: OnTurn,
+) -> Tree:
+    """All rounds for crops (B, H, W)."""
+    image = subject.path.with_name("image.npy")
+    draw_image(image, shape)
+    jobs = training_jobs(subject, setting=setting, image=image, checkpointing=checkpointing)
+    raced, faults = race([*jobs, *setting.ceilings()], rounds=setting.rounds, on_turn=on_turn)
+    reference = Path(jobs[0].checks[0][1])
+    differences = {
+        job.name: largest_difference(Path(job.checks[0][1]), reference)
+        for job in jobs
+        if job.name in raced
+    }
+    load = load_of(subject.model, shape=shape, trains=True)
+    return {
+        "shape": list(shape),
+        **summary_of(raced, load=load, differences=differences),
+        "largest_change": None,
+        "faults": faults,
+    }
+
+
+def training_jobs(
+    subject: Subject, *, setting: Setting, image: Path, checkpointing: bool
+) -> list[Job]:
+    """Our step, the same with less memory, and the official one."""
+    checks = iter(((str(image), str(image.with_name(f"{number}.npy"))),) for number in range(9))
+    shared = {
+        "device": setting.device,
+        "precision": setting.precision,
+        "threads": setting.threads,
+        "weights": str(subject.path),
+        "image": str(image),
+    }
+    jobs = [Job(STEP, "step", checks=next(checks), **shared)]
+    if checkpointing:
+        job = Job(CHECKPOINTING, "step", checks=next(checks), checkpointing=True, **shared)
+        jobs.append(job)
+    for allocator in setting.allocators if setting.official else ():
+        jobs.append(
+            Job(
+                OFFICIAL[allocator],
+                "official step",
+                allocator=allocator,
+                checkout=str(setting.official),
+                checks=next(checks),
+                **shared,
+            )
+        )
+    return jobs

@@ -1,0 +1,122 @@
+"""Which engines there are, which of them are installed, and which one `auto` takes."""
+
+import importlib.util
+from dataclasses import dataclass
+
+from fairweather.errors import MissingExtraError, OptionError
+from fairweather.models import AST
+from fairweather.restoration.converted_engines import (
+    CONVERTERS,
+    create_onnxruntime_engine,
+    create_openvino_engine,
+)
+from fairweather.restoration.engines import Engine, TorchEngine, pick_device
+
+EXTRA = "cpu"
+
+# Of these the first that is installed; anything else runs eager PyTorch. Processor seconds of one
+# thread on an AMD EPYC with AVX-512, the rain weights (ast_n) at 256×256 and at 512×512, measured
+# in turns in one run: torch 0.17 and 0.69, onnxruntime 0.20 and 0.92, openvino 0.24 and 1.05.
+# Nothing was measured on a GPU.
+FASTEST = {"cpu": ("torch", "onnxruntime", "openvino")}
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """An engine, and whether it can be used here.
+
+    Attributes:
+        name: as `create_engine` takes it.
+        description: what it is, in one line.
+        missing: packages that it needs and that are not installed.
+    """
+
+    name: str
+    description: str
+    missing: tuple[str, ...]
+
+    @property
+    def installed(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.missing
+
+
+DESCRIPTIONS = {
+    "torch": "eager PyTorch; on a CPU in strips that stay in the cache",
+    "compiled": "torch.compile; minutes of compiling before the first tile",
+    "openvino": "OpenVINO on the CPU; converted once for each model",
+    "onnxruntime": "ONNX Runtime on the CPU; converted once for each model",
+}
+NEEDS = {
+    "openvino": ("openvino", *CONVERTERS),
+    "onnxruntime": ("onnxruntime", *CONVERTERS),
+}
+
+
+def list_engines() -> list[EngineEntry]:
+    """Every engine that `create_engine` knows, and what it is missing here."""
+    return [
+        EngineEntry(name, description, missing_packages(name))
+        for name, description in DESCRIPTIONS.items()
+    ]
+
+
+def missing_packages(name: str) -> tuple[str, ...]:
+    """The packages that an engine needs and that are not installed."""
+    needs = NEEDS.get(name, ())
+    return tuple(package for package in needs if importlib.util.find_spec(package) is None)
+
+
+def pick_engine(name: str, *, device: str = "auto") -> str:
+    """The name of the engine; for `auto` the one measured fastest on the device, if it is here.
+
+    Args:
+        name: one of `list_engines`, or `auto`.
+        device: as for `create_engine`.
+
+    Raises:
+        OptionError: for an unknown name.
+        MissingExtraError: if it is not installed.
+    """
+    if name == "auto":
+        ranking = FASTEST.get(pick_device(device).type, ())
+        return next((fast for fast in ranking if not missing_packages(fast)), "torch")
+    if name not in DESCRIPTIONS:
+        raise OptionError(f"engine {name!r}: is none of auto, {', '.join(DESCRIPTIONS)}")
+    if missing := missing_packages(name):
+        raise MissingExtraError(
+            f"engine {name!r} needs {', '.join(missing)}, which is missing; install it with:"
+            f" pip install 'fairweather[{EXTRA}]'"
+        )
+    return name
+
+
+def create_engine(
+    name: str,
+    model: AST,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+) -> Engine:
+    """What runs a network, by name.
+
+    Args:
+        name: one of `list_engines`, or `auto` for the one measured fastest on the device.
+        model: the network. The torch engines move it to the device and put it into evaluation mode.
+        device: `auto`, `cpu`, `cuda`, `mps`, `xpu`; the converted engines run on the CPU alone.
+        precision: `fp32`; the torch engines also take `bf16` and `fp16`, OpenVINO `bf16`.
+
+    Raises:
+        OptionError: for an unknown name, or a device or precision that the engine does not have.
+        MissingExtraError: if the engine is not installed.
+    """
+    name = pick_engine(name, device=device)
+    if name in ("torch", "compiled"):
+        return TorchEngine(model, device=device, precision=precision, compiles=name == "compiled")
+    if device not in ("auto", "cpu"):
+        raise OptionError(f"device {device!r}: engine {name!r} runs on the CPU; use engine 'torch'")
+    if name == "openvino":
+        return create_openvino_engine(model, precision=precision)
+    if precision != "fp32":
+        raise OptionError(f"precision {precision!r}: engine {name!r} has only fp32")
+    return create_onnxruntime_engine(model)
