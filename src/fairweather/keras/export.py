@@ -58,7 +58,7 @@ def export_saved_model(
     tf, path = import_tensorflow("SavedModel"), Path(path)
     check_folder(path, overwrite=overwrite)
     about = describe_export(model.config, metadata, shape="(B, H, W, 3)")
-    archive = keras.export.ExportArchive()
+    archive: Any = keras.export.ExportArchive()
     archive.track(model)
     signature = [tf.TensorSpec((None, None, None, 3), tf.float32, name="image")]
     archive.add_endpoint("serve", clipped(model), input_signature=signature)
