@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -22,3 +23,11 @@ def data() -> Path:
     if not folder:
         pytest.skip("set FAIRWEATHER_DATA to a folder of real images to run this test")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def fk() -> Any:
+    """The Keras wing, which is an extra and takes seconds to import."""
+    import fairweather.keras
+
+    return fairweather.keras

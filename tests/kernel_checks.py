@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from parity import relative_error
+from parity import random_model, relative_error
 from torch import Tensor
 from triton_interpreter import repair_bfloat16
 
@@ -251,14 +251,10 @@ def fuse_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small_model(feed_forward: str) -> AST:
-    torch.manual_seed(0)
     depths = (1, 1, 2 if feed_forward == "frfn" else 1)
     sizes: dict[str, Any] = {"embed_dim": 4, "depths": depths, "heads": (1, 1, 1), "window": 4}
     config = ASTConfig(**sizes, mlp_ratio=2, feed_forward=feed_forward)  # type: ignore[arg-type]
-    model = AST(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval().to(DEVICE)
+    return random_model(config, std=0.3).to(DEVICE)
 
 
 @pytest.mark.parametrize("kind", ["frfn", "leff"])

@@ -1,18 +1,23 @@
-"""The known weights and the numbers of the official code that a faithful model reproduces."""
+"""The known weights, the numbers of the official code that they give, and drawn weights."""
 
+import dataclasses
 import functools
 import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairweather.models import AST, PRESETS, from_official
+from fairweather.models import AST, PRESETS, ASTConfig, from_official
 
 FIXTURES = Path(__file__).parent / "fixtures" / "parity"
+SMALL = ASTConfig(
+    embed_dim=8, depths=(1, 1, 2), heads=(1, 2, 4), window=4, mlp_ratio=1.5, bottleneck_shift=True
+)
 
 
 @functools.cache
@@ -64,10 +69,17 @@ def known_state(variant: str) -> dict[str, Tensor]:
 @functools.cache
 def known_ast_t(*, bottleneck_shift: bool = False) -> AST:
     """`ast_t` with the known weights, in evaluation mode; do not change it."""
-    import dataclasses
-
     model = AST(dataclasses.replace(PRESETS["ast_t"], bottleneck_shift=bottleneck_shift))
     model.load_state_dict(from_official(known_state("ast_t_frfn")))
+    return model.eval()
+
+
+def random_model(config: ASTConfig = SMALL, *, std: float = 0.1, **changes: Any) -> AST:
+    """Of always the same drawn weights, in evaluation mode; its output is no copy of its input."""
+    torch.manual_seed(0)
+    model = AST(dataclasses.replace(config, **changes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=std)
     return model.eval()
 
 

@@ -22,7 +22,8 @@ FLOORS = (
     {"training", "evaluation", "serving"},
     {"data", "restoration"},
     {"models", "imaging"},
-    {"errors", "files"},
+    {"files"},
+    {"errors"},
 )
 FLOOR_OF = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
 MAY_IMPORT_THE_PACKAGE = {"__main__", "cli"}  # for the rest it would be a circle
@@ -32,6 +33,7 @@ PUBLIC_NAMES = {
     "FairweatherError",
     "Restorer",
     "__version__",
+    "classify_damage",
     "create_model",
     "list_models",
     "load_model",

@@ -17,7 +17,6 @@ from fairweather.data import (
     Augmentation,
     Pair,
     RandomCrops,
-    mix_up,
     random_crop,
     random_jitter,
     random_orientation,
@@ -165,6 +164,39 @@ def test_a_small_image_is_reflected_on_both_sides_alike(size: tuple[int, int]) -
             steps = (np.arange(first, first + 16)) % period
             expected = np.minimum(steps, period - steps) if length > 1 else np.zeros(16)
             assert np.array_equal(lines[:, 0], expected)
+
+
+def test_a_larger_square_is_scaled_down_as_far_as_the_image_reaches() -> None:
+    clean = coordinates(200, 90)
+    random, sides = generator(), []
+    for _ in range(200):
+        degraded, crop = random_crop(
+            (damaged(clean), clean), crop_px=32, random=random, largest_downscale=4
+        )
+        assert crop.shape == (32, 32, 3)
+        assert np.abs(degraded.astype(int) - damaged(crop)).max() <= 1  # both rounded
+        across, down = (crop[..., axis].astype(int) for axis in (1, 0))
+        sides.append((across[16, 30] - across[16, 2]) / 28 * 32)
+        assert abs((down[30, 16] - down[2, 16]) / 28 * 32 - sides[-1]) < 3
+    assert 31 < min(sides) < 34
+    assert 86 < max(sides) < 92  # 128 px are asked for, the image is 90 px wide
+    assert abs(np.median(sides) - math.sqrt(32 * 90)) < 7
+
+
+def test_contrast_is_drawn_towards_one_grey() -> None:
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+    random, slopes = generator(), []
+    for _ in range(200):
+        degraded, clean = random_jitter(
+            (damaged(ramp), ramp), random=random, augmentation=Augmentation(contrast_jitter=0.4)
+        )
+        slope = (int(clean[255, 0, 0]) - int(clean[0, 0, 0])) / 255
+        assert np.abs(clean[:, 0] - (clean[0, 0, 0] + slope * np.arange(256))[:, None]).max() <= 1
+        assert np.array_equal(degraded, clean[::-1])
+        assert np.array_equal(clean[..., 0], clean[..., 2])
+        slopes.append(slope)
+    assert 0.6 - 1 / 255 <= min(slopes) < 0.63
+    assert max(slopes) > 0.97
 
 
 def test_small_images_pass_through_the_whole_stream(tmp_path: Path) -> None:
@@ -377,51 +409,6 @@ def test_pairs_stay_aligned_through_all_of_it(
             for old, new in zip(before, (degraded, clean), strict=True):
                 found = set(zip(old[..., channel].flat, new[..., channel].flat, strict=True))
                 assert len(found) == len(np.unique(old[..., channel]))
-
-
-def mixed(count: int, *, seed: int, alpha: float = 1.2) -> tuple[torch.Tensor, torch.Tensor]:
-    """The share of every crop of a batch in every blended one, (B, B), degraded and clean.
-
-    Each crop is black but for a pixel of its own, and the degraded image is half as bright.
-    """
-    clean = torch.eye(count, dtype=torch.float64).view(count, 1, 1, count).expand(-1, 3, 2, -1)
-    random = torch.Generator().manual_seed(seed)
-    degraded, blended = mix_up(clean / 2, clean, alpha=alpha, generator=random)
-    assert blended.shape == clean.shape
-    assert torch.equal(blended, blended[:, :1, :1].expand_as(blended))
-    return degraded[:, 0, 0], blended[:, 0, 0]
-
-
-@given(count=st.integers(1, 9), seed=st.integers(0, 999), alpha=st.floats(0.1, 50))
-def test_mix_up_blends_two_crops_and_both_images_alike(count: int, seed: int, alpha: float) -> None:
-    degraded, clean = mixed(count, seed=seed, alpha=alpha)
-    assert torch.allclose(degraded, clean / 2)
-    assert torch.allclose(clean.sum(1), torch.ones(count, dtype=torch.float64))
-    assert ((clean >= 0) & (clean <= 1)).all()
-    assert ((clean > 0).sum(1) <= 2).all()
-    partners = [[j for j in range(count) if j != i and row[j] > 0] for i, row in enumerate(clean)]
-    flat = [j for some in partners for j in some]
-    assert len(set(flat)) == len(flat)  # a permutation
-    assert torch.equal(mixed(count, seed=seed, alpha=alpha)[1], clean)
-
-
-def test_the_shares_of_mix_up_are_of_the_beta_distribution() -> None:
-    shares, partners = [], set()
-    for seed in range(800):
-        clean = mixed(4, seed=seed)[1]
-        for i, row in enumerate(clean):
-            if (row > 0).sum() == 2:
-                shares.append(float(row[i]))
-                partners.add((i, *(j for j in range(4) if j != i and row[j] > 0)))
-    assert len(partners) == 12
-    assert abs(np.mean(shares) - 0.5) < 0.02
-    assert abs(np.var(shares) - 1 / (4 * (2 * 1.2 + 1))) < 0.005
-
-
-def test_mix_up_keeps_the_dtype() -> None:
-    images = torch.rand(3, 3, 4, 4)
-    for blended in mix_up(images, images, alpha=1.2, generator=torch.Generator().manual_seed(0)):
-        assert (blended.dtype, blended.shape) == (torch.float32, images.shape)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from fairweather.benchmark.contestants import Contestant, environment_of
 from fairweather.benchmark.jobs import Job, Round, job_of
 from fairweather.benchmark.official import (
     STAND_INS,
-    DropPath,
     PaddedSquare,
     import_file,
     load_official,
@@ -329,7 +328,7 @@ def test_stand_ins(checkout: Path, clean_modules: None) -> None:
     module = import_file(checkout / "model.py")
     assert {name: vars(module)[name] for name in STAND_INS} == STAND_INS
     torch.manual_seed(0)
-    drop = DropPath(0.25)
+    drop = module.DropPath(0.25)
     ones = torch.ones(4000, 2, 1)
     dropped = drop(ones)
     assert set(dropped.flatten().tolist()) == {0.0, (torch.ones(()) / 0.75).item()}
@@ -414,4 +413,4 @@ def test_images_are_always_the_same(tmp_path: Path) -> None:
 
 def test_slow_engines_are_measured_when_asked_for() -> None:
     assert installed_engines()[:2] == ("plain", "torch")
-    assert not {"compiled", "openvino-int8"} & set(installed_engines())
+    assert "compiled" not in installed_engines()

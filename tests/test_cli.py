@@ -230,6 +230,7 @@ def test_json(restore: Run, tmp_path: Path) -> None:
         "height": 40,
         "width": 52,
         "notes": [],
+        "diagnosis": None,
     }
     source, target = str(tmp_path / "c.png"), str(tmp_path / "c.restored.png")
     assert document["skipped"] == [{"source": source, "target": target}]

@@ -3,15 +3,19 @@
 import json
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
 from tiny_sets import HEIGHT, WIDTH, damaged, save, scene, write_set, write_weights
 
 from fairweather import cli
+from fairweather.data import degrade_pixels
 from fairweather.imaging import PROTOCOLS, measure
 
 
@@ -128,6 +132,46 @@ def test_options_reach_the_evaluation(run: Run, data: Path, weights: Path) -> No
     assert json.loads(layout.out)["sets"][0]["layout"] == "folders"
 
 
+def test_clean_photographs_get_damage_that_their_names_seed(
+    run: Run, data: Path, weights: Path, tmp_path: Path
+) -> None:
+    def trees(folder: Path, *options: str) -> dict[str, Any]:
+        done = run(folder, "--weights", weights, "--device", "cpu", "--json", *options)
+        assert done.status == 0
+        (one,) = json.loads(done.out)["sets"]
+        return one
+
+    folder = data / "target"
+    hazy = trees(folder, "--damage", "haze")
+    assert (hazy["name"], hazy["task"]) == ("target, synthetic haze", "haze")
+    assert all(5 < image["input"]["psnr_db"] < 40 for image in hazy["images"])
+    again = trees(folder, "--damage", "haze", "-o", str(tmp_path / "report"))
+    assert again["mean"] == hazy["mean"]
+    (folder / "1.png").unlink()
+    fewer = trees(folder, "--damage", "haze")
+    assert [image["input"] for image in fewer["images"]] == [
+        image["input"] for image in hazy["images"][1:]
+    ]
+    pixels = np.asarray(Image.open(folder / "2.png"))
+    degraded = degrade_pixels(pixels, task="haze", seed=zlib.crc32(b"2"))
+    expected = peak_signal_noise_ratio(pixels, degraded)
+    assert fewer["images"][0]["input"]["psnr_db"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_clean_photographs_to_themselves(run: Run, data: Path, tmp_path: Path) -> None:
+    same = write_weights(tmp_path / "same.safetensors", strength=0.0)
+    other = write_weights(tmp_path / "other.safetensors", strength=0.3)
+    done = run(data / "target", "--damage", "none", "--weights", same, "--weights", other, "--json",
+               "-o", tmp_path / "report")  # fmt: skip
+    assert (done.status, done.err) == (0, "")
+    (one,) = json.loads(done.out)["sets"]
+    assert one["name"] == "target, clean"
+    mean = one["mean"]["restored"]
+    assert mean["same"]["psnr_db"] is None  # infinite
+    assert mean["other"]["psnr_db"] < 60
+    assert "input" not in one["mean"] or one["mean"]["input"] is None
+
+
 def test_notes_go_to_standard_error(run: Run, data: Path, weights: Path) -> None:
     done = run(data, "--weights", weights, "--protocol", "spad", "--json")
     assert done.status == 0
@@ -147,7 +191,9 @@ def test_photographs_alone(run: Run, data: Path, weights: Path, tmp_path: Path) 
     tree = json.loads(run("--photos", data / "input", "--weights", weights, "--json").out)
     (one,) = tree["sets"]
     assert set(one["mean"]["input"]) == {"blur", "entropy_bits"}
-    assert set(one["mean"]["restored"]["mine"]) == {"blur", "entropy_bits", "change_levels"}
+    assert set(one["mean"]["restored"]["mine"]) == {
+        "blur", "entropy_bits", "change_levels", "cast_ab",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -175,6 +221,9 @@ def test_photographs_alone(run: Run, data: Path, weights: Path, tmp_path: Path) 
         (("DATA", "--layout", "none"), "layout 'none'"),
         (("DATA", "--weights", "rain", "--weights", "rain"), "given twice"),
         (("DATA", "--masks", "DATA"), "uses no masks"),
+        (("DATA", "--damage", "hail"), "damage 'hail': is none of rain, raindrop"),
+        (("DATA", "--damage", "haze", "--layout", "folders"), "leave --layout out"),
+        (("--photos", "DATA", "--damage", "haze"), "--damage belongs to DATA"),
     ],
 )
 def test_a_wrong_call_has_status_2(

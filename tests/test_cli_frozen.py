@@ -17,6 +17,10 @@ COMMANDS = {
     "models list": {"--json"},
     "models info": {"weights", "--json"},
     "models convert": {"source", "target", "--to", "--bottleneck-shift", "--overwrite"},
+    "models train-damage": {
+        "--data", "-o", "--out", "--steps", "--minutes", "--precision", "--seed", "--workers",
+    },
+    "models confusion": {"--data", "--weights", "--json"},
     "benchmark": set(),
     "benchmark data": {"folder", "--crop", "--batch", "--seconds", "--json"},
     "benchmark page": {"[results …]", "-o", "--out"},
@@ -30,9 +34,9 @@ COMMANDS = {
     },
     "benchmark speed-page": {"[results …]", "-o", "--out"},
     "evaluate": {
-        "data", "--weights", "--protocol", "--layout", "--split", "--inference", "--self-ensemble",
-        "--device", "--restored", "--clean", "--degraded", "--photos", "--masks", "-o", "--out",
-        "--json", "--list-protocols",
+        "data", "--weights", "--protocol", "--layout", "--split", "--damage", "--inference",
+        "--self-ensemble", "--device", "--restored", "--clean", "--degraded", "--photos", "--masks",
+        "-o", "--out", "--json", "--list-protocols",
     },
     "export": {"weights", "target", "--to", "--size", "--overwrite"},
     "data": set(),

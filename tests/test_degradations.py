@@ -22,6 +22,7 @@ from fairweather.data.degradations import (
     add_raindrops,
     add_shadow,
     add_snow,
+    weather,
 )
 from fairweather.data.degradations.haze import guess_depth, guided_filter
 from fairweather.data.degradations.moire import demosaick, screen_grid
@@ -95,6 +96,19 @@ def test_a_seed_gives_the_same_damage_on_the_gpu(task: str) -> None:
 THICK = HazeRanges(
     airlight=(0.7, 0.7), warmth=(1.0, 1.0), tint=0.0, density=(50.0, 50.0), near_depth=(0.5, 0.5),
 )  # fmt: skip
+
+
+def test_weather_is_one_of_four_kinds_all_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    def paint(value: float) -> Callable[..., Tensor]:
+        return lambda clean, *, generator: clean + value
+
+    values = (0.1, 0.2, 0.3, 0.4)
+    monkeypatch.setattr(weather, "KINDS", tuple(paint(value) for value in values))
+    clean = torch.rand(400, 3, 4, 4) / 2
+    drawn = (degrade("weather", clean) - clean).mean((1, 2, 3))
+    counts = [int((drawn - value).abs().lt(1e-5).sum()) for value in values]
+    assert sum(counts) == 400
+    assert all(abs(count - 100) < 4 * math.sqrt(75) for count in counts)
 
 
 def test_haze_is_the_scattering_model() -> None:

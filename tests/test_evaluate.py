@@ -37,6 +37,7 @@ from fairweather.imaging import (
     Photo,
     measure,
     measure_alone,
+    measure_cast,
     prepare_image,
     write_image,
 )
@@ -308,7 +309,12 @@ def test_photographs_alone(tmp_path: Path, weights: Path) -> None:
     assert row.input == measure_alone(image)
     change = row.restored["mine"]["change_levels"]
     assert change == pytest.approx(np.abs(restored - image).mean() * 255)
-    assert row.restored["mine"] == {**measure_alone(restored), "change_levels": change}
+    cast = measure_cast(restored, image)
+    assert row.restored["mine"] == {
+        **measure_alone(restored),
+        "change_levels": change,
+        "cast_ab": cast,
+    }
     assert "gain_db" not in done.sets[0].mean("mine").figures
     (fault,) = done.faults
     assert fault.startswith("'b' of photos: ")

@@ -1,6 +1,5 @@
 """The model in ONNX Runtime, OpenVINO and torch.export, each alone with its file."""
 
-import dataclasses
 import importlib.util
 import json
 import re
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from parity import random_model
 from typer.testing import CliRunner
 
 from fairweather import cli, models
@@ -27,14 +27,6 @@ from fairweather.restoration import (
     verify_export,
 )
 
-CONFIG = ASTConfig(
-    embed_dim=8,
-    depths=(1, 1, 2),
-    heads=(1, 2, 4),
-    window=4,
-    mlp_ratio=1.5,
-    bottleneck_shift=True,
-)
 # Of one pixel, of one window, shorter than the padding, a batch; beside those that export verifies.
 SIZES = ((1, 1, 1), (2, 8, 8), (1, 3, 50), (3, 41, 29))
 # Each format with another variant, since each export takes its time.
@@ -54,15 +46,6 @@ def need(suffix: str) -> None:
     for module in NEEDS.get(suffix, ()):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"NOT TESTED: export to {suffix}, because {module} is not installed")
-
-
-def random_model(**changes: Any) -> models.AST:
-    """A model whose output is no copy of its input, and mostly stays inside of [0, 1]."""
-    torch.manual_seed(0)
-    model = models.AST(dataclasses.replace(CONFIG, **changes))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return model.eval()
 
 
 def run_alone(path: Path) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,6 +1,7 @@
 """Weights between PyTorch and Keras; `test_keras_backends.py` runs this on every backend."""
 
 import dataclasses
+import functools
 import json
 import sys
 import zipfile
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import parity
 import pytest
 import torch
 from parity import known_ast_t
@@ -28,21 +30,7 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"feed_forward": "leff", "branches": "sparse", "encoder_attention": True},
     {"feed_forward": "mlp", "branches": "dense", "depths": (1, 1, 1), "heads": (1, 4, 2)},
 )
-
-
-@pytest.fixture(scope="module")
-def fk() -> Any:
-    import fairweather.keras
-
-    return fairweather.keras
-
-
-def random_model(**changes: Any) -> models.AST:
-    torch.manual_seed(0)
-    model = models.AST(dataclasses.replace(SMALL, **changes))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
+random_model = functools.partial(parity.random_model, SMALL, std=0.2)
 
 
 def assert_same(ours: models.AST, theirs: models.AST) -> None:

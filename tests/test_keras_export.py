@@ -18,13 +18,6 @@ from fairweather.models import ASTConfig
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture(scope="module")
-def fk() -> Any:
-    import fairweather.keras
-
-    return fairweather.keras
-
-
 def check_a_saved_model_alone_gives_what_pytorch_gives(fk: Any, tmp_path: Path) -> None:
     import tensorflow as tf
 

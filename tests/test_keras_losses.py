@@ -16,13 +16,6 @@ from fairweather.training.schedules import cosine_with_warmup
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
 
 
-@pytest.fixture(scope="module")
-def fk() -> Any:
-    import fairweather.keras
-
-    return fairweather.keras
-
-
 def images(*size: int, count: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Clean and restored, (count, H, W, 3) float32; the second leaves [0, 1] here and there."""
     random = np.random.default_rng(1)

@@ -1,12 +1,13 @@
 """The Keras model beside the PyTorch one; `test_keras_backends.py` runs this on every backend."""
 
-import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import parity
 import pytest
 import torch
 from parity import known_ast_t, load, relative_error
@@ -24,27 +25,13 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"feed_forward": "mlp", "branches": "sparse", "bottleneck_shift": True},
 )
 SIZES = ((64, 64), (96, 40), (37, 53))
-
-
-@pytest.fixture(scope="module")
-def fk() -> Any:
-    import fairweather.keras
-
-    return fairweather.keras
+random_model = functools.partial(parity.random_model, SMALL, std=0.2)
 
 
 def backend() -> str:
     import keras
 
     return keras.backend.backend()
-
-
-def random_model(**changes: Any) -> models.AST:
-    torch.manual_seed(0)
-    model = models.AST(dataclasses.replace(SMALL, **changes))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
 
 
 def images(*size: int, seed: int = 0) -> np.ndarray:

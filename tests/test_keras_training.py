@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from parity import random_model
 from tiny_runs import (
     NETWORK,
     QUIET,
@@ -31,13 +32,6 @@ pytestmark = [
 ]
 
 ONE_STAGE = ({"crop_px": 32, "batch": 2, "steps": 6, "learning_rate": 1e-3},)
-
-
-@pytest.fixture(scope="module")
-def fk() -> Any:
-    import fairweather.keras
-
-    return fairweather.keras
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +88,7 @@ def check_a_run_of_keras_is_a_run_of_pytorch(fk: Any, data: Path, tmp_path: Path
     recipe = make_recipe(
         stages=ONE_STAGE, validate_every_steps=6, architecture={**NETWORK, "stochastic_depth": 0.0}
     )
-    torch.manual_seed(0)
-    start = fairweather.models.AST(recipe.config)
-    for parameter in start.parameters():  # Keras' Adam treats tiny gradients otherwise
-        torch.nn.init.normal_(parameter, std=0.2)
+    start = random_model(recipe.config, std=0.2)  # Keras' Adam treats tiny gradients otherwise
     fairweather.models.save_model(start, tmp_path / "start.safetensors")
     from_start: dict[str, Any] = {"data": data, "weights": tmp_path / "start.safetensors"}
     ours = fk.train(recipe, run=tmp_path / "keras", **from_start)

@@ -1,5 +1,7 @@
 """Real pairs load through their layouts, and the data check says of them what is true."""
 
+import hashlib
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ SETS = [
     ("dev/pairs/shadow/UIUC", "folders", 2, {"offset"}),
 ]
 FEW = 34
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.slow
@@ -52,3 +55,22 @@ def test_train_and_dev_share_no_scene(data: Path) -> None:
     )
     found = check_pairs(train[::3], test_pairs=dev, quick=True)
     assert [finding for finding in found if finding.kind == "leak"] == []
+
+
+def test_no_tracked_file_is_one_of_them(data: Path) -> None:
+    """They are for research: to be used, and not to be passed on."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("NOT TESTED: that no image for research is tracked; this is no git checkout")
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    tracked = [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
+    assert tracked
+    theirs = {sha256(path): path for path in data.rglob("*") if path.is_file()}
+    assert theirs
+    found = [f"{path} is {theirs[key]}" for path in tracked if (key := sha256(path)) in theirs]
+    assert found == []
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -44,7 +44,9 @@ def test_it_gives_what_the_plain_path_gives(
     changes: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(strips, "WINDOWS_IN_STRIP", 5)  # strips end in the middle of a row
-    monkeypatch.setattr(strips, "STRIP_BYTES", 9_000)
+    monkeypatch.setattr(strips, "TILE_BYTES", 9_000)
+    monkeypatch.setattr(strips, "TILE_TOKENS", 30)
+    monkeypatch.setattr(strips, "BAND_BYTES", 3_000)
     used = []
     run = strips.run_in_strips
     monkeypatch.setattr(
@@ -52,6 +54,40 @@ def test_it_gives_what_the_plain_path_gives(
     )
     assert error_of(a_model(**changes), torch.rand(2, 3, *size)) < 1e-5
     assert used
+
+
+@pytest.mark.parametrize("height", [1, 7, 768])
+@pytest.mark.parametrize("width", [1, 64, 257, 1280])
+@pytest.mark.parametrize("channels", [5, 64, 128, 1024])
+def test_tiles_cover_an_image_and_keep_to_their_size(
+    height: int, width: int, channels: int
+) -> None:
+    rows, columns = strips.tile_sides(height, width, channels)
+    assert 1 <= rows <= height
+    assert 1 <= columns <= width
+    assert rows * columns <= max(strips.TILE_TOKENS, strips.TILE_BYTES // (4 * channels))
+
+
+def test_wide_images_waste_little_on_the_rims_of_tiles() -> None:
+    rows, columns = strips.tile_sides(768, 1280, 128)  # the last decoder stage at 1280×720
+    assert (rows + 2) * (columns + 2) < 1.1 * rows * columns
+
+
+@pytest.mark.parametrize("change", ["in place", "state dict", "data"])
+def test_changed_weights_are_seen(change: str) -> None:
+    model, image = a_model(), torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        before = model(image)
+        changed = {name: tensor * 1.5 for name, tensor in model.state_dict().items()}
+        if change == "state dict":
+            model.load_state_dict(changed)
+        for name, parameter in model.named_parameters():
+            if change == "in place":
+                parameter.copy_(changed[name])
+            elif change == "data":
+                parameter.data = changed[name]
+        assert not torch.allclose(model(image), before)
+    assert error_of(model, image) < 1e-5
 
 
 @pytest.mark.parametrize("width", [4, 12])  # windows of a single column are cut without a copy

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from fairweather.errors import FairweatherError
 from fairweather.models import create_model, list_models, load_model
-from fairweather.restoration import Restorer, restore
+from fairweather.restoration import Restorer, classify_damage, restore
 
 __version__ = version("fairweather")
 
@@ -19,6 +19,7 @@ __all__ = [
     "FairweatherError",
     "Restorer",
     "__version__",
+    "classify_damage",
     "create_model",
     "list_models",
     "load_model",

@@ -1,12 +1,15 @@
-"""Files and folders that appear whole under their names, or not at all."""
+"""Files and folders that appear whole under their names, or not at all; JSON documents of ours."""
 
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from fairweather.errors import DataError
 
 
 @contextmanager
@@ -46,6 +49,39 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
             _move_to_free_name(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8; what cannot be encoded, as a file's name may be, as an escape.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(text.encode("utf-8", errors="backslashreplace"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def read_document(path: Path, *, form: str, otherwise: str) -> dict[str, Any]:
+    """What one of our commands wrote as JSON.
+
+    Args:
+        path: the file.
+        form: what it has to say under `format`.
+        otherwise: what is wrong with it if it says something else.
+
+    Raises:
+        DataError: if it is something else.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(tree, dict) or tree.get("format") != form:
+        raise DataError(f"{path}: {otherwise}")
+    return tree
 
 
 def _move_to_free_name(temporary: Path, target: Path) -> None:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from fairweather.benchmark.works import training_step
 from fairweather.data import DEGRADATIONS, ImageCache, Pair, RandomCrops, find_images
 from fairweather.errors import OptionError
 from fairweather.models import create_model
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = ("fp32", "bf16")
 ENDLESS = 1 << 40
 
 
@@ -104,7 +104,7 @@ def benchmark_data(
             loading(pairs, images=mapped, crop_px=crop_px, batch=batch),
             loading(pairs, images=undecoded, crop_px=crop_px, batch=batch),
             degradation(clean, task=task),
-            step(clean, preset=preset, precision=precision),
+            training_step(create_model(preset).to(device).train(), clean, precision=precision),
         ]
         for work in works:  # what is only done once is not measured
             work()
@@ -130,24 +130,6 @@ def degradation(clean: Tensor, *, task: str) -> Callable[[], object]:
     """Makes other damage of a batch each time."""
     generator = torch.Generator().manual_seed(0)
     return lambda: synchronized(DEGRADATIONS[task](clean, generator=generator))
-
-
-def step(clean: Tensor, *, preset: str, precision: str) -> Callable[[], object]:
-    """Trains on one batch."""
-    model = create_model(preset).to(clean.device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-    dtype = PRECISIONS[precision]
-
-    def train() -> object:
-        with torch.autocast(clean.device.type, dtype, enabled=precision != "fp32"):
-            restored = model(clean)
-        loss = F.l1_loss(restored.float(), clean)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return synchronized(loss.detach())
-
-    return train
 
 
 def synchronized(result: Tensor) -> Tensor:

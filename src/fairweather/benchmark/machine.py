@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from fairweather.restoration import physical_memory_bytes
+
 FORMAT = "fairweather speed 1"
 CPU_INFO = Path("/proc/cpuinfo")
-PACKAGES = ("fairweather", "torch", "numpy", "openvino", "onnxruntime", "nncf", "triton")
+PACKAGES = ("fairweather", "torch", "numpy", "openvino", "onnxruntime", "triton")
 
 
 def describe_machine(device: str) -> dict[str, Any]:
@@ -25,17 +27,12 @@ def describe_machine(device: str) -> dict[str, Any]:
         "processor": processor_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
-        "memory_bytes": memory_bytes(),
+        "memory_bytes": physical_memory_bytes(),
         "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "load_average": [round(load, 1) for load in os.getloadavg()],
     }
-
-
-def memory_bytes() -> int:
-    """Main memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def processor_name() -> str:

@@ -14,25 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from fairweather.errors import MissingExtraError, OptionError
-from fairweather.models import AST, to_official
+from fairweather.models import AST, StochasticDepth, to_official
 
 REPOSITORY = "joshyZhou/AST"
 LEVELS = 4
-
-
-class DropPath(nn.Module):
-    """Drops a residual branch of whole samples while training, and scales the kept ones up."""
-
-    def __init__(self, drop_prob: float = 0.0):
-        super().__init__()
-        self.drop_prob = drop_prob
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, …) → (B, …)."""
-        if not self.training or self.drop_prob == 0:
-            return x
-        keep = 1 - self.drop_prob
-        return x * x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(keep).div_(keep)
 
 
 def to_2tuple(value: int) -> tuple[int, int]:
@@ -41,7 +26,7 @@ def to_2tuple(value: int) -> tuple[int, int]:
 
 
 STAND_INS = {
-    "DropPath": DropPath,
+    "DropPath": StochasticDepth,
     "to_2tuple": to_2tuple,
     "trunc_normal_": nn.init.trunc_normal_,
 }

@@ -7,19 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from fairweather.benchmark.jobs import ALLOCATORS, OFFICIAL, Allocator, Job
+from fairweather.benchmark.jobs import ALLOCATORS, OFFICIAL, Allocator, Job, Role
 from fairweather.benchmark.machine import describe_document
 from fairweather.benchmark.official import REPOSITORY, check_checkout, padded_side
 from fairweather.benchmark.speed import COPY, MATRIX, OnTurn, Tree, race, summary_of
 from fairweather.benchmark.subject import Subject, draw_image, load_of, take_subject
-from fairweather.benchmark.works import check_precision
 from fairweather.errors import OptionError
-from fairweather.restoration import list_engines, pick_device
+from fairweather.restoration import check_precision, list_engines, pick_device
 
 Size = tuple[int, int]
 
 PLAIN, PLAIN_ENGINE = "torch, plain", "plain"
-SLOW_TO_START = ("compiled", "openvino-int8")  # measured when asked for
+SLOW_TO_START = ("compiled",)  # measured when named
 
 
 @dataclass(frozen=True)
@@ -42,20 +41,37 @@ class Setting:
     official: Path | None
     allocators: tuple[Allocator, ...]
 
-    def ceilings(self) -> list[Job]:
-        """The machine's own speed, measured in the same rounds."""
-        shared = {"device": self.device, "precision": self.precision, "threads": self.threads}
-        return [Job(MATRIX, "matrix", **shared), Job(COPY, "copy", **shared)]
+    @property
+    def computing(self) -> Tree:
+        """What every job says."""
+        return {"device": self.device, "precision": self.precision, "threads": self.threads}
+
+    def shared(self, subject: Subject, image: Path) -> Tree:
+        """What every job on an image says."""
+        return self.computing | {"weights": str(subject.path), "image": str(image)}
 
     def facts(self) -> Tree:
         """What a result says about it."""
-        return {
-            "device": self.device,
-            "precision": self.precision,
-            "threads": self.threads,
-            "rounds": self.rounds,
-            "official": REPOSITORY if self.official else None,
-        }
+        official = REPOSITORY if self.official else None
+        return self.computing | {"rounds": self.rounds, "official": official}
+
+    def ceilings(self) -> list[Job]:
+        """The machine's own speed, measured in the same rounds."""
+        return [Job(MATRIX, "matrix", **self.computing), Job(COPY, "copy", **self.computing)]
+
+    def official_jobs(self, role: Role, *, checked: Path, shared: Tree) -> list[Job]:
+        """The official code, if it takes part, with each of glibc's settings."""
+        return [
+            Job(
+                OFFICIAL[allocator],
+                role,
+                allocator=allocator,
+                checkout=str(self.official),
+                checks=checks_of(checked, OFFICIAL[allocator]),
+                **shared,
+            )
+            for allocator in (self.allocators if self.official else ())
+        ]
 
 
 def benchmark_restore(
@@ -186,11 +202,7 @@ def race_restoring(
     draw_image(image, shape)
     draw_image(square, (batch, checked, checked))
     jobs = restoring_jobs(subject, engines=engines, setting=setting, image=image, square=square)
-    raced, faults = race(
-        [*jobs, *setting.ceilings()],
-        rounds=setting.rounds,
-        on_turn=on_turn,
-    )
+    raced, faults = race([*jobs, *setting.ceilings()], rounds=setting.rounds, on_turn=on_turn)
     differences = {
         job.name: largest_difference(Path(after), reference_path(Path(before)))
         for job in jobs
@@ -211,34 +223,19 @@ def restoring_jobs(
     subject: Subject, *, engines: Sequence[str], setting: Setting, image: Path, square: Path
 ) -> list[Job]:
     """The reference, the engines, and the official code."""
-    folder = image.parent
-    shared = {
-        "device": setting.device,
-        "precision": setting.precision,
-        "threads": setting.threads,
-        "weights": str(subject.path),
-        "image": str(image),
-    }
+    shared = setting.shared(subject, image)
     checks = tuple((str(path), str(reference_path(path))) for path in (image, square))
     jobs = [Job(PLAIN, "plain", checks=checks, races=PLAIN_ENGINE in engines, **shared)]
     for name in dict.fromkeys(engines):
-        if name == PLAIN_ENGINE:
-            continue
-        check = (str(image), str(folder / f"{name}.npy"))
-        jobs.append(Job(name, "engine", engine=name, checks=(check,), **shared))
-    for allocator in setting.allocators if setting.official else ():
-        check = (str(square), str(folder / f"official-{allocator}.npy"))
-        jobs.append(
-            Job(
-                OFFICIAL[allocator],
-                "official",
-                allocator=allocator,
-                checkout=str(setting.official),
-                checks=(check,),
-                **shared,
-            )
-        )
-    return jobs
+        if name != PLAIN_ENGINE:
+            checks = checks_of(image, name)
+            jobs.append(Job(name, "engine", engine=name, checks=checks, **shared))
+    return jobs + setting.official_jobs("official", checked=square, shared=shared)
+
+
+def checks_of(image: Path, name: str) -> tuple[tuple[str, str], ...]:
+    """That a contestant works on an image before the first round, and where the output goes."""
+    return ((str(image), str(image.with_name(f"{name}.npy"))),)
 
 
 def reference_path(image: Path) -> Path:

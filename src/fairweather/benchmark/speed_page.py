@@ -1,6 +1,5 @@
 """The page of speed and memory: from the JSON files of benchmarks and nothing else."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 from fairweather.benchmark.jobs import SHIPPED, TUNED
 from fairweather.benchmark.machine import FORMAT
 from fairweather.benchmark.targets import target_lines
-from fairweather.errors import DataError
-from fairweather.files import replacing
+from fairweather.files import read_document, write_text
 
 Tree = dict[str, Any]
 
@@ -54,28 +52,12 @@ def write_speed_page(results: Sequence[Path], page: Path) -> None:
     Raises:
         DataError: if a file is none of ours, or the page cannot be written.
     """
-    trees = {path.name: read_result(path) for path in results}
-    text = speed_text({name: trees[name] for name in sorted(trees)})
-    try:
-        with replacing(page) as file:
-            file.write(text.encode("utf-8"))
-    except OSError as error:
-        raise DataError(f"{page}: cannot be written: {error.strerror or error}") from error
-
-
-def read_result(path: Path) -> Tree:
-    """What a benchmark of speed wrote.
-
-    Raises:
-        DataError: if it is something else.
-    """
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise DataError(f"{path}: was not written by `fairweather benchmark restore` or `training`")
-    return tree
+    otherwise = "was not written by `fairweather benchmark restore` or `training`"
+    trees = {
+        path.name: read_document(path, form=FORMAT, otherwise=otherwise)
+        for path in sorted(results, key=lambda path: path.name)
+    }
+    write_text(page, speed_text(trees))
 
 
 def speed_text(trees: dict[str, Tree]) -> str:
@@ -83,7 +65,7 @@ def speed_text(trees: dict[str, Tree]) -> str:
     on_gpu = any(tree["machine"]["gpu"] for tree in trees.values())
     parts = [HEAD if on_gpu else HEAD + NO_GPU]
     if targets := target_lines(trees):
-        parts.append("\n".join(["## What was asked for\n", *targets, ""]))
+        parts.append("\n".join(["## Goals\n", *targets, ""]))
     parts += [section_of(name, tree) for name, tree in trees.items()]
     return "\n".join(parts)
 

@@ -1,4 +1,4 @@
-"""What issue 6 asks of the CPU, beside what came out."""
+"""The goals for speed and memory on a CPU, beside what was measured."""
 
 from typing import Any, NamedTuple
 
@@ -31,10 +31,10 @@ def target_lines(trees: dict[str, Tree]) -> list[str]:
     lines = []
     for name, tree in trees.items():
         setting = tree["setting"]
-        asked = (tree["kind"], tree["model"]["name"], setting["device"], setting["precision"])
-        if asked == ("restore", "ast_t", "cpu", "fp32") and setting["threads"] == 1:
+        what = (tree["kind"], tree["model"]["name"], setting["device"], setting["precision"])
+        if what == ("restore", "ast_t", "cpu", "fp32") and setting["threads"] == 1:
             lines += [line for run in tree["runs"] for line in run_lines(run, name)]
-    head = "| size | asked for | engine | figure | | file |"
+    head = "| size | goal | engine | figure | | file |"
     return [head, "|---|---|---|---:|---|---|", *lines] if lines else []
 
 

@@ -4,9 +4,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fairweather.benchmark.jobs import ALLOCATORS, OFFICIAL, Allocator, Job
+from fairweather.benchmark.jobs import ALLOCATORS, Allocator, Job
 from fairweather.benchmark.machine import describe_document
-from fairweather.benchmark.restoring import Setting, largest_difference, make_setting
+from fairweather.benchmark.restoring import (
+    Setting,
+    checks_of,
+    largest_difference,
+    make_setting,
+)
 from fairweather.benchmark.speed import OnTurn, Tree, race, summary_of
 from fairweather.benchmark.subject import Subject, draw_image, load_of, take_subject
 from fairweather.errors import OptionError
@@ -109,27 +114,9 @@ def training_jobs(
     subject: Subject, *, setting: Setting, image: Path, checkpointing: bool
 ) -> list[Job]:
     """Our step, the same with less memory, and the official one."""
-    checks = iter(((str(image), str(image.with_name(f"{number}.npy"))),) for number in range(9))
-    shared = {
-        "device": setting.device,
-        "precision": setting.precision,
-        "threads": setting.threads,
-        "weights": str(subject.path),
-        "image": str(image),
-    }
-    jobs = [Job(STEP, "step", checks=next(checks), **shared)]
+    shared = setting.shared(subject, image)
+    jobs = [Job(STEP, "step", checks=checks_of(image, STEP), **shared)]
     if checkpointing:
-        job = Job(CHECKPOINTING, "step", checks=next(checks), checkpointing=True, **shared)
-        jobs.append(job)
-    for allocator in setting.allocators if setting.official else ():
-        jobs.append(
-            Job(
-                OFFICIAL[allocator],
-                "official step",
-                allocator=allocator,
-                checkout=str(setting.official),
-                checks=next(checks),
-                **shared,
-            )
-        )
-    return jobs
+        checks = checks_of(image, CHECKPOINTING)
+        jobs.append(Job(CHECKPOINTING, "step", checks=checks, checkpointing=True, **shared))
+    return jobs + setting.official_jobs("official step", checked=image, shared=shared)

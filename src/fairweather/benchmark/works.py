@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from fairweather.benchmark.clock import timed
 from fairweather.benchmark.jobs import Job
 from fairweather.benchmark.official import PaddedSquare, load_official
-from fairweather.errors import OptionError
 from fairweather.models import load_model, plain_kernels
-from fairweather.restoration import create_engine
+from fairweather.restoration import PRECISIONS, create_engine, lowered
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MATRIX_SIDE = {"cpu": 2048}
 GPU_MATRIX_SIDE = 8192
 MATRIX_REPEATS = 4
@@ -107,17 +105,11 @@ def module_run(network: nn.Module, *, job: Job) -> Run:
     network = network.eval().to(job.device)
 
     def run(image: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), lowered(job):
+        with torch.inference_mode(), lowered(job.device, job.precision):
             restored = network(torch.from_numpy(image).to(job.device).permute(0, 3, 1, 2))
             return restored.permute(0, 2, 3, 1).float().cpu().numpy()
 
     return run
-
-
-def lowered(job: Job) -> torch.autocast:
-    """Autocast to the job's precision, if that is not float32."""
-    kind = torch.device(job.device).type
-    return torch.autocast(kind, PRECISIONS[job.precision], enabled=job.precision != "fp32")
 
 
 def step_work(job: Job) -> Work:
@@ -128,17 +120,8 @@ def step_work(job: Job) -> Work:
     else:
         network.activation_checkpointing = job.checkpointing
     network.train().to(job.device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)
     clean = crops(Path(job.image), device=job.device)
-
-    def step() -> float:
-        with lowered(job):
-            restored = network(clean)
-        loss = F.l1_loss(restored.float(), clean)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()  # waits for the device
+    step = training_step(network, clean, precision=job.precision)
 
     def check() -> None:
         network.eval()  # leaves stochastic depth out, which is drawn
@@ -148,6 +131,22 @@ def step_work(job: Job) -> Work:
         step()
 
     return Work(step, check)
+
+
+def training_step(network: nn.Module, clean: Tensor, *, precision: str) -> Callable[[], float]:
+    """Trains on one batch; gives the loss, which waits for the device."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)
+
+    def step() -> float:
+        with lowered(clean.device, precision):
+            restored = network(clean)
+        loss = F.l1_loss(restored.float(), clean)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
 
 
 def crops(path: Path, *, device: str) -> Tensor:
@@ -208,9 +207,3 @@ def seconds_of(function: Callable[[], Tensor], *, job: Job) -> float:
     """The best of three, after one more [s]."""
     repeated(function, 1, job=job)
     return min(timed(lambda: repeated(function, 1, job=job)).wall_s for _ in range(3))
-
-
-def check_precision(precision: str) -> None:
-    """Refuses what no contestant computes in."""
-    if precision not in PRECISIONS:
-        raise OptionError(f"precision {precision!r}: is none of {', '.join(PRECISIONS)}")

@@ -10,7 +10,8 @@ import typer
 from rich.table import Table
 
 from fairweather.benchmark import DataBenchmark, benchmark_data
-from fairweather.cli.console import out_console, progress_bar
+from fairweather.cli.console import counting, out_console
+from fairweather.cli.options import AsJson
 from fairweather.restoration import keep_freed_memory
 
 
@@ -22,21 +23,12 @@ def benchmark_data_command(
     seconds: Annotated[
         float, typer.Option(help="How long each of the four is measured.", min=0)
     ] = 10.0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the loading of crops with the training step of ast_n, on one thread each."""
     keep_freed_memory()  # as training does
-    with progress_bar(hidden=as_json) as progress:
-        bar = progress.add_task("rounds", total=None)
-        measured = benchmark_data(
-            folder,
-            crop_px=crop,
-            batch=batch,
-            seconds=seconds,
-            on_round=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
+    with counting("rounds", hidden=as_json) as show:
+        measured = benchmark_data(folder, crop_px=crop, batch=batch, seconds=seconds, on_round=show)
     if as_json:
         document = asdict(measured) | {"loading_to_step": measured.loading_to_step}
         sys.stdout.write(json.dumps(document) + "\n")

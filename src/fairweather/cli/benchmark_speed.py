@@ -16,10 +16,9 @@ from fairweather.benchmark import (
     benchmark_training,
     write_speed_page,
 )
-from fairweather.cli.console import err_console, out_console, progress_bar
-from fairweather.cli.export import parse_size
-from fairweather.errors import DataError
-from fairweather.files import replacing
+from fairweather.cli.console import counting, err_console, out_console
+from fairweather.cli.options import parse_size
+from fairweather.files import write_text
 
 Tree = dict[str, Any]
 
@@ -77,9 +76,7 @@ def benchmark_restore_command(
 ) -> None:
     """Time engines, and the official code, in turns: seconds, memory, share of the ceiling."""
     sizes = [parse_size(one) for one in size or ["256x256"]]
-    chosen = allocators or list(GlibcSetting)
-    with progress_bar(hidden=False) as progress:
-        bar = progress.add_task("", total=None)
+    with counting() as show:
         measured = benchmark_restore(
             model,
             engines=engine or (),
@@ -90,10 +87,8 @@ def benchmark_restore_command(
             device=device,
             precision=precision,
             official=official,
-            allocators=[one.value for one in chosen],
-            on_turn=lambda name, done, total: progress.update(
-                bar, description=name, completed=done, total=total
-            ),
+            allocators=[one.value for one in allocators or GlibcSetting],
+            on_turn=lambda name, done, total: show(done, total, name),
         )
     words = [word for name in measured["engines"] for word in ("--engine", name)]
     words += [word for height, width in sizes for word in ("--size", f"{height}x{width}")]
@@ -118,9 +113,7 @@ def benchmark_training_command(
     json_file: JsonFile = None,
 ) -> None:
     """Time a training step, and the official code's, in turns: seconds, memory, throughput."""
-    chosen = allocators or list(GlibcSetting)
-    with progress_bar(hidden=False) as progress:
-        bar = progress.add_task("", total=None)
+    with counting() as show:
         measured = benchmark_training(
             model,
             batch=batch,
@@ -131,10 +124,8 @@ def benchmark_training_command(
             device=device,
             precision=precision,
             official=official,
-            allocators=[one.value for one in chosen],
-            on_turn=lambda name, done, total: progress.update(
-                bar, description=name, completed=done, total=total
-            ),
+            allocators=[one.value for one in allocators or GlibcSetting],
+            on_turn=lambda name, done, total: show(done, total, name),
         )
     words = ["--batch", str(batch), "--crop", str(crop)]
     words += ["--checkpointing"] if checkpointing else []
@@ -168,7 +159,8 @@ def finish(
         out_console.print(ceiling_line(run))
     out_console.print(measured["command"])
     if json_file is not None:
-        write_json(measured, json_file)
+        write_text(json_file, json.dumps(measured, indent=2, ensure_ascii=False) + "\n")
+        out_console.print(f"figures: {json_file}")
     faults = [fault for run in measured["runs"] for fault in run["faults"]]
     for fault in faults:
         err_console.print(f"failed: {fault}")
@@ -188,16 +180,6 @@ def command_of(measured: Tree, *, words: list[str], allocators: list[GlibcSettin
         for allocator in allocators:
             parts += ["--official-allocator", allocator.value]
     return shlex.join(parts)
-
-
-def write_json(measured: Tree, path: Path) -> None:
-    """Writes the figures in one move."""
-    try:
-        with replacing(path) as file:
-            file.write((json.dumps(measured, indent=2, ensure_ascii=False) + "\n").encode())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
-    out_console.print(f"figures: {path}")
 
 
 def table_of(run: Tree) -> Table:

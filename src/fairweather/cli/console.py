@@ -1,5 +1,8 @@
 """Where the commands print to, and the bar that people see while they work."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,3 +29,17 @@ def progress_bar(*, hidden: bool) -> Progress:
         transient=True,
         disable=hidden or not err_console.is_terminal,
     )
+
+
+@contextmanager
+def counting(
+    what: str = "", *, total: int | None = None, hidden: bool = False
+) -> Iterator[Callable[..., None]]:
+    """One bar during the block; gives what is told how many are done, of how many, and of what."""
+    with progress_bar(hidden=hidden) as progress:
+        bar = progress.add_task(what, total=total)
+
+        def show(done: int, total: int, what: str | None = None) -> None:
+            progress.update(bar, completed=done, total=total, description=what)
+
+        yield show

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from fairweather.cli.console import out_console, progress_bar
+from fairweather.cli.console import counting, out_console
+from fairweather.cli.options import AsJson
 from fairweather.data import (
     DEGRADATIONS,
     check_pairs,
@@ -36,15 +37,8 @@ def data_degrade(
     seed: Annotated[int, typer.Option(help="The same seed makes the same damage.")] = 0,
 ) -> None:
     """Make pairs for training: input/ with synthetic damage, target/ clean, and a contact sheet."""
-    with progress_bar(hidden=False) as progress:
-        bar = progress.add_task("photographs", total=None)
-        count = degrade_folder(
-            source,
-            out,
-            task=task,
-            seed=seed,
-            on_done=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
+    with counting("photographs") as show:
+        count = degrade_folder(source, out, task=task, seed=seed, on_done=show)
     out_console.print(f"{count} pairs in {out}, the first of them in {out / 'contact_sheet.jpg'}")
 
 
@@ -61,23 +55,15 @@ def data_check(
     quick: Annotated[
         bool, typer.Option("--quick", help="200 pairs, and the offsets of 24.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find broken, misaligned, swapped, duplicate and leaked pairs before they cost a run."""
     pairs = find_layout_pairs(folder, layout, split=split)
     test_pairs = []
     if test_split is not None:
         test_pairs = find_layout_pairs(folder, layout, split=test_split)
-    with progress_bar(hidden=as_json) as progress:
-        bar = progress.add_task("pairs", total=len(pairs))
-        findings = check_pairs(
-            pairs,
-            test_pairs=test_pairs,
-            quick=quick,
-            on_pair=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
+    with counting("pairs", total=len(pairs), hidden=as_json) as show:
+        findings = check_pairs(pairs, test_pairs=test_pairs, quick=quick, on_pair=show)
     errors = sum(finding.severity == "error" for finding in findings)
     if as_json:
         document = {"pairs": len(pairs), "findings": [asdict(finding) for finding in findings]}
@@ -103,8 +89,7 @@ def data_unpack(
 ) -> None:
     """Take files apart that hold both images of a pair side by side, into input/ and target/."""
     side = degraded.value if degraded else None
-    with progress_bar(hidden=False) as progress:
-        progress.add_task("pairs", total=None)
+    with counting("pairs"):
         count = unpack_side_by_side(source, out, layout=layout, split=split, degraded=side)
     out_console.print(f"{count} pairs in {out / split}")
 

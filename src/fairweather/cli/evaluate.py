@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from fairweather.cli.console import err_console, out_console, progress_bar
+from fairweather.cli.console import counting, err_console, out_console
 from fairweather.errors import OptionError
 from fairweather.models import list_weights
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BELONGS = {
     "--layout": ("DATA",),
     "--split": ("--layout",),
+    "--damage": ("DATA",),
     "--clean": ("--restored",),
     "--degraded": ("--restored",),
     "--protocol": ("DATA", "--restored"),
@@ -45,6 +46,7 @@ class Call:
     masks: Path | None
     layout: str | None
     split: str | None
+    damage: str | None
     protocol: str | None
     weights: tuple[str, ...]
     inference: str | None
@@ -64,7 +66,8 @@ def evaluate_command(
     weights: Annotated[
         list[str] | None,
         typer.Option(
-            help="A bundled name, a file or a run's folder; repeat it to compare.",
+            help="A bundled name, a file, a run's folder, hf:OWNER/NAME or a URL with #sha256=…;"
+            " repeat it to compare.",
             show_default="all bundled",
         ),
     ] = None,
@@ -77,6 +80,13 @@ def evaluate_command(
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Which part of a layout.", show_default="test")
+    ] = None,
+    damage: Annotated[
+        str | None,
+        typer.Option(
+            help="DATA holds clean photographs: give them the damage of a task, or none, to see"
+            " whether they are left alone."
+        ),
     ] = None,
     inference: Annotated[
         str | None,
@@ -127,6 +137,7 @@ def evaluate_command(
         masks=masks,
         layout=layout,
         split=split,
+        damage=damage,
         protocol=protocol,
         weights=tuple(weights or ()),
         inference=inference,
@@ -158,6 +169,8 @@ def check_call(call: Call) -> None:
         raise OptionError("give one of: a test set, --restored DIR with --clean DIR, --photos DIR")
     if "--restored" in given and "--clean" not in given:
         raise OptionError("--restored needs --clean, the folder of their clean versions")
+    if {"--damage", "--layout"} <= given:
+        raise OptionError("--damage makes pairs of clean photographs; leave --layout out")
     for option, owners in BELONGS.items():
         if option in given and not given & set(owners):
             raise OptionError(f"{option} belongs to {' or '.join(owners)}; leave it out")
@@ -182,26 +195,28 @@ def run_call(call: Call, out: Path | None, *, hidden: bool) -> tuple["Evaluation
     count = sum(len(one.items) for one in sets)
     with (
         ReportWriter(out, images=count) if out else nullcontext() as writer,
-        progress_bar(hidden=hidden) as progress,
+        counting("images", total=count, hidden=hidden) as show,
     ):
-        bar = progress.add_task("images", total=count)
-
-        def show(done: int, total: int) -> None:
-            progress.update(bar, completed=done, total=total)
-
         evaluation = evaluate_sets(call, sets, writer, on_progress=show)
         return evaluation, writer.finish(evaluation) if writer else None
 
 
 def choose_sets(call: Call) -> list["TestSet"]:
     """What is asked for: test sets, results by name, or photographs."""
-    from fairweather.evaluation import find_photos, find_test_sets, match_results
+    from fairweather.evaluation import (
+        find_damaged_set,
+        find_photos,
+        find_test_sets,
+        match_results,
+    )
 
     if call.restored is not None and call.clean is not None:
         return [match_results(call.restored, call.clean, degraded=call.degraded)]
     if call.photos is not None:
         return [find_photos(call.photos)]
     assert call.data is not None
+    if call.damage is not None:
+        return [find_damaged_set(call.data, damage=call.damage)]
     return find_test_sets(call.data, layout=call.layout, split=call.split or "test")
 
 

@@ -2,7 +2,6 @@
 
 import enum
 import os
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from fairweather.cli.console import err_console, out_console
 from fairweather.cli.models import SUFFIXES, Naming, import_keras, load_source
+from fairweather.cli.options import parse_size
 from fairweather.errors import ExportError
 from fairweather.models import read_metadata
 from fairweather.restoration import (
@@ -54,7 +54,8 @@ def export_command(
     weights: Annotated[
         str,
         typer.Argument(
-            help="A bundled name, a weights file of ours, an official .pth, or a file of Keras."
+            help="A bundled name, a weights file of ours, an official .pth, hf:OWNER/NAME, a URL"
+            " with #sha256=…, or a file of Keras."
         ),
     ],
     target: Annotated[
@@ -121,11 +122,3 @@ def print_exported(weights: str, exported: Exported, *, note: str) -> None:
     out_console.print(f"    compared with the original, largest difference: {figures}")
     for line in exported.notes:
         out_console.print(f"    note: {line}")
-
-
-def parse_size(size: str) -> tuple[int, int]:
-    """`HxW` in pixels."""
-    match = re.fullmatch(r"(\d+)[x×](\d+)", size)
-    if not match:
-        raise typer.BadParameter(f"--size {size}: is no height and width, such as 256x384")
-    return int(match[1]), int(match[2])

@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from fairweather.cli.console import out_console
+from fairweather.cli.options import AsJson
 from fairweather.errors import CheckpointError
 from fairweather.models import (
     AST,
@@ -43,9 +44,7 @@ SUFFIXES = {
 
 def models_list(
     *,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Presets that can be trained, and bundled weights that restore."""
     entries = list_models()
@@ -62,12 +61,14 @@ def models_list(
 
 def models_info(
     weights: Annotated[
-        str, typer.Argument(help="A bundled name or a weights file, one of Keras too.")
+        str,
+        typer.Argument(
+            help="A bundled name, a weights file, one of Keras too, hf:OWNER/NAME, or a URL with"
+            " #sha256=…"
+        ),
     ],
     *,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Architecture and origin of weights, told from the file."""
     model, told = load_source(weights, bottleneck_shift=None)
@@ -94,7 +95,11 @@ def models_info(
 
 def models_convert(
     source: Annotated[
-        str, typer.Argument(help="A weights file of ours, an official .pth, or a file of Keras.")
+        str,
+        typer.Argument(
+            help="A weights file of ours, an official .pth, hf:OWNER/NAME, a URL with #sha256=…, or"
+            " a file of Keras."
+        ),
     ],
     target: Annotated[
         Path,

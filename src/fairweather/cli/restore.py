@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import json
 import sys
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from fairweather.cli.console import err_console, out_console, progress_bar
+from fairweather.cli.options import AsJson
 from fairweather.data import degrade_pixels
 from fairweather.imaging import DEFAULT_MAX_PIXELS, Photo, write_image, write_side_by_side
 from fairweather.restoration import (
+    AutoRestorer,
     Failure,
     Job,
     Restored,
@@ -48,11 +51,14 @@ def restore_command(
             "-o", "--out", help="A file for one photo, else a folder; without it, beside the input."
         ),
     ] = None,
-    task: Annotated[str, typer.Option(help="Damage to undo: rain so far.")] = "rain",
+    task: Annotated[
+        str, typer.Option(help="Damage to undo: rain so far; auto finds it in each photo.")
+    ] = "rain",
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Weights instead: a .safetensors, an official .pth, or a folder with one."
+            help="Weights instead: a .safetensors, an official .pth, a folder with one,"
+            " hf:OWNER/NAME, or a URL with #sha256=…"
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or xpu.")] = "auto",
@@ -80,9 +86,7 @@ def restore_command(
     max_pixels: Annotated[
         int, typer.Option(help="Refuse images with more pixels.", min=1)
     ] = DEFAULT_MAX_PIXELS,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead.")
-    ] = False,
+    as_json: AsJson = False,
     sample: Annotated[
         bool, typer.Option("--sample", help="Make a rainy sample in ./sample and restore it.")
     ] = False,
@@ -101,8 +105,10 @@ def restore_command(
         raise typer.BadParameter("name a photo, a folder or a glob, or use --sample")
     if overwrite and skip_existing:
         raise typer.BadParameter("--overwrite and --skip-existing exclude each other")
-    restorer = Restorer(
-        weights or task,
+    if task == "auto" and weights is not None:
+        raise typer.BadParameter("--task auto picks the weights; leave out --weights")
+    load = functools.partial(
+        Restorer,
         device=device,
         engine=engine,
         precision=precision.value,
@@ -110,6 +116,7 @@ def restore_command(
         strength=strength,
         self_ensemble=self_ensemble,
     )
+    restorer = AutoRestorer(load) if task == "auto" else load(weights or task)
     jobs, failures = plan_jobs(inputs, out=out)
     asked = len(jobs) + len(failures)
     summary = Summary(failed=failures)
@@ -161,12 +168,19 @@ class Shown:
             return
         self.console.print(
             f"{outcome.source} → {outcome.target}"
-            f"  ({outcome.width} × {outcome.height}, {outcome.seconds:.1f} s)"
+            f"  ({outcome.width} × {outcome.height}, {outcome.seconds:.1f} s){found(outcome)}"
         )
         if outcome.compare is not None:
             self.console.print(f"    beside the input: {outcome.compare}")
         for note in outcome.notes:
             self.console.print(f"    note: {note}")
+
+
+def found(outcome: Restored) -> str:
+    """The damage that `--task auto` found, and how sure it is."""
+    if outcome.diagnosis is None:
+        return ""
+    return f"  {outcome.diagnosis.damage}, {outcome.diagnosis.probability:.0%}"
 
 
 def print_summary(summary: Summary, *, asked: int, interrupted: bool, as_json: bool) -> None:

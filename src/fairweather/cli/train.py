@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
 
 import typer
 from rich.table import Table
@@ -46,7 +46,11 @@ def train_command(
         ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Start from these weights: a bundled name or a file.")
+        str | None,
+        typer.Option(
+            help="Start from these weights: a bundled name, a file, hf:OWNER/NAME or a URL with"
+            " #sha256=…"
+        ),
     ] = None,
     framework: Annotated[
         Framework, typer.Option(help="What trains; Keras on the backend of KERAS_BACKEND.")
@@ -104,41 +108,28 @@ def train_command(
         out_console.print(f"trained: {path}")
 
 
+class Work(TypedDict):
+    """What is trained on, where to, and from what, with either framework."""
+
+    data: Path
+    run: Path
+    weights: str | None
+    unchecked: bool
+
+
 def train_with_torch(
-    recipe: "Recipe",
-    *,
-    data: Path,
-    run: Path,
-    cache: Path,
-    weights: str | None,
-    unchecked: bool,
-    devices: int,
-    workers: int,
+    recipe: "Recipe", *, cache: Path, devices: int, workers: int, **work: Unpack[Work]
 ) -> Path:
     """Trains with PyTorch and Lightning."""
     from fairweather.training import Machines, train
 
     machines = Machines.of_torchrun(workers=workers, cache=cache)
-    return train(
-        recipe,
-        data=data,
-        run=run,
-        machines=machines or Machines(devices=devices, workers=workers, cache=cache),
-        weights=weights,
-        unchecked=unchecked,
-    )
+    machines = machines or Machines(devices=devices, workers=workers, cache=cache)
+    return train(recipe, machines=machines, **work)
 
 
 def train_with_keras(
-    recipe: "Recipe",
-    *,
-    data: Path,
-    run: Path,
-    cache: Path,
-    weights: str | None,
-    unchecked: bool,
-    devices: int,
-    workers: int,
+    recipe: "Recipe", *, cache: Path, devices: int, workers: int, **work: Unpack[Work]
 ) -> Path:
     """Trains with Keras, on one device."""
     if devices > 1 or workers:
@@ -146,15 +137,7 @@ def train_with_keras(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells what it was built with
     keras = importlib.import_module("fairweather.keras")  # an extra, and seconds to import
     verbose = 1 if sys.stdout.isatty() else 2
-    return keras.train(
-        recipe,
-        data=data,
-        run=run,
-        cache=cache,
-        weights=weights,
-        unchecked=unchecked,
-        verbose=verbose,
-    )
+    return keras.train(recipe, cache=cache, verbose=verbose, **work)
 
 
 TRAINERS = {Framework.torch: train_with_torch, Framework.keras: train_with_keras}

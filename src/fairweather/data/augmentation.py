@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -26,6 +27,12 @@ class Augmentation(BaseModel):
         default="all",
         description="all eight flips and quarter turns; the four flips; left-right; none",
     )
+    largest_downscale: float = Field(
+        default=1.0,
+        ge=1,
+        le=4,
+        description="crops are cut up to this many times larger, log-uniformly, and scaled down",
+    )
     exposure_jitter_stops: float = Field(
         default=0.0,
         ge=0,
@@ -37,6 +44,12 @@ class Augmentation(BaseModel):
         ge=0,
         lt=1,
         description="each channel of both images is multiplied by a gain in 1 ± this",
+    )
+    contrast_jitter: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="both images are drawn towards one grey by a share of 0 to this",
     )
     mixup_probability: float = Field(
         default=0.0,
@@ -112,7 +125,12 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
             real if (random.random() < self.real_fraction and real) or not synthetic else synthetic
         )
         index = choices[random.integers(len(choices))]
-        crops = random_crop(self.cache[index], crop_px=self.crop_px, random=random)
+        crops = random_crop(
+            self.cache[index],
+            crop_px=self.crop_px,
+            random=random,
+            largest_downscale=self.augmentation.largest_downscale,
+        )
         crops = random_orientation(crops, random=random, orientation=self.augmentation.orientation)
         degraded, clean = random_jitter(crops, random=random, augmentation=self.augmentation)
         return {
@@ -124,17 +142,35 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
         }
 
 
-def random_crop(images: Crops, *, crop_px: int, random: np.random.Generator) -> Crops:
-    """The same square of both images, copied; every offset can be drawn, the last ones too."""
+def random_crop(
+    images: Crops, *, crop_px: int, random: np.random.Generator, largest_downscale: float = 1.0
+) -> Crops:
+    """The same square of both images, copied; every offset can be drawn, the last ones too.
+
+    Args:
+        images: (H, W, 3) uint8 both.
+        crop_px: side of what is returned; smaller images are reflected outwards.
+        random: where offsets and scale are drawn from.
+        largest_downscale: the square is up to this many times larger, as far as the image reaches,
+            and is scaled down.
+    """
     height, width = images[0].shape[:2]
-    missing = max(0, crop_px - height), max(0, crop_px - width)
+    side_px = crop_px
+    if largest_downscale > 1:
+        reach = max(1.0, min(largest_downscale, min(height, width) / crop_px))
+        side_px = round(crop_px * reach ** random.random())
+    missing = max(0, side_px - height), max(0, side_px - width)
     pad = [(0, missing[0]), (0, missing[1]), (0, 0)]
-    top = random.integers(max(height, crop_px) - crop_px + 1)
-    left = random.integers(max(width, crop_px) - crop_px + 1)
+    top = random.integers(max(height, side_px) - side_px + 1)
+    left = random.integers(max(width, side_px) - side_px + 1)
 
     def cut(image: np.ndarray) -> np.ndarray:
         whole = np.pad(image, pad, mode="reflect") if any(missing) else image
-        return np.array(whole[top : top + crop_px, left : left + crop_px])
+        square = whole[top : top + side_px, left : left + side_px]
+        if side_px == crop_px:
+            return np.array(square)
+        small = Image.fromarray(square).resize((crop_px, crop_px), Image.Resampling.BICUBIC)
+        return np.array(small)
 
     return alike(images, cut)
 
@@ -162,15 +198,20 @@ def random_orientation(
 def random_jitter(
     images: Crops, *, random: np.random.Generator, augmentation: Augmentation
 ) -> Crops:
-    """The same exposure and the same gain of each channel for both images, (H, W, 3) uint8.
+    """The same exposure, gain of each channel and contrast for both images, (H, W, 3) uint8.
 
     The gains are of the bytes, not of linear light. Bytes are rounded, and bright ones clipped.
     """
     stops, colour = augmentation.exposure_jitter_stops, augmentation.colour_jitter
-    if stops == 0 and colour == 0:
+    contrast = augmentation.contrast_jitter
+    if stops == 0 and colour == 0 and contrast == 0:
         return images
     gains = 2 ** random.uniform(-stops, stops) * random.uniform(1 - colour, 1 + colour, size=3)
-    tables = np.rint(np.outer(gains, np.arange(256))).clip(0, 255).astype(np.uint8)
+    values = np.outer(gains, np.arange(256))
+    if contrast:
+        share, grey = random.uniform(0, contrast), random.uniform(0, 255)
+        values = values + share * (grey - values)
+    tables = np.rint(values).clip(0, 255).astype(np.uint8)
 
     def multiply(image: np.ndarray) -> np.ndarray:
         return np.stack([tables[c].take(image[..., c]) for c in range(3)], axis=-1)

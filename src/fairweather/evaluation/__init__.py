@@ -6,7 +6,14 @@ from fairweather.evaluation.inference import INFERENCES, build_run
 from fairweather.evaluation.report import ReportWriter
 from fairweather.evaluation.results import as_results_tree, as_tree
 from fairweather.evaluation.rows import RESTORED, Evaluation, Images, Row, SetResult
-from fairweather.evaluation.sets import Item, TestSet, find_photos, find_test_sets, match_results
+from fairweather.evaluation.sets import (
+    Item,
+    TestSet,
+    find_damaged_set,
+    find_photos,
+    find_test_sets,
+    match_results,
+)
 from fairweather.evaluation.wording import figure_text, label
 
 __all__ = [
@@ -26,6 +33,7 @@ __all__ = [
     "evaluate_photos",
     "evaluate_results",
     "figure_text",
+    "find_damaged_set",
     "find_photos",
     "find_test_sets",
     "label",

@@ -1,6 +1,5 @@
 """The benchmark page: what weights reach on every set, from results.json files and nothing else."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shlex import quote
@@ -10,7 +9,7 @@ from fairweather.errors import DataError
 from fairweather.evaluation.results import FORMAT
 from fairweather.evaluation.weights import INPUT
 from fairweather.evaluation.wording import figure_text
-from fairweather.files import replacing
+from fairweather.files import read_document, write_text
 
 Tree = dict[str, Any]
 
@@ -37,12 +36,7 @@ def write_benchmark_page(results: Sequence[Path], page: Path) -> None:
     """
     trees = {path: read_results(path) for path in results}
     ordered = [trees[path] for path in sorted(trees, key=lambda path: (path.name, str(path)))]
-    text = benchmark_text(ordered)
-    try:
-        with replacing(page) as file:
-            file.write(text.encode("utf-8", errors="backslashreplace"))
-    except OSError as error:
-        raise DataError(f"{page}: cannot be written: {error.strerror or error}") from error
+    write_text(page, benchmark_text(ordered))
 
 
 def read_results(path: Path) -> Tree:
@@ -51,12 +45,8 @@ def read_results(path: Path) -> Tree:
     Raises:
         DataError: if it is something else.
     """
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise DataError(f"{path}: is no results.json of `fairweather evaluate` ('{FORMAT}')")
+    otherwise = f"is no results.json of `fairweather evaluate` ('{FORMAT}')"
+    tree = read_document(path, form=FORMAT, otherwise=otherwise)
     if tree["protocol"] is None:
         raise DataError(f"{path}: is of photographs without clean versions: nothing to compare")
     return tree

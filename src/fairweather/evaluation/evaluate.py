@@ -1,21 +1,24 @@
 """Weights × test sets × protocol → a row for each image, and means."""
 
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fairweather.data import degrade_pixels
 from fairweather.errors import DataError, FairweatherError, OptionError
 from fairweather.evaluation.inference import Run, build_run, usual_inference
 from fairweather.evaluation.rows import RESTORED, Evaluation, Figures, Images, Row, SetResult
-from fairweather.evaluation.sets import Item, TestSet, name_images
+from fairweather.evaluation.sets import NO_DAMAGE, Item, TestSet, name_images
 from fairweather.evaluation.weights import describe_weights, name_weights
 from fairweather.imaging import (
     PROTOCOLS,
     MetricProtocol,
     measure,
     measure_alone,
+    measure_cast,
     prepare_image,
     read_image,
 )
@@ -43,7 +46,7 @@ def evaluate(
     """Restores every degraded image with all of the weights and measures it, one at a time.
 
     Args:
-        sets: as `find_test_sets` gives them.
+        sets: as `find_test_sets` and `find_damaged_set` give them.
         weights: bundled names, files, or folders with one.
         protocol: a name of `PROTOCOLS`.
         inference: how the model is run, one of `INFERENCES`.
@@ -69,12 +72,12 @@ def evaluate(
     evaluation.notes += told_notes(evaluation, sets)
 
     def read(item: Item) -> tuple[Images, dict[str, float]]:
-        assert item.degraded is not None
         assert item.clean is not None
-        degraded, clean = (read_pixels(path, how) for path in (item.degraded, item.clean))
+        clean = read_pixels(item.clean, how)
+        degraded = damage_pixels(clean, item) if item.damage else read_degraded(item, how)
         check_sizes(degraded, clean=clean)
         restored, seconds = run_all(runs, degraded)
-        return Images(degraded, restored, clean), seconds
+        return Images(None if item.damage == NO_DAMAGE else degraded, restored, clean), seconds
 
     run_sets(evaluation, sets, read, score, on_image=on_image, on_progress=on_progress)
     return evaluation
@@ -136,7 +139,8 @@ def evaluate_photos(
     """Restores photographs without a clean version and says what can be said of them.
 
     No figure of this tells whether a restored image is right: `blur` and `entropy_bits` are those
-    of `measure_alone`, and `change_levels` is the mean absolute difference from the input, of 255.
+    of `measure_alone`, `change_levels` is the mean absolute difference from the input, of 255, and
+    `cast_ab` is how far the mean colour moved, as `measure_cast` says.
 
     Args:
         photos: as `find_photos` gives them.
@@ -165,6 +169,7 @@ def evaluate_photos(
             name: {
                 **measure_alone(image),
                 "change_levels": float(np.abs(image - before).mean() * 255),
+                "cast_ab": measure_cast(image, before),
             }
             for name, image in images.restored.items()
         }
@@ -285,6 +290,26 @@ def read_pixels(path: Path, protocol: MetricProtocol | None = None) -> np.ndarra
             pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
         pixels = prepare_image(pixels, protocol=protocol)
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def read_degraded(item: Item, protocol: MetricProtocol) -> np.ndarray:
+    """The input of an item that has a file of it, as `read_pixels` gives it."""
+    assert item.degraded is not None
+    return read_pixels(item.degraded, protocol)
+
+
+def damage_pixels(clean: np.ndarray, item: Item) -> np.ndarray:
+    """The input that is made of a clean image, rounded to 8 bits as a file of it would be.
+
+    Args:
+        clean: (H, W, 3) float32 in [0, 1].
+        item: its damage, and the name that seeds it.
+    """
+    if item.damage == NO_DAMAGE:
+        return clean
+    pixels = np.rint(clean * np.float32(255)).astype(np.uint8)
+    seed = zlib.crc32(item.name.encode())
+    return degrade_pixels(pixels, task=item.damage, seed=seed) / np.float32(255)
 
 
 def check_sizes(pixels: np.ndarray, *, clean: np.ndarray, what: str = "degraded") -> None:

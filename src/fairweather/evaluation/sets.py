@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fairweather.data import DEGRADATIONS, Pair, find_images, find_layout_pairs
-from fairweather.errors import DataError
+from fairweather.errors import DataError, OptionError
 from fairweather.evaluation.naming import in_natural_order, tell_apart
 from fairweather.evaluation.published import published_key
 
@@ -20,6 +20,7 @@ TOLD_BY = (
 )
 PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "all",
          "indoor", "outdoor", "data", "test_a", "test_b"}  # fmt: skip
+NO_DAMAGE = "none"
 FOR_TRAINING = {"train", "training", "val", "valid", "validation"}
 
 
@@ -33,12 +34,15 @@ class Item:
         degraded: the input, if there is one.
         clean: what it is compared with, if there is such an image.
         restored: what somebody else made of the input.
+        damage: what is done to the clean image to make the input: a task, `none`, or empty where
+            the input is a file.
     """
 
     name: str
     degraded: Path | None
     clean: Path | None = None
     restored: Path | None = None
+    damage: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,30 @@ def find_test_sets(root: Path, *, layout: str | None = None, split: str = "test"
     if not any(one.items for one in found):
         raise DataError("; ".join([fault for one in found for fault in one.faults][:3]))
     return found
+
+
+def find_damaged_set(folder: Path, *, damage: str) -> TestSet:
+    """Clean photographs as a test set: with synthetic damage, or to be left alone.
+
+    Args:
+        folder: searched with all below.
+        damage: a task of `DEGRADATIONS`, whose damage depends on an image's name alone; `none`
+            gives the photographs themselves, which should come back as they are.
+
+    Raises:
+        DataError: if the folder is missing or holds no image.
+        OptionError: for a damage that there is not.
+    """
+    if damage not in (*DEGRADATIONS, NO_DAMAGE):
+        raise OptionError(f"damage {damage!r}: is none of {', '.join(DEGRADATIONS)}, {NO_DAMAGE}")
+    images = name_images(folder)
+    name = folder.resolve().name
+    return TestSet(
+        f"{name}, clean" if damage == NO_DAMAGE else f"{name}, synthetic {damage}",
+        "" if damage == NO_DAMAGE else damage,
+        tuple(Item(key, None, path, damage=damage) for key, path in images.paths.items()),
+        images.faults,
+    )
 
 
 def _told(root: Path) -> Iterator[tuple[str, Path, Path, Path, str]]:

@@ -45,8 +45,9 @@ def name_weights(weights: Sequence[str | Path]) -> list[str]:
     """
     if not weights:
         raise OptionError("no weights: give at least one file or bundled name")
-    files = [find_weights(one).resolve() for one in weights]
-    twice = [file for file, count in Counter(files).items() if count > 1]
+    # Not resolved: in the cache of the Hub a file's name is a link to one called after its hash.
+    files = [find_weights(one).absolute() for one in weights]
+    twice = [file for file, count in Counter(file.resolve() for file in files).items() if count > 1]
     if twice:
         raise OptionError(f"weights {twice[0].name}: are given twice; leave one out")
     given = [

@@ -19,6 +19,7 @@ KNOWN: dict[str, tuple[str, str, int]] = {
     "blur": ("blur", "", 3),
     "entropy_bits": ("entropy", "bits", 2),
     "change_levels": ("change", "of 255", 2),
+    "cast_ab": ("colour cast", "a*b*", 2),
 }
 REGIONS = {"_shadow": "in the shadow", "_outside": "outside of it"}
 

@@ -14,7 +14,13 @@ from fairweather.imaging.image import (
     read_image,
     write_image,
 )
-from fairweather.imaging.metrics import Measures, measure, measure_alone, prepare_image
+from fairweather.imaging.metrics import (
+    Measures,
+    measure,
+    measure_alone,
+    measure_cast,
+    prepare_image,
+)
 from fairweather.imaging.protocols import (
     PROTOCOLS,
     MetricProtocol,
@@ -41,6 +47,7 @@ __all__ = [
     "describe_protocol",
     "measure",
     "measure_alone",
+    "measure_cast",
     "merge_tiles",
     "plan_tiles",
     "prepare_image",

@@ -157,6 +157,28 @@ def measure_alone(image: np.ndarray) -> dict[str, float]:
     }
 
 
+def measure_cast(image: np.ndarray, reference: np.ndarray) -> float:
+    """How far the mean colour of an image lies from that of another one of its scene.
+
+    The distance of the mean (a*, b*) in CIELAB under D65, so brightness does not count. From about
+    2.3 a difference of two surfaces side by side is just noticeable (Mahy et al., 1994).
+
+    Args:
+        image: (H, W, 3) RGB, uint8, or float32 in [0, 1].
+        reference: likewise, of any size.
+
+    Raises:
+        ImageError: one of them is of another shape, type or range.
+    """
+    from skimage.color import rgb2lab
+
+    means = []
+    for name, pixels in (("image", image), ("reference", reference)):
+        _check_image(pixels, name)
+        means.append(rgb2lab(pixels)[..., 1:].mean((0, 1)))
+    return float(np.hypot(*(means[0] - means[1])))
+
+
 def _check_image(image: np.ndarray, name: str) -> None:
     shape, dtype = image.shape, image.dtype
     if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype not in (np.uint8, np.float32):

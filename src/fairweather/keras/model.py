@@ -234,7 +234,8 @@ def create_model(
     """Builds an untrained model.
 
     Args:
-        preset: a name of `fairweather.models.PRESETS` (`ast_n`, `ast_t`, `ast_b`) or a config.
+        preset: a name of `fairweather.models.PRESETS` (`ast_n`, `ast_s`, `ast_t`, `ast_b`) or a
+            config.
         init: `identity` returns its input until it is trained (the output layer starts at zero);
             `official` keeps the official initialisation of every layer.
         name: name of the model; None takes the preset's.

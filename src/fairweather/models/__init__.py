@@ -3,6 +3,7 @@
 from fairweather.models.ast import (
     AST,
     ASTConfig,
+    StochasticDepth,
     count_parameters,
     relative_position_index,
     shift_pattern,
@@ -19,6 +20,15 @@ from fairweather.models.checkpoint import (
     save_model,
     save_official,
 )
+from fairweather.models.damage import (
+    DAMAGE_WEIGHTS,
+    DAMAGES,
+    VIEW_PX,
+    DamageNet,
+    Views,
+    load_damage_net,
+    save_damage_net,
+)
 from fairweather.models.kernels import plain_kernels
 from fairweather.models.official import from_official, to_official
 from fairweather.models.padding import pad_to_multiple
@@ -26,9 +36,15 @@ from fairweather.models.presets import PRESETS
 
 __all__ = [
     "AST",
+    "DAMAGES",
+    "DAMAGE_WEIGHTS",
     "PRESETS",
+    "VIEW_PX",
     "ASTConfig",
+    "DamageNet",
     "ModelEntry",
+    "StochasticDepth",
+    "Views",
     "count_parameters",
     "create_model",
     "describe_config",
@@ -36,12 +52,14 @@ __all__ = [
     "from_official",
     "list_models",
     "list_weights",
+    "load_damage_net",
     "load_model",
     "pad_to_multiple",
     "plain_kernels",
     "read_metadata",
     "read_state",
     "relative_position_index",
+    "save_damage_net",
     "save_model",
     "save_official",
     "shift_pattern",

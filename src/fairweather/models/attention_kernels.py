@@ -258,10 +258,16 @@ def launch_settings(
     }
 
 
-def _grid(windows: int, *, heads: int, programs: int) -> tuple[tuple[int, int], int]:
-    """The launch grid for about so many programs, and how many windows each of them takes."""
+def _launch(
+    qkv: Tensor, programs: int, *, heads: int, window: int, **options: Any
+) -> tuple[tuple[int, int], tuple[int | float, ...], dict[str, Any]]:
+    """The grid of about so many programs, the numbers that kernels take, and their settings."""
+    batch, height, width, channels = *qkv.shape[:-1], qkv.shape[-1] // 3
+    settings = launch_settings(qkv.dtype, channels=channels, heads=heads, window=window, **options)
+    windows = batch * (height // window) * (width // window)
     per_program = math.ceil(windows * heads / programs)
-    return (heads, math.ceil(windows / per_program)), per_program
+    numbers = windows, per_program, height, width, (channels // heads) ** -0.5
+    return (heads, math.ceil(windows / per_program)), numbers, settings
 
 
 @torch.library.custom_op("fairweather::window_attention", mutates_args=())
@@ -277,20 +283,13 @@ def fused_window_attention(
 ) -> Tensor:
     """`kernels.window_attention`: (B, H, W, 3C) → (B, H, W, C)."""
     qkv, bias = qkv.contiguous(), bias.contiguous()
-    batch, height, width = qkv.shape[:-1]
-    channels = qkv.shape[-1] // 3
-    settings = launch_settings(
-        qkv.dtype, channels=channels, heads=heads, window=window, shift=shift, branches=branches
+    grid, numbers, settings = _launch(
+        qkv, FORWARD_PROGRAMS, heads=heads, window=window, shift=shift, branches=branches
     )
-    windows = batch * (height // window) * (width // window)
-    grid, per_program = _grid(windows, heads=heads, programs=FORWARD_PROGRAMS)
     share = qkv if dense_share is None else dense_share  # not read if there is one branch
-    scale = (channels // heads) ** -0.5
-    out = qkv.new_empty(batch, height, width, channels)
+    out = qkv.new_empty(*qkv.shape[:-1], qkv.shape[-1] // 3)
     with torch.cuda.device_of(qkv):
-        attention_forward[grid](
-            qkv, bias, share, out, windows, per_program, height, width, scale, **settings
-        )
+        attention_forward[grid](qkv, bias, share, out, *numbers, **settings)
     return out
 
 
@@ -308,23 +307,18 @@ def fused_window_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of the projection, the bias and the dense share, from that of the output."""
     qkv, bias, gradient = qkv.contiguous(), bias.contiguous(), gradient.contiguous()
-    batch, height, width, channels = gradient.shape
-    settings = launch_settings(
-        qkv.dtype, channels=channels, heads=heads, window=window, shift=shift, branches=branches
+    grid, numbers, settings = _launch(
+        qkv, BACKWARD_PROGRAMS, heads=heads, window=window, shift=shift, branches=branches
     )
-    windows = batch * (height // window) * (width // window)
-    grid, per_program = _grid(windows, heads=heads, programs=BACKWARD_PROGRAMS)
     share = qkv if dense_share is None else dense_share
-    scale = (channels // heads) ** -0.5
     qkv_gradient = torch.empty_like(qkv)
     # Parts that are added up afterwards: atomic additions would give other last bits in each run.
     bias_parts = bias.new_empty(grid[1], *bias.shape, dtype=torch.float32)
     share_parts = bias.new_zeros(grid[1], heads, dtype=torch.float32)
     with torch.cuda.device_of(qkv):
         attention_backward[grid](
-            qkv, bias, share, gradient, qkv_gradient, bias_parts, share_parts,
-            windows, per_program, height, width, scale, **settings,
-        )  # fmt: skip
+            qkv, bias, share, gradient, qkv_gradient, bias_parts, share_parts, *numbers, **settings
+        )
     sums = bias_parts.sum(0).to(bias.dtype), share_parts.sum().to(share.dtype)
     return qkv_gradient, *sums
 

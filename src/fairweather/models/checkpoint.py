@@ -15,13 +15,19 @@ from torch import Tensor
 from fairweather.errors import CheckpointError, OptionError
 from fairweather.files import replacing
 from fairweather.models.ast import AST, ASTConfig
+from fairweather.models.hub_weights import (
+    find_bare_in_hub,
+    find_in_hub,
+    is_hub_name,
+    may_be_repository,
+)
 from fairweather.models.official import from_official, is_official, to_official, window_of
 from fairweather.models.presets import PRESETS
+from fairweather.models.remote_weights import WEIGHTS_SUFFIXES, find_by_url, is_url
 
 Metadata = dict[str, str]
 
 WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 WRAPPERS = ("state_dict", "params_ema", "params", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
@@ -30,7 +36,7 @@ def create_model(preset: str | ASTConfig, *, init: str = "identity") -> AST:
     """Builds an untrained model.
 
     Args:
-        preset: a name of `PRESETS` (`ast_n`, `ast_t`, `ast_b`) or a config.
+        preset: a name of `PRESETS` (`ast_n`, `ast_s`, `ast_t`, `ast_b`) or a config.
         init: `identity` returns its input until it is trained (the output layer starts at zero);
             `official` keeps the official initialisation of every layer.
 
@@ -54,8 +60,9 @@ def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> 
     """Loads weights of ours or of the official code; the architecture is told from the file.
 
     Args:
-        weights: a name that `list_weights` gives, a `.safetensors`, an official `.pth`, or a folder
-            that holds one of them.
+        weights: a name that `list_weights` gives, a `.safetensors`, an official `.pth`, a folder
+            that holds one of them, or weights elsewhere, `hf:OWNER/NAME` or a URL with a SHA-256
+            (see `find_weights`).
         bottleneck_shift: whether odd bottleneck blocks shift their windows, which no checkpoint
             says (see `ASTConfig`). None keeps what our own files store, and is False for others,
             as in the official test scripts.
@@ -64,7 +71,8 @@ def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> 
         The model on the CPU in evaluation mode.
 
     Raises:
-        CheckpointError: if the file is missing, unsafe, broken, or of another network.
+        CheckpointError: if the file is missing, unsafe, broken, or of another network, or cannot be
+            downloaded.
     """
     path = find_weights(weights)
     state, metadata = read_state(path)
@@ -123,21 +131,40 @@ def list_weights() -> dict[str, Path]:
 
 
 def find_weights(weights: str | Path) -> Path:
-    """The file that a bundled name, a path or a folder stands for.
+    """The file that a bundled name, a path, a folder, a repository or a URL stands for.
+
+    What is elsewhere is downloaded once, to a cache, and its hash is compared each time. With
+    `HF_HUB_OFFLINE=1` it comes from the cache alone, or not at all. Names and paths of this machine
+    never ask the network.
+
+    Args:
+        weights: one of
+            a name that `list_weights` gives;
+            a weights file, or a folder that holds one;
+            a repository on the Hugging Face Hub, `hf:OWNER/NAME`, and after it `@REVISION`, `:FILE`
+            and `#sha256=…` where they are wanted; a text `OWNER/NAME` that is no path here is one,
+            too, a `Path` never is;
+            `https://…/NAME.safetensors#sha256=…`, with the 64 digits of the file's SHA-256.
+
+    Returns:
+        The file, of this machine or in a cache.
 
     Raises:
-        CheckpointError: if there is no such file, or a folder holds none or several.
+        CheckpointError: if there is no such file, a folder or repository holds none or several, a
+            download fails, or a hash is another one.
     """
     bundled = list_weights()
     if str(weights) in bundled:
         return bundled[str(weights)]
+    if isinstance(weights, str) and is_hub_name(weights):
+        return find_in_hub(weights)
+    if isinstance(weights, str) and is_url(weights):
+        return find_by_url(weights)
     path = Path(weights)
     if path.is_dir():
-        found = [file for file in sorted(path.iterdir()) if file.suffix in WEIGHTS_SUFFIXES]
-        if len(found) != 1:
-            names = ", ".join(file.name for file in found) or "none"
-            raise CheckpointError(f"{path}: holds {names}; name the one weights file to load")
-        return found[0]
+        return only_weights(path)
+    if not path.exists() and isinstance(weights, str) and may_be_repository(weights):
+        return find_bare_in_hub(weights)
     if not path.is_file():
         what = "is a preset, which has no weights" if str(weights) in PRESETS else "is no file"
         raise CheckpointError(
@@ -145,6 +172,15 @@ def find_weights(weights: str | Path) -> Path:
             f" {', '.join(bundled)}"
         )
     return path
+
+
+def only_weights(folder: Path) -> Path:
+    """The one weights file in a folder."""
+    found = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHTS_SUFFIXES]
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise CheckpointError(f"{folder}: holds {names}; name the one weights file to load")
+    return found[0]
 
 
 def read_metadata(weights: str | Path) -> Metadata:

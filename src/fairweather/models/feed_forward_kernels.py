@@ -102,14 +102,27 @@ def _read_filters(weight, channel, HIDDEN: tl.constexpr):
 
 
 @triton.jit
-def _strip(height, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr):
-    """This program's image, first row, columns and channels; the grid is (channels, columns, …)."""
+def _strip(height, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr):
+    """This program's strip; the grid is (channels, columns, images × strips of rows).
+
+    How many pixels lie before its image, its first row, its columns and its channels.
+    """
     strips = tl.cdiv(height, ROWS)
-    image = (tl.program_id(2) // strips).to(tl.int64)
+    before = (tl.program_id(2) // strips).to(tl.int64) * height * width
     row = tl.program_id(2) % strips * ROWS
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
-    return image, row, column, channel
+    return before, row, column, channel
+
+
+@triton.jit
+def _start_convolution(
+    weight, bias, channel, HIDDEN: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """The filters, their bias, and the sums of no row yet."""
+    taps = _read_filters(weight, channel, HIDDEN)
+    offset = tl.load(bias + channel, mask=channel < HIDDEN, other=0.0).to(tl.float32)[None, :]
+    return taps, offset, tl.zeros((COLUMNS, CHANNELS), tl.float32)
 
 
 @triton.jit
@@ -139,13 +152,11 @@ def gelu_depthwise_forward(
 ):  # fmt: skip
     """Grid (blocks of channels, blocks of columns, images × strips of rows)."""
     STRIDE: tl.constexpr = HIDDEN * (1 + GATED)
-    image, first, column, channel = _strip(height, ROWS, COLUMNS, CHANNELS)
-    expanded += image * height * width * STRIDE
-    out += image * height * width * HIDDEN
-    taps = _read_filters(weight, channel, HIDDEN)
-    offset = tl.load(bias + channel, mask=channel < HIDDEN, other=0.0).to(tl.float32)[None, :]
-    upper = tl.zeros((COLUMNS, CHANNELS), tl.float32)
-    lower = tl.zeros((COLUMNS, CHANNELS), tl.float32)
+    before, first, column, channel = _strip(height, width, ROWS, COLUMNS, CHANNELS)
+    expanded += before * STRIDE
+    out += before * HIDDEN
+    taps, offset, upper = _start_convolution(weight, bias, channel, HIDDEN, COLUMNS, CHANNELS)
+    lower = upper
     for step in range(0, ROWS + 2):
         row = first + step - 1
         convolved, upper, lower = _convolve_next_row(
@@ -169,15 +180,13 @@ def gelu_depthwise_backward_gate(
 ):  # fmt: skip
     """The gradients of the convolution's output and of the gate; the grid is the forward pass's."""
     STRIDE: tl.constexpr = HIDDEN * (1 + GATED)
-    image, first, column, channel = _strip(height, ROWS, COLUMNS, CHANNELS)
-    expanded += image * height * width * STRIDE
-    gradient += image * height * width * STRIDE
-    conv_gradient += image * height * width * HIDDEN
-    out_gradient += image * height * width * HIDDEN
-    taps = _read_filters(weight, channel, HIDDEN)
-    offset = tl.load(bias + channel, mask=channel < HIDDEN, other=0.0).to(tl.float32)[None, :]
-    upper = tl.zeros((COLUMNS, CHANNELS), tl.float32)
-    lower = tl.zeros((COLUMNS, CHANNELS), tl.float32)
+    before, first, column, channel = _strip(height, width, ROWS, COLUMNS, CHANNELS)
+    expanded += before * STRIDE
+    gradient += before * STRIDE
+    conv_gradient += before * HIDDEN
+    out_gradient += before * HIDDEN
+    taps, offset, upper = _start_convolution(weight, bias, channel, HIDDEN, COLUMNS, CHANNELS)
+    lower = upper
     for step in range(0, ROWS + 2):
         row = first + step - 1
         convolved, upper, lower = _convolve_next_row(
@@ -195,17 +204,8 @@ def gelu_depthwise_backward_gate(
                 gate, gate_slope = _gelu_and_slope(gate)
                 onward *= gate
                 to_gate = arriving * local * gate_slope
-                _write(
-                    gradient + HIDDEN,
-                    to_gate,
-                    above,
-                    column,
-                    channel,
-                    height,
-                    width,
-                    STRIDE,
-                    HIDDEN,
-                )
+                beside = gradient + HIDDEN
+                _write(beside, to_gate, above, column, channel, height, width, STRIDE, HIDDEN)
             _write(conv_gradient, onward, above, column, channel, height, width, HIDDEN, HIDDEN)
 
 
@@ -226,10 +226,10 @@ def gelu_depthwise_backward_filters(
 ):  # fmt: skip
     """The gradients of the input and, one part for each strip, of the filters and their bias."""
     STRIDE: tl.constexpr = HIDDEN * (1 + GATED)
-    image, first, column, channel = _strip(height, ROWS, COLUMNS, CHANNELS)
-    expanded += image * height * width * STRIDE
-    gradient += image * height * width * STRIDE
-    conv_gradient += image * height * width * HIDDEN
+    before, first, column, channel = _strip(height, width, ROWS, COLUMNS, CHANNELS)
+    expanded += before * STRIDE
+    gradient += before * STRIDE
+    conv_gradient += before * HIDDEN
     taps = _read_filters(weight, channel, HIDDEN)
     zero = tl.zeros((COLUMNS, CHANNELS), tl.float32)
     sums = (zero, zero, zero, zero, zero, zero, zero, zero, zero, zero)

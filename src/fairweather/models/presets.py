@@ -10,6 +10,14 @@ PRESETS: dict[str, ASTConfig] = {
         mlp_ratio=1.25,
         stochastic_depth=0.0,
     ),
+    "ast_s": ASTConfig(
+        embed_dim=16,
+        depths=(1, 1, 1, 1, 2, 2, 1, 1, 1),
+        heads=(1, 1, 2, 4, 8, 8, 4, 2, 1),
+        mlp_ratio=1.25,
+        bottleneck_shift=True,
+        stochastic_depth=0.0,
+    ),
     "ast_t": ASTConfig(embed_dim=16, depths=(2,) * 9),
     "ast_b": ASTConfig(embed_dim=32),
 }

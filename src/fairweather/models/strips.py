@@ -1,12 +1,13 @@
-"""A block on a CPU without gradients: in strips that stay in the cache.
+"""A block on a CPU without gradients: in strips and tiles that stay in the cache.
 
 Plain PyTorch spends more than half of a block's time outside of matrix products. Here oneDNN's
 linear layers apply the GELU or add the residual while their output is still in a register, windows
 are cut out once for both linear layers of the attention, logits become attention weights in place,
-and no intermediate tensor is larger than a strip, however large the image. The numbers are those of
-the plain path up to rounding.
+and no intermediate tensor is larger than a band of rows, however large the image. The numbers are
+those of the plain path up to rounding.
 """
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,8 +19,11 @@ from fairweather.models.kernels import is_plain_only
 if TYPE_CHECKING:
     from fairweather.models.ast import Block, FeatureRefinement, WindowAttention
 
-WINDOWS_IN_STRIP = 32
-STRIP_BYTES = 4 << 20  # of one of the feed-forward network's tensors
+WINDOWS_IN_STRIP = 64
+BAND_BYTES = 8 << 20  # of normalised rows
+TILE_BYTES = 2 << 20  # of one of the feed-forward network's tensors
+TILE_TOKENS = 1024  # at least: a call costs 20 µs, and products of few rows are slow
+REACH = 2  # rows: what the partial and the depthwise convolution reach together
 
 onednn: Any = torch.ops.mkldnn
 
@@ -135,34 +139,95 @@ def fuse_in_place(logits: Tensor, dense_share: Tensor | None, *, branches: str) 
 
 
 def refine(frfn: "FeatureRefinement", norm: nn.LayerNorm, image: Tensor) -> None:
-    """Adds frfn(norm(image)) to an image (H, W, C), some rows at a time."""
-    height, width = image.shape[:2]
-    x = norm(image)[None]
-    quarter = frfn.partial.in_channels
-    enhanced = F.conv2d(x[..., :quarter].permute(0, 3, 1, 2), frfn.partial.weight, padding=1)
-    x[..., :quarter] = enhanced.permute(0, 2, 3, 1)
-    step = max(1, STRIP_BYTES // (4 * width * frfn.depthwise.in_channels))
+    """Adds frfn(norm(image)) to an image (H, W, C), a band of rows at a time."""
+    height, width, channels = image.shape
+    step = share(height, max(REACH, BAND_BYTES // (4 * width * channels)))
+    above = image[:0]
     for top in range(0, height, step):
         bottom = min(height, top + step)
-        above, below = max(0, top - 1), min(height, bottom + 1)  # what the convolution reaches
-        inner = slice(top - above, bottom - above)
-        image[top:bottom] = refine_strip(frfn, x[:, above:below], image[None, top:bottom], inner)
+        band = image[top : bottom + REACH]
+        if top:
+            band = torch.cat((above, band))
+        above = image[bottom - REACH : bottom].clone()  # the next band's, before they change
+        x = enhance(frfn, norm(band))
+        margin = min(1, top)  # of what the partial convolution gives, one row is kept on each side
+        x = x[min(REACH, top) - margin :][: margin + bottom - top + 1]
+        refine_band(frfn, x[None], image[None, top:bottom], margin=margin)
 
 
-def refine_strip(frfn: "FeatureRefinement", x: Tensor, residual: Tensor, inner: slice) -> Tensor:
-    """The rows `inner` of residual + frfn(x), after the partial convolution."""
+def enhance(frfn: "FeatureRefinement", x: Tensor) -> Tensor:
+    """The partial convolution of x (H, W, C), in its memory."""
+    quarter = frfn.partial.in_channels
+    convolved = F.conv2d(x[None, ..., :quarter].permute(0, 3, 1, 2), frfn.partial.weight, padding=1)
+    x[..., :quarter] = convolved[0].permute(1, 2, 0)
+    return x
+
+
+def refine_band(frfn: "FeatureRefinement", x: Tensor, image: Tensor, *, margin: int) -> None:
+    """Adds what follows the partial convolution to a band of rows, tile by tile.
+
+    Args:
+        frfn: its layers.
+        x: behind the partial convolution, (1, margin + H or one row more, W, C).
+        image: the band, (1, H, W, C).
+        margin: rows of x above the band.
+    """
+    height, width = image.shape[1:3]
+    rows, columns = tile_sides(height, width, frfn.depthwise.in_channels)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        lines = slice(top + margin, bottom + margin)
+        for left in range(0, width, columns):
+            place = slice(left, min(width, left + columns))
+            refine_tile(frfn, x, image[:, top:bottom, place], lines, place)
+
+
+def tile_sides(height: int, width: int, channels: int) -> tuple[int, int]:
+    """Rows and columns of a tile [tokens].
+
+    What the depthwise convolution reaches beyond a tile is computed twice, so strips of a wide
+    image, which are of few rows, would be a third more work. Where the image is narrow a tile is as
+    wide as it is: its rows then lie together, and need no copy.
+    """
+    tokens = max(TILE_TOKENS, TILE_BYTES // (4 * channels))
+    side = math.isqrt(tokens)
+    columns = width if width <= 4 * side else share(width, 2 * side)
+    return share(height, max(1, tokens // columns)), columns
+
+
+def share(length: int, most: int) -> int:
+    """The length of pieces as long as each other, none of them longer than `most`."""
+    return math.ceil(length / math.ceil(length / most))
+
+
+def refine_tile(
+    frfn: "FeatureRefinement", x: Tensor, tile: Tensor, rows: slice, columns: slice
+) -> None:
+    """Adds what follows the partial convolution to a tile of an image.
+
+    Args:
+        frfn: its layers.
+        x: behind the partial convolution, (1, H, W, C); what lies around the tile is read too.
+        tile: (1, rows, columns, C).
+        rows: where the tile lies in x.
+        columns: the same.
+    """
     depthwise, expand = frfn.depthwise, frfn.expand
     (weight, gate_weight), (bias, gate_bias) = expand.weight.chunk(2), expand.bias.chunk(2)
-    local = onednn._linear_pointwise(x, weight, bias, "gelu", [], "none")
+    above, before = max(0, rows.start - 1), max(0, columns.start - 1)
+    reached = x[:, above : rows.stop + 1, before : columns.stop + 1]  # by the convolution
+    local = onednn._linear_pointwise(reached, weight, bias, "gelu", [], "none")
     local = onednn._convolution_pointwise(
         local.permute(0, 3, 1, 2),
         depthwise.weight,
         depthwise.bias,
         *([1, 1], [1, 1], [1, 1], depthwise.groups),  # padding, stride, dilation, groups
         *("gelu", [], "none"),
-    ).permute(0, 2, 3, 1)[:, inner]
-    gate = onednn._linear_pointwise(x[:, inner], gate_weight, gate_bias, "gelu", [], "none")
-    return linear_plus(frfn.project, gate.mul_(local), residual)
+    ).permute(0, 2, 3, 1)
+    local = local[:, rows.start - above : rows.stop - above]
+    local = local[:, :, columns.start - before : columns.stop - before]
+    gate = onednn._linear_pointwise(x[:, rows, columns], gate_weight, gate_bias, "gelu", [], "none")
+    tile.copy_(linear_plus(frfn.project, gate.mul_(local), tile))
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:

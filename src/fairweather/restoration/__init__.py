@@ -1,13 +1,31 @@
 """Image → restored image, of any size, on any hardware."""
 
+from fairweather.restoration.automatic import AutoRestorer
 from fairweather.restoration.batch import Failure, Job, Summary, plan_jobs, run_jobs
+from fairweather.restoration.damage import (
+    Diagnosis,
+    classify_damage,
+    damage_views,
+    diagnose,
+    mirrored,
+    probabilities,
+    resized,
+)
 from fairweather.restoration.engine_choice import (
     EngineEntry,
     create_engine,
     list_engines,
     pick_engine,
 )
-from fairweather.restoration.engines import Engine, keep_freed_memory, pick_device
+from fairweather.restoration.engines import (
+    PRECISIONS,
+    Engine,
+    check_precision,
+    keep_freed_memory,
+    lowered,
+    physical_memory_bytes,
+    pick_device,
+)
 from fairweather.restoration.export import export_onnx, export_openvino, export_torch
 from fairweather.restoration.protocols import restore_equal_tiles, restore_square_padded
 from fairweather.restoration.restorer import Restored, Restorer, restore, self_ensemble
@@ -21,6 +39,9 @@ from fairweather.restoration.verification import (
 )
 
 __all__ = [
+    "PRECISIONS",
+    "AutoRestorer",
+    "Diagnosis",
     "Engine",
     "EngineEntry",
     "Exported",
@@ -29,17 +50,26 @@ __all__ = [
     "Restored",
     "Restorer",
     "Summary",
+    "check_precision",
     "check_target",
+    "classify_damage",
     "create_engine",
+    "damage_views",
     "describe_export",
+    "diagnose",
     "export_onnx",
     "export_openvino",
     "export_torch",
     "keep_freed_memory",
     "list_engines",
+    "lowered",
+    "mirrored",
+    "physical_memory_bytes",
     "pick_device",
     "pick_engine",
     "plan_jobs",
+    "probabilities",
+    "resized",
     "restore",
     "restore_equal_tiles",
     "restore_square_padded",

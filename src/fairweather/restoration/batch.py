@@ -9,6 +9,7 @@ from typing import Literal
 
 from fairweather.errors import FairweatherError, OptionError
 from fairweather.imaging import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES
+from fairweather.restoration.automatic import AutoRestorer
 from fairweather.restoration.restorer import OnTile, Restored, Restorer
 
 MARK = ".restored"  # photo.jpg → photo.restored.jpg
@@ -187,7 +188,7 @@ def without_clashes(
 
 
 def run_jobs(
-    restorer: Restorer,
+    restorer: Restorer | AutoRestorer,
     jobs: Sequence[Job],
     *,
     summary: Summary,
@@ -224,6 +225,8 @@ def run_jobs(
                     on_tile=on_start(job),
                 )
                 summary.restored.append(outcome)
+            except OptionError:
+                raise  # of weights that were loaded for this file: a wrong call, for all files
             except (FairweatherError, OSError, MemoryError) as error:
                 outcome = Failure(job.source, reason_of(error, job=job))
                 summary.failed.append(outcome)

@@ -33,9 +33,7 @@ def conversions_folder() -> Path:
 
 
 @contextlib.contextmanager
-def converted(
-    model: AST, *, kind: str, packages: tuple[str, ...], write: Write, source: str = ""
-) -> Iterator[Path]:
+def converted(model: AST, *, kind: str, packages: tuple[str, ...], write: Write) -> Iterator[Path]:
     """Gives a folder with the converted model, made now if it is not there yet, or broken.
 
     Of two processes that convert the same at the same time, the later one takes what the other one
@@ -46,12 +44,11 @@ def converted(
         kind: the beginning of the entry's name.
         packages: whose versions matter, besides fairweather and torch.
         write: writes the files into the empty folder that it is given.
-        source: what else decides the content.
 
     Yields:
         The folder, whole.
     """
-    key = content_key(model, packages=packages, source=source)
+    key = content_key(model, packages=packages)
     entry = conversions_folder() / f"{kind}-{key}"
     if is_whole(entry) or keep(entry, write=write):
         yield entry
@@ -61,13 +58,12 @@ def converted(
         yield Path(folder)
 
 
-def content_key(model: AST, *, packages: tuple[str, ...], source: str) -> str:
+def content_key(model: AST, *, packages: tuple[str, ...]) -> str:
     """The same for the same weights, config and versions."""
     about = {
         "layout": LAYOUT,
         "config": dataclasses.asdict(model.config),
         "versions": {package: version(package) for package in ("fairweather", "torch", *packages)},
-        "source": source,
     }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):

@@ -77,8 +77,7 @@ class TorchEngine:
         Raises:
             OptionError: if the device or precision does not exist here.
         """
-        if precision not in PRECISIONS:
-            raise OptionError(f"precision {precision!r}: is none of {', '.join(PRECISIONS)}")
+        check_precision(precision)
         self.device = pick_device(device)
         self.precision = precision
         self.config = model.config
@@ -87,11 +86,7 @@ class TorchEngine:
 
     def __call__(self, tiles: np.ndarray) -> np.ndarray:
         """(B, H, W, 3) float32 in [0, 1] → the same, not clipped."""
-        lower = self.precision != "fp32"
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=lower),
-        ):
+        with torch.inference_mode(), lowered(self.device, self.precision):
             batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device)
             restored = self._restore(batch.permute(0, 3, 1, 2))
             return restored.permute(0, 2, 3, 1).float().cpu().numpy()
@@ -118,6 +113,22 @@ class TorchEngine:
         """Gives cached device memory back, after an allocation failed."""
         if self.device.type in ("cuda", "xpu", "mps"):
             getattr(torch, self.device.type).empty_cache()
+
+
+def check_precision(precision: str) -> None:
+    """Refuses what PyTorch does not compute in here.
+
+    Raises:
+        OptionError: naming what it does.
+    """
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision {precision!r}: is none of {', '.join(PRECISIONS)}")
+
+
+def lowered(device: torch.device | str, precision: str) -> torch.autocast:
+    """Autocast to one of `PRECISIONS` on a device; nothing changes for `fp32`."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, PRECISIONS[precision], enabled=precision != "fp32")
 
 
 def pick_device(device: str) -> torch.device:

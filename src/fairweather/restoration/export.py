@@ -110,19 +110,8 @@ def export_openvino(
     """Writes an OpenVINO model, an `.xml` with its weights in a `.bin` beside it.
 
     What the weights are lies in its runtime information under `fairweather`. The files appear only
-    after OpenVINO has given PyTorch's output from them, at three sizes.
-
-    Args:
-        model: stays as it is.
-        path: the `.xml` to write.
-        metadata: what else its metadata shall say, as `fairweather.models.read_metadata` gives it.
-        overwrite: whether files at `path` may be replaced.
-
-    Raises:
-        OptionError: for another suffix.
-        ExportError: if a name is taken, or the exported model computes something else.
-        MissingExtraError: without the extra `export`.
-        OSError: if the files cannot be written.
+    after OpenVINO has given PyTorch's output from them, at three sizes. Arguments and errors are
+    those of `export_onnx`.
     """
     openvino = import_extra("openvino")
     path, portable = Path(path), Portable(model)
@@ -152,18 +141,8 @@ def export_torch(
 
     What the weights are lies in the file as `fairweather.json` (`extra_files` of
     `torch.export.load`). The program is for the CPU; `torch.export.passes.move_to_device_pass`
-    moves it. The file appears only after it has given PyTorch's output, at three sizes.
-
-    Args:
-        model: stays as it is.
-        path: the `.pt2` to write.
-        metadata: what else its metadata shall say, as `fairweather.models.read_metadata` gives it.
-        overwrite: whether a file at `path` may be replaced.
-
-    Raises:
-        OptionError: for another suffix.
-        ExportError: if `path` is taken, or the exported model computes something else.
-        OSError: if the file cannot be written.
+    moves it. The file appears only after it has given PyTorch's output, at three sizes. Arguments
+    and errors are those of `export_onnx`, but it needs no extra.
     """
     path, portable = Path(path), Portable(model)
     check_target(path, suffix=".pt2", overwrite=overwrite)
@@ -207,8 +186,7 @@ def to_onnx(portable: Portable, about: Mapping[str, str]) -> Any:
             opset_version=ONNX_OPSET,
             verbose=False,
         )
-    if program is None:
-        raise TypeError("torch.onnx.export gives a program where dynamo is set")
+    assert program is not None  # as dynamo is set
     message: Any = program.model_proto
     message.ir_version = ONNX_IR_VERSION
     graph = message.graph
@@ -249,7 +227,7 @@ def onnx_runner(onnxruntime: Any, path: Path) -> Runner:
 
 
 def openvino_runner(core: Any, path: Path) -> Runner:
-    """Runs an OpenVINO or ONNX file in OpenVINO, in float32."""
+    """Runs an OpenVINO file in OpenVINO, in float32."""
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

@@ -23,6 +23,7 @@ from fairweather.imaging import (
     write_side_by_side,
 )
 from fairweather.models import AST, find_weights, load_model
+from fairweather.restoration.damage import Diagnosis
 from fairweather.restoration.engine_choice import create_engine
 from fairweather.restoration.engines import activation_bytes_per_px, is_out_of_memory
 from fairweather.restoration.memory import from_memory
@@ -45,6 +46,7 @@ class Restored:
     width: int
     seconds: float
     notes: tuple[str, ...]
+    diagnosis: Diagnosis | None = None  # where the damage was not given, but found
 
 
 class Restorer:
@@ -156,12 +158,7 @@ class Restorer:
         """
         source, target = Path(source), Path(target)
         started = time.monotonic()
-        for path in filter(None, (target, compare)):
-            if path.exists() and not overwrite:
-                raise ImageError(
-                    f"'{path}' exists already; choose another name, or allow it with --overwrite"
-                    " (overwrite=True)"
-                )
+        refuse_existing(target, compare, overwrite=overwrite)
         photo = read_image(source, max_pixels=max_pixels)
         target.parent.mkdir(parents=True, exist_ok=True)
         restored = self.restore_photo(photo, on_tile=on_tile)
@@ -268,6 +265,16 @@ class Restorer:
         if self.strength < 1:
             restored = tiles + np.float32(self.strength) * (restored - tiles)
         return restored
+
+
+def refuse_existing(*paths: Path | None, overwrite: bool) -> None:
+    """Before any work: raises an ImageError for files that may not be replaced."""
+    for path in filter(None, paths):
+        if path.exists() and not overwrite:
+            raise ImageError(
+                f"'{path}' exists already; choose another name, or allow it with --overwrite"
+                " (overwrite=True)"
+            )
 
 
 def self_ensemble(engine: Callable[[np.ndarray], np.ndarray], tiles: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ from fairweather.errors import MissingExtraError
 try:
     from fairweather.training.batches import degrade_crops, degrade_held_out, seed_of
     from fairweather.training.curves import draw_curves
+    from fairweather.training.damage import DamageTraining, train_damage
+    from fairweather.training.damage_confusion import Confusion, confuse
     from fairweather.training.data_module import HeldOutCrops, split_pairs
     from fairweather.training.plan import Plan, StagePlan, plan_training
     from fairweather.training.recipe import DataSpec, PairFolder, Recipe, Stage
@@ -31,6 +33,8 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 __all__ = [
+    "Confusion",
+    "DamageTraining",
     "DataSpec",
     "HeldOutCrops",
     "Machines",
@@ -41,6 +45,7 @@ __all__ = [
     "Stage",
     "StageLength",
     "StagePlan",
+    "confuse",
     "degrade_crops",
     "degrade_held_out",
     "draw_curves",
@@ -56,5 +61,6 @@ __all__ = [
     "split_pairs",
     "start_model",
     "train",
+    "train_damage",
     "tune",
 ]

@@ -10,6 +10,7 @@ from fairweather.data.degradations.rain import RainRanges, add_rain
 from fairweather.data.degradations.raindrop import RaindropRanges, add_raindrops
 from fairweather.data.degradations.shadow import ShadowRanges, add_shadow
 from fairweather.data.degradations.snow import SnowRanges, add_snow
+from fairweather.data.degradations.weather import add_weather
 
 DEGRADATIONS: dict[str, Callable[..., Tensor]] = {
     "rain": add_rain,
@@ -18,6 +19,7 @@ DEGRADATIONS: dict[str, Callable[..., Tensor]] = {
     "snow": add_snow,
     "shadow": add_shadow,
     "moire": add_moire,
+    "weather": add_weather,
 }
 
 __all__ = [
@@ -34,4 +36,5 @@ __all__ = [
     "add_raindrops",
     "add_shadow",
     "add_snow",
+    "add_weather",
 ]

@@ -38,7 +38,7 @@ class HazeRanges:
         patchiness: standard deviation of β over the image: haze in swathes.
     """
 
-    density: tuple[float, float] = (0.35, 2.3)
+    density: tuple[float, float] = (0.45, 2.3)
     airlight: tuple[float, float] = (0.65, 1.0)
     warmth: tuple[float, float] = (0.82, 1.25)
     tint: float = 0.02
