@@ -26,22 +26,37 @@ def test_only_synthetic_crops_are_damaged(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(DEGRADATIONS, "rain", dimmed)
     recipe = make_recipe(data={"clean": ["clean"], "identity_fraction": 0.0})
     batch = a_batch(4, synthetic=[True, False, True, False])
-    degraded, clean = degrade_crops(batch, recipe=recipe, seed=1)
+    degraded, clean = degrade_crops(batch, recipe=recipe, index=0, seed=1)
     assert torch.equal(clean, batch["clean"].float() / 255)
     for index, synthetic in enumerate(batch["synthetic"].tolist()):
         untouched = torch.equal(degraded[index], batch["degraded"][index].float() / 255)
         assert untouched is not synthetic
-    assert torch.equal(degraded, degrade_crops(batch, recipe=recipe, seed=1)[0])
-    assert not torch.equal(degraded, degrade_crops(batch, recipe=recipe, seed=2)[0])
+    assert torch.equal(degraded, degrade_crops(batch, recipe=recipe, index=0, seed=1)[0])
+    assert not torch.equal(degraded, degrade_crops(batch, recipe=recipe, index=0, seed=2)[0])
 
 
 def test_some_crops_stay_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DEGRADATIONS, "rain", dimmed)
     recipe = make_recipe(data={"clean": ["clean"], "identity_fraction": 0.25})
     batch = a_batch(400, synthetic=[True] * 400)
-    degraded, clean = degrade_crops(batch, recipe=recipe, seed=1)
+    degraded, clean = degrade_crops(batch, recipe=recipe, index=0, seed=1)
     untouched = (degraded == clean).flatten(1).all(1).float().mean().item()
     assert untouched == pytest.approx(0.25, abs=0.09)  # four standard deviations
+
+
+def test_a_stage_may_leave_more_crops_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEGRADATIONS, "rain", dimmed)
+    recipe = make_recipe(data={"clean": ["clean"], "identity_fraction": 0.0})
+    stage = recipe.stages[0].model_copy(update={"identity_fraction": 0.9})
+    recipe = recipe.model_copy(update={"stages": (recipe.stages[0], stage)})
+    batch = a_batch(400, synthetic=[True] * 400)
+    untouched = [
+        (degraded == clean).flatten(1).all(1).float().mean().item()
+        for degraded, clean in (
+            degrade_crops(batch, recipe=recipe, index=index, seed=1) for index in (0, 1)
+        )
+    ]
+    assert untouched == [0, pytest.approx(0.9, abs=0.06)]
 
 
 def test_a_held_out_image_has_the_same_damage_at_every_validation() -> None:

@@ -208,7 +208,8 @@ def test_near_flakes_are_softer_and_dimmer() -> None:
 
 
 def test_a_veil_of_snow_is_its_share_of_white() -> None:
-    none = replace(FLAKES, opacity=(0.0, 0.0), patchiness=(0.0, 0.0), veil=(0.2, 0.2))
+    none = replace(FLAKES, opacity=(0.0, 0.0), patchiness=(0.0, 0.0), veil=(0.2, 0.2),
+                   veil_probability=1.0)  # fmt: skip
     torch.testing.assert_close(snow(none), torch.full((8, 128, 128), 0.2))
 
 

@@ -76,7 +76,7 @@ class TrainingBatches(keras.utils.PyDataset):
         batch = self.read(self.begin + index)
         seed = seed_of(batch, recipe=self.recipe, index=self.index)
         with torch.no_grad():
-            return to_numpy(degrade_crops(batch, recipe=self.recipe, seed=seed))
+            return to_numpy(degrade_crops(batch, recipe=self.recipe, index=self.index, seed=seed))
 
     def read(self, number: int) -> dict[str, Tensor]:
         """The bytes of batch `number` of the stage, not yet degraded."""

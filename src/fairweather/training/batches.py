@@ -23,13 +23,14 @@ def seed_of(batch: Batch, *, recipe: Recipe, index: int) -> int:
 
 
 def degrade_crops(
-    batch: Batch, *, recipe: Recipe, seed: int, dtype: torch.dtype = torch.float32
+    batch: Batch, *, recipe: Recipe, index: int, seed: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """What a step trains on, with damage made for the synthetic crops, and MixUp.
 
     Args:
         batch: of `RandomCrops`, collated, on any device.
         recipe: its task, identity fraction and augmentation.
+        index: the stage's number.
         seed: of everything random.
         dtype: of the images returned.
 
@@ -42,12 +43,18 @@ def degrade_crops(
     if synthetic.any():
         damaged = DEGRADATIONS[recipe.task](clean, generator=generator)
         stays_clean = torch.rand(len(clean), generator=generator).to(clean.device)
-        damages = synthetic & (stays_clean >= recipe.data.identity_fraction)
+        damages = synthetic & (stays_clean >= identity_fraction(recipe, index))
         degraded = torch.where(damages.view(-1, 1, 1, 1), damaged, degraded)
     augmentation = recipe.augmentation
     if torch.rand((), generator=generator) < augmentation.mixup_probability:
         return mix_up(degraded, clean, alpha=augmentation.mixup_alpha, generator=generator)
     return degraded, clean
+
+
+def identity_fraction(recipe: Recipe, index: int) -> float:
+    """Share of synthetic crops that a stage leaves clean."""
+    stage, data = recipe.stages[index], recipe.data
+    return data.identity_fraction if stage.identity_fraction is None else stage.identity_fraction
 
 
 def degrade_held_out(

@@ -22,7 +22,7 @@ from fairweather.training.damage_samples import (
     SampleBank,
     as_jpeg,
     load_photographs,
-    make_sample,
+    make_group,
 )
 
 SHARES = (6, 3, 3, 3, 3, 3, 3)  # of each of DAMAGES in a batch: most photographs are clean
@@ -175,7 +175,7 @@ def hold_out(photographs: Photographs, *, seed: int) -> HeldOut:
     images: list[tuple[np.ndarray, str]] = []
     for photograph in photographs.clean:
         only = Photographs([photograph], [[] for _ in REAL])
-        images += [(make_sample(only, damage, random=random), damage) for damage in DAMAGES]
+        images += zip(make_group(only, random=random), DAMAGES, strict=True)
     for (_, _, damage, _), pairs in zip(REAL, photographs.pairs, strict=True):
         for degraded, clean in pairs:
             images += [(degraded, damage), (clean, "clean")]

@@ -1,7 +1,6 @@
 """Photographs with a known damage, and the views of them that the classifier trains on."""
 
 import io
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,17 +32,16 @@ REAL = (
     ("moire/UHDM-700px", "folders", "moire", 0.4),
     ("shadow/WaterFilling-doc", "folders", "shadow", 0.15),
 )
-REAL_CLEAN_SHARE = 0.3
+REAL_CLEAN_SHARE = 0.5
 HELD_OUT_EVERY = 25
 LONGEST_PX = 720  # of what is kept in memory
-SHORT_SIDE_PX = (176, 368)
+SHORT_SIDE_PX = (160, 320)
 JITTER = Augmentation(exposure_jitter_stops=0.6, colour_jitter=0.08, contrast_jitter=0.2)
 GREY_SHARE = 0.05
 JPEG_SHARE = 0.85
 JPEG_QUALITY = (70, 100)
 LARGE_SHARE = 0.25  # of samples that are seen at two scales, as large photographs are
-FIRST_SAMPLES = 8  # of each damage, and then so many in a batch:
-NEW_SAMPLES = 2
+FIRST_GROUPS = 8
 
 
 @dataclass(frozen=True)
@@ -105,26 +103,31 @@ def rescaled(image: np.ndarray, scale: float) -> np.ndarray:
     return resized(image, (round(image.shape[0] * scale), round(image.shape[1] * scale)))
 
 
-def make_sample(
-    photographs: Photographs, damage: str, *, random: np.random.Generator
-) -> np.ndarray:
-    """One photograph with the damage, synthetic or real: (H, W, 3) uint8."""
-    real = [
-        (pairs, share)
-        for (_, _, name, share), pairs in zip(REAL, photographs.pairs, strict=True)
-        if pairs and damage in (name, "clean")
-    ]
-    share = REAL_CLEAN_SHARE if damage == "clean" else sum(share for _, share in real)
-    if real and random.random() < share:
-        pairs = real[random.integers(len(real))][0]
-        degraded, clean = pairs[random.integers(len(pairs))]
-        # Moiré lives in the pixels, so that real damage is scaled less than clean photographs.
-        return random_part(clean if damage == "clean" else degraded, random=random, least=0.7)
+def make_group(photographs: Photographs, *, random: np.random.Generator) -> list[np.ndarray]:
+    """One part of a photograph under each of `DAMAGES`, or real pairs in their place.
+
+    All of them are of one scene, so that nobody can learn by heart which photograph has what.
+
+    Returns:
+        (H, W, 3) uint8 for each of `DAMAGES`.
+    """
     image = photographs.clean[random.integers(len(photographs.clean))]
     part = random_part(image, random=random, least=0.4)
-    if damage == "clean":
-        return part
-    return degrade_pixels(part, task=damage, seed=int(random.integers(2**31)))
+    group = [part]
+    for damage in DAMAGES[1:]:
+        group.append(degrade_pixels(part, task=damage, seed=int(random.integers(2**31))))
+    for (_, _, damage, share), pairs in zip(REAL, photographs.pairs, strict=True):
+        if pairs and random.random() < share:
+            seed = int(random.integers(2**31))
+            # Moiré lives in the pixels, so that real damage is scaled less than clean photographs.
+            degraded, clean = (
+                random_part(side, random=np.random.default_rng(seed), least=0.7)
+                for side in pairs[random.integers(len(pairs))]
+            )
+            group[DAMAGES.index(damage)] = degraded
+            if random.random() < REAL_CLEAN_SHARE:
+                group[0] = clean
+    return group
 
 
 def random_part(image: np.ndarray, *, random: np.random.Generator, least: float) -> np.ndarray:
@@ -188,7 +191,7 @@ def as_jpeg(image: np.ndarray, *, quality: int) -> np.ndarray:
 class SampleBank(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     """Batches without end, from the latest samples of each damage: views cost less than samples.
 
-    Every batch makes new samples of some damages, which take the place of the oldest.
+    Every batch makes a new sample of each damage, which takes the place of the oldest.
     """
 
     def __init__(
@@ -213,14 +216,13 @@ class SampleBank(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         worker = get_worker_info()
         random = np.random.default_rng((self.seed, worker.id if worker else 0))
         samples: list[list[Sample]] = [[] for _ in DAMAGES]
-        new = itertools.cycle(range(len(DAMAGES)))
         while True:
-            count = NEW_SAMPLES if samples[-1] else FIRST_SAMPLES * len(DAMAGES)
-            for number in itertools.islice(new, count):
-                image = make_sample(self.photographs, DAMAGES[number], random=random)
-                samples[number].append(finish_sample(image, random=random))
-                del samples[number][: -self.kept]
-            crops = int(random.integers(3, 8))
+            for _ in range(1 if samples[0] else FIRST_GROUPS):
+                group = make_group(self.photographs, random=random)
+                for known, image in zip(samples, group, strict=True):
+                    known.append(finish_sample(image, random=random))
+                    del known[: -self.kept]
+            crops = int(random.integers(3, 7))
             views = [
                 random_views(known[random.integers(len(known))], random=random, crops=crops)
                 for known in (samples[number] for number in self.labels)

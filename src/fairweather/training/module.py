@@ -67,7 +67,7 @@ class RestorationModule(lightning.LightningModule):
         seed = seed_of(batch, recipe=self.recipe, index=self.index)
         torch.manual_seed(seed)  # of stochastic depth, so that a resumed run draws the same
         degraded, clean = degrade_crops(
-            batch, recipe=self.recipe, seed=seed, dtype=self._image_dtype
+            batch, recipe=self.recipe, index=self.index, seed=seed, dtype=self._image_dtype
         )
         loss = self.loss(self(degraded), clean)
         files = [self.pairs[index] for index in batch["index"].tolist()]

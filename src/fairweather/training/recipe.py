@@ -122,6 +122,9 @@ class Stage(Strict):
     warmup_steps: int = Field(0, ge=0, description="of a linear warm-up")
     warmup_epochs: int = Field(0, ge=0, description="the same in epochs; the two are added")
     cycles: int = Field(1, ge=1, description="of the cosine; above 1 it restarts")
+    identity_fraction: float | None = Field(
+        None, ge=0, lt=1, description="in this stage instead of that of data"
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Stage":

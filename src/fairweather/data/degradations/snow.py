@@ -36,6 +36,7 @@ class SnowRanges:
         flutter_deg: largest deviation of a flake from it.
         brightness: of the flakes and of the veil.
         tint: how much bluer than grey they are at most.
+        veil_probability: how often there is a veil; one without flakes to be seen is haze.
         veil: share of the light that snow in the air scatters.
         patchiness: standard deviation of the veil over the image, as a share of it.
     """
@@ -51,7 +52,8 @@ class SnowRanges:
     flutter_deg: tuple[float, float] = (0.0, 30.0)
     brightness: tuple[float, float] = (0.75, 1.0)
     tint: float = 0.05
-    veil: tuple[float, float] = (0.0, 0.3)
+    veil_probability: float = 0.25
+    veil: tuple[float, float] = (0.02, 0.15)
     patchiness: tuple[float, float] = (0.0, 0.4)
 
 
@@ -79,7 +81,8 @@ def add_snow(
     white = white.expand_as(clean)
     swathes = dice.smooth_noise(batch, 1, size=(height, width), cells=2)
     swathes = (1 + swathes * dice.uniform(ranges.patchiness, batch, 1, 1, 1)).clamp(0, 2)
-    veil = dice.uniform(ranges.veil, batch, 1, 1, 1) * swathes
+    has_veil = dice.chance(ranges.veil_probability, batch, 1, 1, 1)
+    veil = dice.uniform(ranges.veil, batch, 1, 1, 1) * swathes * has_veil
     snowy = torch.lerp(clean, white, veil.expand_as(clean))
     for number in range(ranges.layers[1]):
         cover = flake_layer(dice, ranges, angle=angle, size=(height, width)) * (layers > number)
