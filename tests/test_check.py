@@ -223,6 +223,11 @@ def test_the_same_image_on_both_sides(folder: Path) -> None:
 
 
 def test_a_swapped_pair(folder: Path) -> None:
+    for number in range(len(SOURCES)):  # a veil over the snow
+        path = folder / f"input/{number:02}.png"
+        share = 0.3 if number == 5 else 0.15
+        save(path, (pixels_of(path) * (1 - share) + 255 * share).astype(np.uint8))
+    assert not check_pairs(find_pairs(folder))
     files = folder / "input/05.png", folder / "target/05.png"
     degraded, clean = (pixels_of(path) for path in files)
     save_pair(folder, "05", clean, degraded)
