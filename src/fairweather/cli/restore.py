@@ -52,7 +52,11 @@ def restore_command(
         ),
     ] = None,
     task: Annotated[
-        str, typer.Option(help="Damage to undo: rain so far; auto finds it in each photo.")
+        str,
+        typer.Option(
+            help="Damage to undo: rain so far; auto, to find it, needs a classifier, which is not"
+            " bundled yet."
+        ),
     ] = "rain",
     weights: Annotated[
         str | None,

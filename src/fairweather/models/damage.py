@@ -128,8 +128,10 @@ def load_damage_net(path: str | Path = DAMAGE_WEIGHTS) -> tuple[DamageNet, Metad
     """
     path = Path(path)
     if not path.is_file():
+        what = "is not bundled yet" if path == DAMAGE_WEIGHTS else "is no file"
         raise CheckpointError(
-            f"{path}: is no file; `fairweather models train-damage` trains a classifier"
+            f"{path}: {what}; choose the weights with --task or --weights, or train a classifier"
+            " with `fairweather models train-damage`"
         )
     state, metadata = read_state(path)
     if metadata.get("damages") != ",".join(DAMAGES):
