@@ -8,7 +8,11 @@ from typing import Any
 import hypothesis
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for parity.py, which is no test
+from fairweather import cli
+
+sys.path.insert(0, str(Path(__file__).parent))  # for parity.py and others, which are no tests
+
+from command import Done, Run
 
 hypothesis.settings.register_profile(
     "fairweather", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
@@ -31,3 +35,22 @@ def fk() -> Any:
     import fairweather.keras
 
     return fairweather.keras
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `fairweather` as the shell does, in this process."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["fairweather", *map(str, arguments)])
+        capsys.readouterr()
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        done = Done(status, *capsys.readouterr())
+        assert "Traceback" not in done.out + done.err
+        return done
+
+    return run

@@ -14,15 +14,18 @@ import torch
 from speed_example import EXAMPLE
 from typer.testing import CliRunner
 
-from fairweather.benchmark import benchmark_restore, benchmark_training, write_speed_page
+from fairweather.benchmark import (
+    Setting,
+    benchmark_restore,
+    benchmark_training,
+    write_speed_page,
+)
 from fairweather.benchmark.contestants import Contestant, environment_of
 from fairweather.benchmark.jobs import Job, Round, job_of
 from fairweather.benchmark.official import (
     STAND_INS,
-    PaddedSquare,
     import_file,
     load_official,
-    padded_side,
 )
 from fairweather.benchmark.restoring import installed_engines
 from fairweather.benchmark.speed import MATRIX, Load, Raced, race, summary_of
@@ -142,10 +145,7 @@ def test_training_steps(weights: Path, checkout: Path) -> None:
         batch=2,
         crop_px=32,
         checkpointing=True,
-        rounds=1,
-        device="cpu",
-        official=checkout,
-        allocators=("tuned",),
+        setting=Setting("cpu", rounds=1, official=checkout, allocators=("tuned",)),
         on_turn=lambda name, done, total: turns.append(f"{name} {done}/{total}"),
     )
     (run,) = tree["runs"]
@@ -156,7 +156,7 @@ def test_training_steps(weights: Path, checkout: Path) -> None:
     assert turns[0] == "torch 0/15"
     assert turns[-1] == "copy 14/15"
     with pytest.raises(OptionError, match="crop 24: the official code trains on multiples of 32"):
-        benchmark_training(str(weights), crop_px=24, device="cpu", official=checkout)
+        benchmark_training(str(weights), crop_px=24, setting=Setting("cpu", official=checkout))
 
 
 def test_the_training_command(
@@ -178,9 +178,7 @@ def test_the_training_command(
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0
     assert seen == {
-        "model": "rain", "batch": 3, "crop_px": 32, "checkpointing": True, "threads": 1,
-        "rounds": 5, "device": "auto", "precision": "fp32", "official": None,
-        "allocators": ["shipped", "tuned"],
+        "model": "rain", "batch": 3, "crop_px": 32, "checkpointing": True, "setting": Setting(),
     }  # fmt: skip
     assert (
         " --batch 3 --crop 32 --checkpointing --threads 1 "
@@ -310,20 +308,6 @@ def test_environments_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None
     assert tuned["MALLOC_TRIM_THRESHOLD_"] == "8589934592"
 
 
-def test_the_official_square() -> None:
-    assert [padded_side(*size, multiple=128) for size in ((720, 1280), (128, 5), (129, 1))] == [
-        1280, 128, 256,
-    ]  # fmt: skip
-    image = torch.rand(2, 3, 3, 6)
-    square = torch.zeros(2, 3, 8, 8)
-    square[..., 2:5, 1:7] = image
-    seen = []
-    network = PaddedSquare(torch.nn.Identity(), multiple=4)
-    network.network.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    assert torch.equal(network(image), image)
-    assert torch.equal(seen[0], square)
-
-
 def test_stand_ins(checkout: Path, clean_modules: None) -> None:
     module = import_file(checkout / "model.py")
     assert {name: vars(module)[name] for name in STAND_INS} == STAND_INS
@@ -371,7 +355,7 @@ def test_wrong_calls_are_refused(weights: Path, tmp_path: Path, checkout: Path) 
         ({"official": tmp_path}, "holds no model.py"),
     ):
         with pytest.raises(OptionError, match=message):
-            benchmark_restore(str(weights), **options)
+            Setting(**options)
     with pytest.raises(FairweatherError, match="nowhere"):
         benchmark_restore("nowhere")
     with pytest.raises(OptionError, match="only networks of 4 levels"):

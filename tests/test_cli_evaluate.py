@@ -4,28 +4,18 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from command import Run
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from tiny_sets import HEIGHT, WIDTH, damaged, save, scene, write_set, write_weights
 
-from fairweather import cli
 from fairweather.data import degrade_pixels
 from fairweather.imaging import PROTOCOLS, measure
-
-
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +24,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `fairweather evaluate` in this process."""
-
-    def run(*arguments: object, command: tuple[str, ...] = ("evaluate",)) -> Done:
-        monkeypatch.setattr(sys, "argv", ["fairweather", *command, *map(str, arguments)])
-        capsys.readouterr()
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 1
-        done = Done(status, *capsys.readouterr())
-        assert "Traceback" not in done.out + done.err
-        return done
-
-    return run
+def run(run: Run) -> Run:
+    """Runs `fairweather evaluate`."""
+    return lambda *arguments, command=("evaluate",): run(*command, *arguments)
 
 
 @pytest.fixture

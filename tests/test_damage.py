@@ -3,20 +3,17 @@
 import hashlib
 import json
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
+from command import Run
 from PIL import Image
 
 import fairweather
-from fairweather import cli
 from fairweather.data import degrade_pixels
 from fairweather.errors import CheckpointError, ImageError
 from fairweather.imaging import read_image
@@ -48,32 +45,6 @@ BUNDLED = pytest.mark.skipif(
 CLEAN_RIGHT = 4
 DAMAGED_RIGHT = 24
 FLOORS = {"dev, clean": 0.6, "dev, damaged": 0.6, "real, damaged": 0.3}
-
-
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command as the shell does, in this process."""
-
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["fairweather", *map(str, arguments)])
-        capsys.readouterr()
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        return Done(status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

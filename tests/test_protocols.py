@@ -6,7 +6,7 @@ from parity import known_ast_t, load, relative_error
 from torch import Tensor
 
 from fairweather.errors import OptionError
-from fairweather.restoration import restore_equal_tiles, restore_square_padded
+from fairweather.restoration import restore_equal_tiles, restore_square_padded, square_side
 from fairweather.restoration.protocols import equal_starts
 
 
@@ -19,6 +19,12 @@ def test_square_padding_is_the_official_one(image: Tensor) -> None:
     with torch.no_grad():
         restored = restore_square_padded(known_ast_t(), image)
     assert relative_error(restored[0], load("protocols")["square_pad.output"]) < 3e-5
+
+
+def test_the_side_of_the_square() -> None:
+    assert square_side(720, 1280, multiple=128) == 1280
+    assert square_side(128, 5, multiple=128) == 128
+    assert square_side(129, 1, multiple=128) == 256
 
 
 def test_equal_tiles_are_the_official_ones(image: Tensor) -> None:

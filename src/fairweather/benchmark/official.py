@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fairweather.errors import MissingExtraError, OptionError
 from fairweather.models import AST, StochasticDepth, to_official
@@ -119,26 +118,3 @@ def missing_modules(path: Path) -> list[str]:
         and {alias.name for alias in node.names} <= set(STAND_INS)
         and importlib.util.find_spec(node.module.split(".")[0]) is None
     ]
-
-
-class PaddedSquare(nn.Module):
-    """Restores an image in the middle of a square of zeros, and cuts it out again."""
-
-    def __init__(self, network: nn.Module, *, multiple: int):
-        super().__init__()
-        self.network = network
-        self.multiple = multiple
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) → the same."""
-        height, width = image.shape[-2:]
-        side = padded_side(height, width, multiple=self.multiple)
-        top, left = (side - height) // 2, (side - width) // 2
-        square = torch.zeros(*image.shape[:2], side, side).type_as(image)
-        square[..., top : top + height, left : left + width] = image
-        return self.network(square)[..., top : top + height, left : left + width]
-
-
-def padded_side(height: int, width: int, *, multiple: int) -> int:
-    """Side of the square [px]."""
-    return -(-max(height, width) // multiple) * multiple

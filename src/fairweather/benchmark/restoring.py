@@ -2,76 +2,19 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from fairweather.benchmark.jobs import ALLOCATORS, OFFICIAL, Allocator, Job, Role
+from fairweather.benchmark.jobs import Job
 from fairweather.benchmark.machine import describe_document
-from fairweather.benchmark.official import REPOSITORY, check_checkout, padded_side
-from fairweather.benchmark.speed import COPY, MATRIX, OnTurn, Tree, race, summary_of
+from fairweather.benchmark.setting import Setting, checks_of, largest_difference
+from fairweather.benchmark.speed import OnTurn, Tree, race, summary_of
 from fairweather.benchmark.subject import Subject, draw_image, load_of, take_subject
-from fairweather.errors import OptionError
-from fairweather.restoration import check_precision, list_engines, pick_device
+from fairweather.restoration import list_engines, square_side
 
 Size = tuple[int, int]
 
 PLAIN, PLAIN_ENGINE = "torch, plain", "plain"
 SLOW_TO_START = ("compiled",)  # measured when named
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all contestants of a benchmark share.
-
-    Attributes:
-        device: as torch names it.
-        precision: `fp32`, `bf16` or `fp16`.
-        threads: of each library that computes.
-        rounds: how often all take turns.
-        official: a checkout of the official repository, if it takes part.
-        allocators: with which of glibc's settings it does.
-    """
-
-    device: str
-    precision: str
-    threads: int
-    rounds: int
-    official: Path | None
-    allocators: tuple[Allocator, ...]
-
-    @property
-    def computing(self) -> Tree:
-        """What every job says."""
-        return {"device": self.device, "precision": self.precision, "threads": self.threads}
-
-    def shared(self, subject: Subject, image: Path) -> Tree:
-        """What every job on an image says."""
-        return self.computing | {"weights": str(subject.path), "image": str(image)}
-
-    def facts(self) -> Tree:
-        """What a result says about it."""
-        official = REPOSITORY if self.official else None
-        return self.computing | {"rounds": self.rounds, "official": official}
-
-    def ceilings(self) -> list[Job]:
-        """The machine's own speed, measured in the same rounds."""
-        return [Job(MATRIX, "matrix", **self.computing), Job(COPY, "copy", **self.computing)]
-
-    def official_jobs(self, role: Role, *, checked: Path, shared: Tree) -> list[Job]:
-        """The official code, if it takes part, with each of glibc's settings."""
-        return [
-            Job(
-                OFFICIAL[allocator],
-                role,
-                allocator=allocator,
-                checkout=str(self.official),
-                checks=checks_of(checked, OFFICIAL[allocator]),
-                **shared,
-            )
-            for allocator in (self.allocators if self.official else ())
-        ]
 
 
 def benchmark_restore(
@@ -80,12 +23,7 @@ def benchmark_restore(
     engines: Sequence[str] = (),
     sizes: Sequence[Size] = ((256, 256),),
     batch: int = 1,
-    threads: int = 1,
-    rounds: int = 5,
-    device: str = "auto",
-    precision: str = "fp32",
-    official: Path | None = None,
-    allocators: Sequence[Allocator] = ALLOCATORS,
+    setting: Setting | None = None,
     on_turn: OnTurn = lambda name, done, total: None,
 ) -> Tree:
     """Measures how fast images are restored, and in how much memory.
@@ -100,31 +38,18 @@ def benchmark_restore(
             fast.
         sizes: (height, width) of images; each size has rounds of its own.
         batch: images in a call.
-        threads: of each library that computes.
-        rounds: how often they take turns.
-        device: as torch names it, or `auto`.
-        precision: `fp32`, `bf16` or `fp16`.
-        official: a checkout of the official repository, to take part on the same weights, its
-            images padded to a square as in its test scripts.
-        allocators: `shipped`, `tuned`: with which settings of glibc it takes part.
+        setting: device, threads and the like. The official code takes part with its images padded
+            to a square, as in its test scripts.
         on_turn: is told whose turn it is, how many turns are done, of how many.
 
     Returns:
         A tree for JSON: machine, versions, command and figures.
 
     Raises:
-        OptionError: if something cannot be measured that way.
         CheckpointError: if there are no such weights.
         MissingExtraError: if an engine or the official code needs what is not installed.
     """
-    setting = make_setting(
-        device=device,
-        precision=precision,
-        threads=threads,
-        rounds=rounds,
-        official=official,
-        allocators=allocators,
-    )
+    setting = setting or Setting()
     document = describe_document("restore", setting.facts(), device=setting.device)
     chosen = tuple(engines) or installed_engines()
     with tempfile.TemporaryDirectory() as temporary:
@@ -142,37 +67,6 @@ def benchmark_restore(
             )
             document["runs"].append(run)
     return document
-
-
-def make_setting(
-    *,
-    device: str,
-    precision: str,
-    threads: int,
-    rounds: int,
-    official: Path | None,
-    allocators: Sequence[Allocator],
-) -> Setting:
-    """Checks what can be checked before anything is started.
-
-    Raises:
-        OptionError: if something cannot be measured that way.
-    """
-    check_precision(precision)
-    picked = pick_device(device)
-    if rounds < 1 or threads < 1:
-        raise OptionError(f"rounds {rounds}, threads {threads}: must be at least 1")
-    if official is not None:
-        check_checkout(official)
-    on_cpu = picked.type == "cpu"
-    return Setting(
-        str(picked),
-        precision,
-        threads,
-        rounds,
-        official,
-        tuple(allocators) if on_cpu else ("shipped",),
-    )
 
 
 def installed_engines() -> tuple[str, ...]:
@@ -195,7 +89,7 @@ def race_restoring(
     """All rounds for images (B, H, W)."""
     multiple = subject.model.config.size_multiple
     batch, height, width = shape
-    side = padded_side(height, width, multiple=multiple)
+    side = square_side(height, width, multiple=multiple)
     checked = side if height == width == side else 2 * multiple
     folder = Path(tempfile.mkdtemp(dir=subject.path.parent))
     image, square = folder / "image.npy", folder / "square.npy"
@@ -233,18 +127,6 @@ def restoring_jobs(
     return jobs + setting.official_jobs("official", checked=square, shared=shared)
 
 
-def checks_of(image: Path, name: str) -> tuple[tuple[str, str], ...]:
-    """That a contestant works on an image before the first round, and where the output goes."""
-    return ((str(image), str(image.with_name(f"{name}.npy"))),)
-
-
 def reference_path(image: Path) -> Path:
     """Where the plain path's output for an image lies."""
     return image.with_stem(f"{image.stem}-plain")
-
-
-def largest_difference(path: Path, reference: Path) -> float | None:
-    """Between two arrays on disk; None if what should have written one has failed."""
-    if not (path.is_file() and reference.is_file()):
-        return None
-    return float(np.abs(np.load(path) - np.load(reference)).max())

@@ -1,17 +1,11 @@
 """A training step of ours and of the official code, in turns."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from fairweather.benchmark.jobs import ALLOCATORS, Allocator, Job
+from fairweather.benchmark.jobs import Job
 from fairweather.benchmark.machine import describe_document
-from fairweather.benchmark.restoring import (
-    Setting,
-    checks_of,
-    largest_difference,
-    make_setting,
-)
+from fairweather.benchmark.setting import Setting, checks_of, largest_difference
 from fairweather.benchmark.speed import OnTurn, Tree, race, summary_of
 from fairweather.benchmark.subject import Subject, draw_image, load_of, take_subject
 from fairweather.errors import OptionError
@@ -25,12 +19,7 @@ def benchmark_training(
     batch: int = 8,
     crop_px: int = 128,
     checkpointing: bool = False,
-    threads: int = 1,
-    rounds: int = 5,
-    device: str = "auto",
-    precision: str = "fp32",
-    official: Path | None = None,
-    allocators: Sequence[Allocator] = ALLOCATORS,
+    setting: Setting | None = None,
     on_turn: OnTurn = lambda name, done, total: None,
 ) -> Tree:
     """Measures a training step: forward, backward and AdamW, and its memory.
@@ -40,35 +29,23 @@ def benchmark_training(
         batch: crops in a step.
         crop_px: side of a crop.
         checkpointing: whether a step that keeps no activations inside of blocks takes part too.
-        threads: of each library that computes.
-        rounds: how often they take turns.
-        device: as torch names it, or `auto`.
-        precision: `fp32`, `bf16` or `fp16`, by autocast.
-        official: a checkout of the official repository, to take part on the same weights.
-        allocators: `shipped`, `tuned`: with which settings of glibc it takes part.
+        setting: device, threads and the like.
         on_turn: is told whose turn it is, how many turns are done, of how many.
 
     Returns:
         A tree for JSON: machine, versions, command and figures.
 
     Raises:
-        OptionError: if something cannot be measured that way.
+        OptionError: if the official code cannot take such crops.
         CheckpointError: if there are no such weights.
         MissingExtraError: if the official code needs what is not installed.
     """
-    setting = make_setting(
-        device=device,
-        precision=precision,
-        threads=threads,
-        rounds=rounds,
-        official=official,
-        allocators=allocators,
-    )
+    setting = setting or Setting()
     document = describe_document("training", setting.facts(), device=setting.device)
     with tempfile.TemporaryDirectory() as temporary:
         subject = take_subject(model, folder=Path(temporary))
         multiple = subject.model.config.size_multiple
-        if official is not None and crop_px % multiple:
+        if setting.official is not None and crop_px % multiple:
             raise OptionError(
                 f"crop {crop_px}: the official code trains on multiples of {multiple} only"
             )

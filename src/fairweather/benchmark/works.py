@@ -1,6 +1,7 @@
 """What runs in a contestant's process: an engine, the official code, a training step, a ceiling."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from fairweather.benchmark.clock import timed
 from fairweather.benchmark.jobs import Job
-from fairweather.benchmark.official import PaddedSquare, load_official
+from fairweather.benchmark.official import load_official
 from fairweather.models import load_model, plain_kernels
-from fairweather.restoration import PRECISIONS, create_engine, lowered
+from fairweather.restoration import PRECISIONS, create_engine, lowered, restore_square_padded
 
 MATRIX_SIDE = {"cpu": 2048}
 GPU_MATRIX_SIDE = 8192
@@ -94,19 +95,21 @@ def plain_run(job: Job) -> Run:
 def official_run(job: Job) -> Run:
     """The official code, behind its padding to a square."""
     model = load_model(job.weights)
-    network = PaddedSquare(
-        load_official(Path(job.checkout), model), multiple=model.config.size_multiple
-    )
-    return module_run(network, job=job)
+    network = load_official(Path(job.checkout), model)
+    padded = functools.partial(restore_square_padded, network, multiple=model.config.size_multiple)
+    return module_run(network, job=job, forward=padded)
 
 
-def module_run(network: nn.Module, *, job: Job) -> Run:
+def module_run(
+    network: nn.Module, *, job: Job, forward: Callable[[Tensor], Tensor] | None = None
+) -> Run:
     """(B, H, W, 3) float32 → the same, through a module of (B, 3, H, W), as `TorchEngine` does."""
     network = network.eval().to(job.device)
+    forward = forward or network
 
     def run(image: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), lowered(job.device, job.precision):
-            restored = network(torch.from_numpy(image).to(job.device).permute(0, 3, 1, 2))
+            restored = forward(torch.from_numpy(image).to(job.device).permute(0, 3, 1, 2))
             return restored.permute(0, 2, 3, 1).float().cpu().numpy()
 
     return run

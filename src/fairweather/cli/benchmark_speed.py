@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fairweather.benchmark import (
     OFFICIAL_REPOSITORY,
+    Setting,
     benchmark_restore,
     benchmark_training,
     write_speed_page,
@@ -76,18 +77,21 @@ def benchmark_restore_command(
 ) -> None:
     """Time engines, and the official code, in turns: seconds, memory, share of the ceiling."""
     sizes = [parse_size(one) for one in size or ["256x256"]]
+    setting = Setting(
+        device=device,
+        precision=precision,
+        threads=threads,
+        rounds=rounds,
+        official=official,
+        allocators=tuple(one.value for one in allocators or GlibcSetting),
+    )
     with counting() as show:
         measured = benchmark_restore(
             model,
             engines=engine or (),
             sizes=sizes,
             batch=batch,
-            threads=threads,
-            rounds=rounds,
-            device=device,
-            precision=precision,
-            official=official,
-            allocators=[one.value for one in allocators or GlibcSetting],
+            setting=setting,
             on_turn=lambda name, done, total: show(done, total, name),
         )
     words = [word for name in measured["engines"] for word in ("--engine", name)]
@@ -113,18 +117,21 @@ def benchmark_training_command(
     json_file: JsonFile = None,
 ) -> None:
     """Time a training step, and the official code's, in turns: seconds, memory, throughput."""
+    setting = Setting(
+        device=device,
+        precision=precision,
+        threads=threads,
+        rounds=rounds,
+        official=official,
+        allocators=tuple(one.value for one in allocators or GlibcSetting),
+    )
     with counting() as show:
         measured = benchmark_training(
             model,
             batch=batch,
             crop_px=crop,
             checkpointing=checkpointing,
-            threads=threads,
-            rounds=rounds,
-            device=device,
-            precision=precision,
-            official=official,
-            allocators=[one.value for one in allocators or GlibcSetting],
+            setting=setting,
             on_turn=lambda name, done, total: show(done, total, name),
         )
     words = ["--batch", str(batch), "--crop", str(crop)]

@@ -27,8 +27,13 @@ from fairweather.restoration.engines import (
     pick_device,
 )
 from fairweather.restoration.export import export_onnx, export_openvino, export_torch
-from fairweather.restoration.protocols import restore_equal_tiles, restore_square_padded
-from fairweather.restoration.restorer import Restored, Restorer, restore, self_ensemble
+from fairweather.restoration.files import Restored
+from fairweather.restoration.protocols import (
+    restore_equal_tiles,
+    restore_square_padded,
+    square_side,
+)
+from fairweather.restoration.restorer import Restorer, restore, self_ensemble
 from fairweather.restoration.verification import (
     Exported,
     check_target,
@@ -77,5 +82,6 @@ __all__ = [
     "sample_images",
     "self_ensemble",
     "size_bytes",
+    "square_side",
     "verify_export",
 ]

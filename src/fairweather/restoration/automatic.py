@@ -1,20 +1,9 @@
 """`--task auto`: each photograph is restored with the weights for the damage that it has."""
 
-import dataclasses
-import shutil
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 from fairweather.errors import CheckpointError
-from fairweather.files import replacing
-from fairweather.imaging import (
-    DEFAULT_MAX_PIXELS,
-    Photo,
-    read_image,
-    write_image,
-    write_side_by_side,
-)
+from fairweather.imaging import Photo
 from fairweather.models import list_weights
 from fairweather.restoration.damage import (
     Diagnosis,
@@ -23,10 +12,11 @@ from fairweather.restoration.damage import (
     classify_damage,
     diagnose,
 )
-from fairweather.restoration.restorer import OnTile, Restored, Restorer, refuse_existing
+from fairweather.restoration.files import FileRestorer, OnTile, Outcome
+from fairweather.restoration.restorer import Restorer
 
 
-class AutoRestorer:
+class AutoRestorer(FileRestorer):
     """Restores photograph files, each with the bundled weights for its damage.
 
     What is clean, or not surely damaged, is written as it is.
@@ -41,54 +31,25 @@ class AutoRestorer:
         self._load = load
         self._restorers: dict[str, Restorer] = {}
 
-    def restore_file(
-        self,
-        source: str | Path,
-        target: str | Path,
-        *,
-        overwrite: bool = False,
-        compare: Path | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        on_tile: OnTile | None = None,
-    ) -> Restored:
-        """Restores a file, or copies it; arguments and errors are those of a Restorer.
-
-        Returns:
-            What was done, with the diagnosis.
+    def process_photo(self, photo: Photo, *, on_tile: OnTile | None = None) -> Outcome:
+        """Restores a photo that was read with `read_image`, or gives it back as it is.
 
         Raises:
-            ImageError: if the source cannot be read or the target not be written.
             CheckpointError: if no bundled weights restore the damage.
         """
-        source, target = Path(source), Path(target)
-        started = time.monotonic()
-        refuse_existing(target, compare, overwrite=overwrite)
-        photo = read_image(source, max_pixels=max_pixels)
         found = classify_damage(as_bytes(photo.pixels))
         known = list_weights()
         diagnosis = diagnose(found, threshold=bundled_net()[1], weights=known)
+        notes = explain(diagnosis)
         if diagnosis.weights is None:
-            done = write_unchanged(photo, source, target, overwrite=overwrite, compare=compare)
-        elif diagnosis.weights not in known:
+            return Outcome(photo, notes, diagnosis)
+        if diagnosis.weights not in known:
             raise CheckpointError(
-                f"'{source}': shows {diagnosis.damage} ({diagnosis.probability:.0%}), for which no"
-                f" weights are bundled; choose others with --task ({', '.join(known)}) or --weights"
+                f"shows {diagnosis.damage} ({diagnosis.probability:.0%}), for which no weights are"
+                f" bundled; choose others with --task ({', '.join(known)}) or --weights"
             )
-        else:
-            done = self._restorer(diagnosis.weights).restore_file(
-                source,
-                target,
-                overwrite=overwrite,
-                compare=compare,
-                max_pixels=max_pixels,
-                on_tile=on_tile,
-            )
-        return dataclasses.replace(
-            done,
-            seconds=time.monotonic() - started,
-            notes=(*explain(diagnosis), *done.notes),
-            diagnosis=diagnosis,
-        )
+        restored = self._restorer(diagnosis.weights).restore_photo(photo, on_tile=on_tile)
+        return Outcome(restored, notes, diagnosis)
 
     def _restorer(self, weights: str) -> Restorer:
         if weights not in self._restorers:
@@ -108,22 +69,3 @@ def explain(diagnosis: Diagnosis) -> tuple[str, ...]:
     if diagnosis.weights != diagnosis.damage:
         return (f"restored with the weights {diagnosis.weights}",)
     return ()
-
-
-def write_unchanged(
-    photo: Photo, source: Path, target: Path, *, overwrite: bool, compare: Path | None
-) -> Restored:
-    """Copies a photograph, byte for byte unless the target's suffix asks for another format."""
-    started = time.monotonic()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    notes = photo.notes
-    if target.suffix.lower() == source.suffix.lower():
-        with source.open("rb") as file, replacing(target, overwrite=overwrite) as copy:
-            shutil.copyfileobj(file, copy)
-        notes = ()
-    else:
-        notes = (*notes, *write_image(target, photo, overwrite=overwrite))
-    if compare is not None:
-        write_side_by_side(compare, photo, photo)
-    height, width = photo.pixels.shape[:2]
-    return Restored(source, target, compare, height, width, time.monotonic() - started, notes)

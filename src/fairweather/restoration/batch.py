@@ -9,8 +9,7 @@ from typing import Literal
 
 from fairweather.errors import FairweatherError, OptionError
 from fairweather.imaging import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES
-from fairweather.restoration.automatic import AutoRestorer
-from fairweather.restoration.restorer import OnTile, Restored, Restorer
+from fairweather.restoration.files import FileRestorer, OnTile, Restored
 
 MARK = ".restored"  # photo.jpg → photo.restored.jpg
 Existing = Literal["refuse", "skip", "overwrite"]
@@ -188,7 +187,7 @@ def without_clashes(
 
 
 def run_jobs(
-    restorer: Restorer | AutoRestorer,
+    restorer: FileRestorer,
     jobs: Sequence[Job],
     *,
     summary: Summary,

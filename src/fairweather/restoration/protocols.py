@@ -25,11 +25,16 @@ def restore_square_padded(model: nn.Module, image: Tensor, *, multiple: int = 12
         (B, 3, H, W), not clipped.
     """
     height, width = image.shape[-2:]
-    side = math.ceil(max(height, width) / multiple) * multiple
+    side = square_side(height, width, multiple=multiple)
     top, left = (side - height) // 2, (side - width) // 2
     padding = (left, side - width - left, top, side - height - top)
     restored = model(F.pad(image, padding))
     return restored[..., top : top + height, left : left + width]
+
+
+def square_side(height: int, width: int, *, multiple: int) -> int:
+    """Side of the square into which `restore_square_padded` puts an image [px]."""
+    return math.ceil(max(height, width) / multiple) * multiple
 
 
 def restore_equal_tiles(

@@ -3,53 +3,33 @@
 import dataclasses
 import functools
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from fairweather.errors import FairweatherError, ImageError, OptionError
+from fairweather.errors import FairweatherError, OptionError
 from fairweather.imaging import (
-    DEFAULT_MAX_PIXELS,
     Photo,
     Span,
     cut_tile,
     merge_tiles,
     plan_tiles,
-    read_image,
-    write_image,
-    write_side_by_side,
 )
 from fairweather.models import AST, find_weights, load_model
-from fairweather.restoration.damage import Diagnosis
 from fairweather.restoration.engine_choice import create_engine
 from fairweather.restoration.engines import activation_bytes_per_px, is_out_of_memory
+from fairweather.restoration.files import FileRestorer, OnTile, Outcome, Restored
 from fairweather.restoration.memory import from_memory
 
 log = logging.getLogger(__name__)
 
 MOST_TILE_PX = {"cpu": 512}  # larger tiles gain nothing on a CPU and take longer to show progress
 TilePx = int | Literal["auto"] | None
-OnTile = Callable[[int, int], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    """What restoring a file gave: where it was written, how long it took, what to tell the user."""
-
-    source: Path
-    target: Path
-    compare: Path | None
-    height: int
-    width: int
-    seconds: float
-    notes: tuple[str, ...]
-    diagnosis: Diagnosis | None = None  # where the damage was not given, but found
-
-
-class Restorer:
+class Restorer(FileRestorer):
     """Restores photographs with one set of weights, whatever their size.
 
     Calling it restores an image in memory, `restore_file` a file. The image stays in host memory as
@@ -133,45 +113,14 @@ class Restorer:
         """
         return from_memory(image, self.restore_pixels)
 
-    def restore_file(
-        self,
-        source: str | Path,
-        target: str | Path,
-        *,
-        overwrite: bool = False,
-        compare: Path | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        on_tile: OnTile | None = None,
-    ) -> Restored:
-        """Restores a file; the target appears whole or not at all, in a folder made if need be.
-
-        Args:
-            source: an image file.
-            target: where to write; its suffix decides the format.
-            overwrite: whether files at `target` and `compare` may be replaced.
-            compare: where to write input and result side by side, if anywhere.
-            max_pixels: larger images are refused.
-            on_tile: called with (tiles done, tiles in all).
-
-        Raises:
-            ImageError: if the source cannot be read or the target not be written.
-        """
-        source, target = Path(source), Path(target)
-        started = time.monotonic()
-        refuse_existing(target, compare, overwrite=overwrite)
-        photo = read_image(source, max_pixels=max_pixels)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        restored = self.restore_photo(photo, on_tile=on_tile)
-        notes = (*photo.notes, *write_image(target, restored, overwrite=overwrite))
-        if compare is not None:
-            write_side_by_side(compare, photo, restored)
-        height, width = photo.pixels.shape[:2]
-        return Restored(source, target, compare, height, width, time.monotonic() - started, notes)
-
     def restore_photo(self, photo: Photo, *, on_tile: OnTile | None = None) -> Photo:
         """Restores a photo that was read with `read_image`."""
         pixels = self.restore_pixels(photo.pixels, grey=photo.grey, on_tile=on_tile)
         return dataclasses.replace(photo, pixels=pixels)
+
+    def process_photo(self, photo: Photo, *, on_tile: OnTile | None = None) -> Outcome:
+        """As `restore_photo`."""
+        return Outcome(self.restore_photo(photo, on_tile=on_tile))
 
     def restore_pixels(
         self, pixels: np.ndarray, *, grey: bool = False, on_tile: OnTile | None = None
@@ -265,16 +214,6 @@ class Restorer:
         if self.strength < 1:
             restored = tiles + np.float32(self.strength) * (restored - tiles)
         return restored
-
-
-def refuse_existing(*paths: Path | None, overwrite: bool) -> None:
-    """Before any work: raises an ImageError for files that may not be replaced."""
-    for path in filter(None, paths):
-        if path.exists() and not overwrite:
-            raise ImageError(
-                f"'{path}' exists already; choose another name, or allow it with --overwrite"
-                " (overwrite=True)"
-            )
 
 
 def self_ensemble(engine: Callable[[np.ndarray], np.ndarray], tiles: np.ndarray) -> np.ndarray:
