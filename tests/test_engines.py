@@ -214,6 +214,25 @@ def test_what_decides_the_content_decides_the_entry(
     assert len(names) == writer.calls == 4
 
 
+def test_what_was_not_used_for_months_makes_room(model: AST, folder: Path) -> None:
+    writer = Writer()
+    old, used, left = convert(model, writer), "onnx-used", ".onnx-of-a-killed-process"
+    for name in (used, left):
+        (folder / name).mkdir()
+    for name in (old, left):
+        os.utime(folder / name, (0, 0))
+    with torch.no_grad():
+        model.output_conv.weight += 1
+    new = convert(model, writer)
+    assert {path.name for path in folder.iterdir()} == {new, used}
+    os.utime(folder / new, (0, 0))
+    convert(model, writer)  # a use counts
+    with torch.no_grad():
+        model.output_conv.weight += 1
+    convert(model, writer)
+    assert new in {path.name for path in folder.iterdir()}
+
+
 @pytest.mark.parametrize("fault", ["truncated", "changed", "missing", "more", "no checksums"])
 def test_a_broken_entry_is_made_anew(fault: str, model: AST, folder: Path) -> None:
     writer = Writer()

@@ -26,7 +26,7 @@ from fairweather.models.kernels import (
     window_attention,
 )
 from fairweather.models.padding import pad_to_multiple
-from fairweather.models.strips import run_in_strips, runs_in_strips
+from fairweather.models.strips import convolve_to_image, run_in_strips, runs_in_strips
 
 FeedForwardKind = Literal["frfn", "leff", "mlp"]
 
@@ -388,7 +388,10 @@ class AST(nn.Module):
         for upsample, stage in zip(self.upsample, self.decoder, strict=True):
             x = torch.cat((convolve(upsample, x), skips.pop()), -1)  # type: ignore[arg-type]
             x = self._run(stage, x)
-        residual = self.output_conv(x.permute(0, 3, 1, 2))
+        x = x.permute(0, 3, 1, 2)
+        residual = (
+            convolve_to_image(self.output_conv, x) if runs_in_strips(x) else self.output_conv(x)
+        )
         return (padded + residual)[..., :height, :width]
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:

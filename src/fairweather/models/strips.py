@@ -142,16 +142,18 @@ def refine(frfn: "FeatureRefinement", norm: nn.LayerNorm, image: Tensor) -> None
     """Adds frfn(norm(image)) to an image (H, W, C), a band of rows at a time."""
     height, width, channels = image.shape
     step = share(height, max(REACH, BAND_BYTES // (4 * width * channels)))
-    above = image[:0]
+    before = image[:0]
     for top in range(0, height, step):
         bottom = min(height, top + step)
-        band = image[top : bottom + REACH]
-        if top:
-            band = torch.cat((above, band))
-        above = image[bottom - REACH : bottom].clone()  # the next band's, before they change
-        x = enhance(frfn, norm(band))
+        start = max(0, top - REACH)
+        above = image[start:top]
+        after = above.clone()
+        above.copy_(before)  # for as long as they are read
+        x = norm(image[start : bottom + REACH])
+        above.copy_(after)
+        before = image[bottom - REACH : bottom].clone()
         margin = min(1, top)  # of what the partial convolution gives, one row is kept on each side
-        x = x[min(REACH, top) - margin :][: margin + bottom - top + 1]
+        x = enhance(frfn, x)[top - start - margin :][: margin + bottom - top + 1]
         refine_band(frfn, x[None], image[None, top:bottom], margin=margin)
 
 
@@ -214,20 +216,48 @@ def refine_tile(
     """
     depthwise, expand = frfn.depthwise, frfn.expand
     (weight, gate_weight), (bias, gate_bias) = expand.weight.chunk(2), expand.bias.chunk(2)
-    above, before = max(0, rows.start - 1), max(0, columns.start - 1)
-    reached = x[:, above : rows.stop + 1, before : columns.stop + 1]  # by the convolution
+    above, left = max(0, rows.start - 1), max(0, columns.start - 1)
+    reached = x[:, above : rows.stop + 1, left : columns.stop + 1]  # by the convolution
+    # Zeros are needed at an edge of the image only; elsewhere they would be worked on in vain.
+    row_padding = int(reached.shape[1] < rows.stop - rows.start + 2)
+    column_padding = int(reached.shape[2] < columns.stop - columns.start + 2)
     local = onednn._linear_pointwise(reached, weight, bias, "gelu", [], "none")
     local = onednn._convolution_pointwise(
         local.permute(0, 3, 1, 2),
         depthwise.weight,
         depthwise.bias,
-        *([1, 1], [1, 1], [1, 1], depthwise.groups),  # padding, stride, dilation, groups
+        [row_padding, column_padding],
+        *([1, 1], [1, 1], depthwise.groups),  # stride, dilation, groups
         *("gelu", [], "none"),
     ).permute(0, 2, 3, 1)
-    local = local[:, rows.start - above : rows.stop - above]
-    local = local[:, :, columns.start - before : columns.stop - before]
+    if row_padding:
+        local = local[:, rows.start - above : rows.stop - above]
+    if column_padding:
+        local = local[:, :, columns.start - left : columns.stop - left]
     gate = onednn._linear_pointwise(x[:, rows, columns], gate_weight, gate_bias, "gelu", [], "none")
-    tile.copy_(linear_plus(frfn.project, gate.mul_(local), tile))
+    tile.add_(linear(frfn.project, gate.mul_(local)))
+
+
+def convolve_to_image(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What a 3 × 3 convolution to few channels gives.
+
+    oneDNN computes 16 channels where there are 3. So one convolution gives four pixels at a time.
+
+    Args:
+        layer: its padding is 1.
+        x: (B, C, H, W), H and W even.
+
+    Returns:
+        (B, channels, H, W).
+    """
+    channels = layer.out_channels
+    weight = layer.weight.new_zeros(channels, 2, 2, layer.in_channels, 4, 4)
+    for row in range(2):
+        for column in range(2):
+            weight[:, row, column, :, row : row + 3, column : column + 3] = layer.weight
+    assert layer.bias is not None
+    four = F.conv2d(x, weight.flatten(0, 2), layer.bias.repeat_interleave(4), stride=2, padding=1)
+    return F.pixel_shuffle(four, 2)
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 An entry is a folder named after what it was made of: the weights, the config, and the versions of
 whatever had a part in it. It appears whole or not at all, and holds the checksums of its files, so
-that a reader never takes a broken one. The folder may be deleted at any time.
+that a reader never takes a broken one. What was not used for months makes room when another entry
+is written; the folder may be deleted at any time.
 """
 
 import contextlib
@@ -10,7 +11,10 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +28,7 @@ log = logging.getLogger(__name__)
 
 LAYOUT = 1  # to be raised when other files are written under the same versions
 CHECKSUMS = "checksums.json"
+KEPT_S = 90 * 24 * 3600  # after its last use
 Write = Callable[[Path], None]
 
 
@@ -51,6 +56,8 @@ def converted(model: AST, *, kind: str, packages: tuple[str, ...], write: Write)
     key = content_key(model, packages=packages)
     entry = conversions_folder() / f"{kind}-{key}"
     if is_whole(entry) or keep(entry, write=write):
+        with contextlib.suppress(OSError):
+            os.utime(entry)  # the time of its last use
         yield entry
         return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -82,6 +89,7 @@ def keep(entry: Path, *, write: Write) -> bool:
             folder.mkdir()
             write(folder)
             (folder / CHECKSUMS).write_text(json.dumps(checksums(folder)), "utf-8")
+        remove_unused(entry.parent)
     except OSError as error:
         if is_whole(entry):  # another process was first
             return True
@@ -93,6 +101,13 @@ def keep(entry: Path, *, write: Write) -> bool:
         )
         return False
     return True
+
+
+def remove_unused(folder: Path) -> None:
+    """Removes entries, and what a killed process left of one, that were not used for months."""
+    for entry in folder.iterdir():
+        if time.time() - entry.stat().st_mtime > KEPT_S:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def is_whole(entry: Path) -> bool:
