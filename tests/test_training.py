@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from skimage.metrics import peak_signal_noise_ratio
 from tiny_runs import (
+    NETWORK,
     QUIET,
     SIDE_PX,
     STAGES,
@@ -51,6 +52,16 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("trained")
     assert train(make_recipe(), data=data, run=run) == run / "model.safetensors"
     return run
+
+
+def test_checkpoints_know_what_shapes_do_not_tell(data: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(
+        architecture=NETWORK | {"bottleneck_shift": True, "depths": [1, 2, 1]},
+        stages=[{"crop_px": 32, "batch": 2, "steps": 2, "learning_rate": 1e-3}],
+    )
+    train(recipe, data=data, run=tmp_path)
+    for name in ("last.ckpt", "best.ckpt"):
+        assert load_model(tmp_path / "stage-0" / name).config == recipe.config
 
 
 def test_the_weights_load_and_say_where_they_are_from(trained: Path) -> None:

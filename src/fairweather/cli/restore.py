@@ -14,6 +14,7 @@ from fairweather.cli.console import err_console, out_console, progress_bar
 from fairweather.cli.options import AsJson
 from fairweather.data import degrade_pixels
 from fairweather.imaging import DEFAULT_MAX_PIXELS, Photo, write_image, write_side_by_side
+from fairweather.models import list_weights
 from fairweather.restoration import (
     AutoRestorer,
     Failure,
@@ -54,8 +55,8 @@ def restore_command(
     task: Annotated[
         str,
         typer.Option(
-            help="Damage to undo: rain so far; auto, to find it, needs a classifier, which is not"
-            " bundled yet."
+            help=f"Damage to undo: {', '.join(list_weights())}; auto, to find it, needs a"
+            " classifier, which is not bundled yet."
         ),
     ] = "rain",
     weights: Annotated[

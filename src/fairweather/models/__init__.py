@@ -11,6 +11,7 @@ from fairweather.models.ast import (
 )
 from fairweather.models.catalog import ModelEntry, describe_config, list_models
 from fairweather.models.checkpoint import (
+    CONFIG_KEY,
     create_model,
     find_weights,
     list_weights,
@@ -36,6 +37,7 @@ from fairweather.models.presets import PRESETS
 
 __all__ = [
     "AST",
+    "CONFIG_KEY",
     "DAMAGES",
     "DAMAGE_WEIGHTS",
     "PRESETS",

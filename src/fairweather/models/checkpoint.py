@@ -28,6 +28,7 @@ from fairweather.models.remote_weights import WEIGHTS_SUFFIXES, find_by_url, is_
 Metadata = dict[str, str]
 
 WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+CONFIG_KEY = "fairweather_config"  # in checkpoints of our trainings, as JSON
 WRAPPERS = ("state_dict", "params_ema", "params", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
@@ -213,7 +214,9 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Metadata]:
     except Exception as error:  # the unpickler raises nearly anything on bytes that are no pickle
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: is not a PyTorch checkpoint: {reason}") from error
-    return strip_prefixes(unwrap(content, source=path)), {}
+    state = strip_prefixes(unwrap(content, source=path))
+    config = content.get(CONFIG_KEY) if isinstance(content, Mapping) else None
+    return state, {"config": config} if isinstance(config, str) else {}
 
 
 def unwrap(content: object, *, source: Path) -> dict[str, Tensor]:

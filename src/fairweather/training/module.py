@@ -1,6 +1,9 @@
 """The LightningModule of one stage of a recipe."""
 
+import dataclasses
+import json
 import math
+from typing import Any
 
 import lightning
 import torch
@@ -8,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from fairweather.data import Pair
-from fairweather.models import AST
+from fairweather.models import AST, CONFIG_KEY
 from fairweather.training.batches import Batch, degrade_crops, degrade_held_out, seed_of
 from fairweather.training.faults import describe_fault, find_nonfinite_gradient
 from fairweather.training.losses import SSIM_WINDOW_PX, build_loss, load_backbone, ssim
@@ -138,6 +141,10 @@ class RestorationModule(lightning.LightningModule):
         shown = batch_idx * devices + self.trainer.global_rank
         rounds = math.ceil(len(self.held_out) / devices)
         return devices * rounds / len(self.held_out) if shown == number else 0.0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the config, which the shapes of tensors do not tell, for `load_model`."""
+        checkpoint[CONFIG_KEY] = json.dumps(dataclasses.asdict(self.model.config))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam or AdamW, linear warm-up and a cosine, stepped with every batch."""
