@@ -13,6 +13,7 @@ from fairweather.evaluation import (
     as_tree,
     evaluate,
     evaluate_photos,
+    find_damaged_set,
     find_photos,
     find_test_sets,
     write_benchmark_page,
@@ -116,6 +117,18 @@ def test_several_results_of_a_set_stand_together(tmp_path: Path, tree: dict[str,
     assert "Ours under `plain` is not comparable" in page
     assert "1 could not be evaluated" in page
     assert page.count(tree["weights"][0]["sha256"]) == 1
+
+
+def test_the_command_of_synthetic_damage(tmp_path: Path) -> None:
+    write_set(tmp_path, count=1)
+    weights = write_weights(tmp_path / "mine.safetensors")
+    for damage in ("haze", "none"):
+        photos = find_damaged_set(tmp_path / "target", damage=damage)
+        done = evaluate([photos], weights=[weights], protocol="plain", device="cpu")
+        assert command_of(as_tree(done)) == (
+            "fairweather evaluate DATA/target --weights mine.safetensors --protocol plain"
+            f" --damage {damage} -o report"
+        )
 
 
 def test_commands() -> None:

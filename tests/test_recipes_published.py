@@ -116,9 +116,10 @@ def grow_photographs(root: Path) -> Path:
     return root
 
 
-def grow_ours(root: Path, *, pairs: tuple[str, str]) -> Path:
-    """Clean photographs, and the pairs that the weights were also trained on."""
-    save_pairs(root, pairs, numbers=range(1, 1 + PAIRS))
+def grow_ours(root: Path, *, pairs: tuple[str, str] | None = None) -> Path:
+    """Clean photographs, and the pairs, if any, that the weights were also trained on."""
+    if pairs:
+        save_pairs(root, pairs, numbers=range(1, 1 + PAIRS))
     grow_photographs(root / "clean")
     return root
 
@@ -132,6 +133,8 @@ TREES: dict[str, Callable[[Path], Path]] = {
         grow_ours,
         pairs=tuple(f"pairs/rain/Rain13K-sample/{side}/{{}}.jpg" for side in ("input", "target")),
     ),
+    "raindrop_n": grow_ours,
+    "snow_n": grow_ours,
     "haze_n": partial(
         grow_ours,
         pairs=("pairs/haze/SOTS-indoor/hazy/{}_1.jpg", "pairs/haze/SOTS-indoor/clear/{}.jpg"),

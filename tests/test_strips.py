@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fairweather.models import AST, ASTConfig, plain_kernels, strips
+from fairweather.models import AST, ASTConfig, create_model, plain_kernels, strips
 from fairweather.models.ast import Block
 
 SMALL = ASTConfig(embed_dim=8, depths=(1, 2, 2), heads=(1, 2, 4), window=4, mlp_ratio=1.5)
@@ -66,6 +66,16 @@ def test_tiles_cover_an_image_and_keep_to_their_size(
     assert 1 <= rows <= height
     assert 1 <= columns <= width
     assert rows * columns <= max(strips.TILE_TOKENS, strips.TILE_BYTES // (4 * channels))
+
+
+def test_the_decoder_leaves_out_padding_that_nothing_depends_on() -> None:
+    decoder = create_model("ast_t").decoder
+    with torch.inference_mode():
+        sides = strips.needed_sides(decoder, torch.zeros(1, 1, 1, 1), height=720, width=1278)
+    # Up to the next window, and beyond where blocks and the last convolution reach.
+    assert sides[-1] == (728, 1288)
+    assert all(above <= 2 * below for above, below in zip(sides[-1], sides[-2], strict=True))
+    assert strips.needed_sides(decoder, torch.zeros(1), height=720, width=1278)[0] == (None, None)
 
 
 def test_wide_images_waste_little_on_the_rims_of_tiles() -> None:

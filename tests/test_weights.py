@@ -21,7 +21,7 @@ PAIRS = {
     ("rain", "rain/Rain100H"): 8.0,
     ("raindrop", "raindrop/AGAN"): 0.0,
 }
-SYNTHETIC = {"rain": 2.0, "raindrop": 2.5}
+SYNTHETIC = {"rain": 2.0, "raindrop": 2.5, "snow": 3.0}
 
 
 @functools.cache

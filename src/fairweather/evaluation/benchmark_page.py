@@ -7,6 +7,7 @@ from typing import Any
 
 from fairweather.errors import DataError
 from fairweather.evaluation.results import FORMAT
+from fairweather.evaluation.sets import NO_DAMAGE
 from fairweather.evaluation.weights import INPUT
 from fairweather.evaluation.wording import figure_text
 from fairweather.files import read_document, write_text
@@ -55,14 +56,19 @@ def read_results(path: Path) -> Tree:
 def benchmark_text(trees: Sequence[Tree]) -> str:
     """The page."""
     sets = [(tree, one) for tree in trees for one in tree["sets"]]
-    tasks = dict.fromkeys(sorted(one["task"] or "other" for _, one in sets))
+    tasks = dict.fromkeys(sorted(heading_of(one) for _, one in sets))
     parts = [HEAD]
     for task in tasks:
-        chosen = [(tree, one) for tree, one in sets if (one["task"] or "other") == task]
+        chosen = [(tree, one) for tree, one in sets if heading_of(one) == task]
         chosen.sort(key=lambda both: both[1]["name"])
         parts.append(f"## {task}\n\n{_table(chosen)}{_published(chosen)}")
     parts.append(_making(trees))
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def heading_of(one: Tree) -> str:
+    """Under which heading a set stands."""
+    return one["task"] or ("no damage" if one.get("damage") == NO_DAMAGE else "other")
 
 
 def _table(sets: Iterable[tuple[Tree, Tree]]) -> str:
@@ -169,7 +175,7 @@ def command_of(tree: Tree) -> str:
         parts = ["fairweather evaluate --restored RESTORED --clean CLEAN --degraded DEGRADED"]
     else:
         (first, *others) = tree["sets"]
-        data = "DATA" if others else quote(f"DATA/{first['name']}")
+        data = "DATA" if others else quote(f"DATA/{first.get('folder') or first['name']}")
         parts = [f"fairweather evaluate {data}"]
         for one in tree["weights"]:
             parts.append(f"--weights {quote(one['name'] if one['bundled'] else one['file'])}")
@@ -181,4 +187,6 @@ def command_of(tree: Tree) -> str:
     for one in tree["sets"][:1]:
         if one["layout"]:
             parts.append(f"--layout {one['layout']} --split {one['split']}")
+        if one.get("damage"):
+            parts.append(f"--damage {one['damage']}")
     return " ".join([*parts, "-o report"])

@@ -80,6 +80,8 @@ def _set_tree(evaluation: Evaluation, result: SetResult) -> dict[str, Any]:
         "task": result.about.task,
         "layout": result.about.layout,
         "split": result.about.split,
+        "folder": result.about.folder,
+        "damage": result.about.damage,
         "count": len(result.rows),
         "mean": {
             "input": _mean_tree(result.mean(None)) if result.has_input else None,

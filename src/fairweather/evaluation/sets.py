@@ -57,6 +57,8 @@ class TestSet:
         layout: the layout that it was read as, if one was asked for.
         split: the part of that layout.
         benchmark: its key in the table of published figures, or empty.
+        folder: of clean photographs that are given a damage: its name.
+        damage: which; `none` where they are to be left alone.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of its name
@@ -68,6 +70,8 @@ class TestSet:
     layout: str = ""
     split: str = ""
     benchmark: str = ""
+    folder: str = ""
+    damage: str = ""
 
 
 def find_test_sets(root: Path, *, layout: str | None = None, split: str = "test") -> list[TestSet]:
@@ -130,6 +134,8 @@ def find_damaged_set(folder: Path, *, damage: str) -> TestSet:
         "" if damage == NO_DAMAGE else damage,
         tuple(Item(key, None, path, damage=damage) for key, path in images.paths.items()),
         images.faults,
+        folder=name,
+        damage=damage,
     )
 
 

@@ -26,7 +26,12 @@ from fairweather.models.kernels import (
     window_attention,
 )
 from fairweather.models.padding import pad_to_multiple
-from fairweather.models.strips import convolve_to_image, run_in_strips, runs_in_strips
+from fairweather.models.strips import (
+    convolve_to_image,
+    needed_sides,
+    run_in_strips,
+    runs_in_strips,
+)
 
 FeedForwardKind = Literal["frfn", "leff", "mlp"]
 
@@ -385,14 +390,14 @@ class AST(nn.Module):
             skips.append(x)
             x = convolve(downsample, x)  # type: ignore[arg-type]
         x = self._run(self.bottleneck, x)
-        for upsample, stage in zip(self.upsample, self.decoder, strict=True):
-            x = torch.cat((convolve(upsample, x), skips.pop()), -1)  # type: ignore[arg-type]
-            x = self._run(stage, x)
+        sides = needed_sides(self.decoder, x, height=height, width=width)
+        for up, stage, (rows, columns) in zip(self.upsample, self.decoder, sides, strict=True):
+            both = (convolve(up, x), skips.pop())  # type: ignore[arg-type]
+            x = self._run(stage, torch.cat([one[:, :rows, :columns] for one in both], -1))
         x = x.permute(0, 3, 1, 2)
-        residual = (
-            convolve_to_image(self.output_conv, x) if runs_in_strips(x) else self.output_conv(x)
-        )
-        return (padded + residual)[..., :height, :width]
+        fast = runs_in_strips(x)
+        residual = convolve_to_image(self.output_conv, x) if fast else self.output_conv(x)
+        return padded[..., :height, :width] + residual[..., :height, :width]
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         checkpoints = self.activation_checkpointing and torch.is_grad_enabled()

@@ -52,6 +52,40 @@ def runs_in_strips(x: Tensor) -> bool:
     )
 
 
+def needed_sides(
+    decoder: nn.ModuleList, x: Tensor, *, height: int, width: int
+) -> list[tuple[int | None, int | None]]:
+    """Rows and columns of each decoder stage that an output of height × width depends on.
+
+    Around the image lies padding. The encoder and the bottleneck need all of it; a block of the
+    decoder reaches only so far.
+
+    Args:
+        decoder: its stages.
+        x: what comes out of the bottleneck; None, which is all, where it does not run in strips.
+        height: of the image.
+        width: of the image.
+    """
+    if not runs_in_strips(x):
+        return [(None, None)] * len(decoder)
+    sides: list[tuple[int | None, int | None]] = []
+    rows, columns = height + 1, width + 1  # the last convolution reaches one pixel
+    for stage in reversed(decoder):
+        rows, columns = needed_length(stage, rows), needed_length(stage, columns)
+        sides.append((rows, columns))
+        rows, columns = math.ceil(rows / 2), math.ceil(columns / 2)
+    return sides[::-1]
+
+
+def needed_length(stage: nn.Module, length: int) -> int:
+    """How many rows a stage has to be given for so many right ones: a multiple of its windows."""
+    window, blocks = 1, list[Any](stage.children())
+    for block in reversed(blocks):
+        window, shift = block.attention.window, block.attention.shift
+        length = math.ceil((length + REACH - shift) / window) * window + shift
+    return math.ceil(length / window) * window
+
+
 def run_in_strips(block: "Block", x: Tensor) -> Tensor:
     """What `block(x)` gives in evaluation mode.
 
@@ -85,12 +119,17 @@ def attend(attention: "WindowAttention", norm: nn.LayerNorm, image: Tensor) -> N
         strip = image[top:bottom]
         if bottom > height:  # the last windows go on at the top of the image
             strip = torch.cat((strip, image[: bottom - height]))
-        windows = torch.roll(strip, -shift, dims=1).view(-1, window, columns, window, channels)
+        if shift:
+            strip = torch.roll(strip, -shift, dims=1)
+        windows = strip.view(-1, window, columns, window, channels)
         windows = windows.transpose(1, 2).reshape(-1, window**2, channels)
         qkv = linear(attention.qkv, norm(windows))
         attended = attend_strip(attention, qkv, columns=columns, is_last=last == rows)
         merged = linear_plus(attention.output, attended, windows)
         merged = merged.view(-1, columns, window, window, channels).transpose(1, 2)
+        if not shift:
+            strip.view(-1, window, columns, window, channels).copy_(merged)
+            continue
         merged = torch.roll(merged.reshape(-1, width, channels), shift, dims=1)
         image[top:bottom] = merged[: height - top]
         if bottom > height:
