@@ -15,8 +15,9 @@ from fairweather.restoration.engines import Engine, TorchEngine, pick_device
 EXTRA = "cpu"
 
 # Of these the first that is installed; anything else runs eager PyTorch. Processor seconds of one
-# thread on an AMD EPYC with AVX-512, the rain weights (ast_n) at 256×256 and at 512×512, measured
-# in turns in one run: torch 0.17 and 0.69, onnxruntime 0.20 and 0.92, openvino 0.24 and 1.05.
+# thread, the rain weights (ast_n) at 256×256 and at 512×512, each row measured in turns in one run:
+#   AMD EPYC with AVX-512    torch 0.17, 0.69   onnxruntime 0.20, 0.92   openvino 0.24, 1.05
+#   Intel Xeon with AMX      torch 0.15, 0.58   onnxruntime 0.27, 1.23   openvino 0.26, 1.59
 # Nothing was measured on a GPU.
 FASTEST = {"cpu": ("torch", "onnxruntime", "openvino")}
 
