@@ -21,8 +21,8 @@ class HazeRanges:
 
     Attributes:
         density: β, optical thickness at the far end of the scene, log-uniform. RESIDE uses 0.6 to
-            1.8 (Li et al., "Benchmarking Single-Image Dehazing and Beyond", TIP 2019); the range is
-            wider on both sides, since real photographs are.
+            1.8 (Li et al., "Benchmarking Single-Image Dehazing and Beyond", TIP 2019). Thinner haze
+            than here looks like a soft photograph, and training on it takes contrast for damage.
         airlight: A, brightness of the haze; RESIDE uses 0.7 to 1.0.
         warmth: red of the airlight over its blue, log-uniform: from distant blue to dust.
         tint: largest deviation of its green from between them.
@@ -38,7 +38,7 @@ class HazeRanges:
         patchiness: standard deviation of β over the image: haze in swathes.
     """
 
-    density: tuple[float, float] = (0.45, 2.3)
+    density: tuple[float, float] = (0.8, 2.3)
     airlight: tuple[float, float] = (0.65, 1.0)
     warmth: tuple[float, float] = (0.82, 1.25)
     tint: float = 0.02
