@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from parity import random_model
 from typer.testing import CliRunner
 
+import fairweather as fw
 from fairweather import cli, models
 from fairweather.errors import ExportError, MissingExtraError, OptionError
 from fairweather.models import ASTConfig
@@ -98,6 +100,27 @@ def test_a_file_alone_gives_what_the_model_gives(suffix: str, tmp_path: Path) ->
         WRITERS[suffix](model, path)
     if suffix == ".onnx":
         check_onnx(path)
+
+
+@pytest.mark.slow
+def test_one_onnx_file_of_the_bundled_weights_serves_two_runtimes_at_any_size(
+    tmp_path: Path,
+) -> None:
+    need(".onnx")
+    need(".xml")
+    import openvino
+
+    model, path = fw.load_model("rain"), tmp_path / "rain.onnx"
+    export_onnx(model, path)
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    runtimes = (run_alone(path), lambda image: compiled({"image": image})["restored"])
+    photo = np.pad(skimage.data.rocket(), ((0, 300), (0, 650), (0, 0)), mode="symmetric")
+    for height, width in ((64, 64), (200, 336), (721, 1283)):
+        image = np.float32(photo[None, :height, :width].transpose(0, 3, 1, 2) / 255)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(image)).clamp(0, 1).numpy()
+        for run in runtimes:
+            np.testing.assert_allclose(run(image), expected, atol=1e-4)
 
 
 def check_onnx(path: Path) -> None:
