@@ -245,6 +245,7 @@ def test_auto_restores_a_folder_of_different_photographs(
     assert failures[0].startswith(f"failed: '{shadow}': shows shadow (98%), for which no weights")
     assert "--task (" in failures[0]
     assert "--weights" in failures[0]
+    assert done.err.splitlines()[-1] == "1 restored, 2 left as they were, 1 failed"
     for unchanged in (clean, unsure):
         assert (out / unchanged.name).read_bytes() == unchanged.read_bytes()
     restored = read_image(out / rain.name).pixels

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 SIDE_PX = 32
 PAIRS = 7  # more than the five that Dense-Haze keeps for its test
-OURS = [name for name in list_recipes() if name.endswith("_n")]  # of the bundled weights
+OURS = [name for name in list_recipes() if name.endswith(("_n", "_s"))]  # of the bundled weights
 RECIPES = [name for name in list_recipes() if name not in OURS]
 
 # Degraded and clean, as the data sets themselves name them.
@@ -135,9 +135,16 @@ TREES: dict[str, Callable[[Path], Path]] = {
     ),
     "raindrop_n": grow_ours,
     "snow_n": grow_ours,
-    "haze_n": partial(
+    **dict.fromkeys(
+        ("haze_n", "haze_s"),
+        partial(
+            grow_ours,
+            pairs=("pairs/haze/SOTS-indoor/hazy/{}_1.jpg", "pairs/haze/SOTS-indoor/clear/{}.jpg"),
+        ),
+    ),
+    "moire_n": partial(
         grow_ours,
-        pairs=("pairs/haze/SOTS-indoor/hazy/{}_1.jpg", "pairs/haze/SOTS-indoor/clear/{}.jpg"),
+        pairs=tuple(f"pairs/moire/UHDM-700px/{side}/{{}}.jpg" for side in ("input", "target")),
     ),
 }
 

@@ -54,10 +54,7 @@ def restore_command(
     ] = None,
     task: Annotated[
         str,
-        typer.Option(
-            help=f"Damage to undo: {', '.join(list_weights())}; auto, to find it, needs a"
-            " classifier, which is not bundled yet."
-        ),
+        typer.Option(help=f"Damage to undo: {', '.join(list_weights())}; or auto, which finds it."),
     ] = "rain",
     weights: Annotated[
         str | None,
@@ -188,6 +185,11 @@ def found(outcome: Restored) -> str:
     return f"  {outcome.diagnosis.damage}, {outcome.diagnosis.probability:.0%}"
 
 
+def is_left_alone(outcome: Restored) -> bool:
+    """Whether `--task auto` wrote a photo as it was."""
+    return outcome.diagnosis is not None and outcome.diagnosis.weights is None
+
+
 def print_summary(summary: Summary, *, asked: int, interrupted: bool, as_json: bool) -> None:
     """Says what was done, and names each input that could not be."""
     if as_json:
@@ -196,7 +198,10 @@ def print_summary(summary: Summary, *, asked: int, interrupted: bool, as_json: b
         return
     for failure in summary.failed:
         err_console.print(f"failed: {failure.reason}")
-    parts = [f"{len(summary.restored)} restored"]
+    left = sum(is_left_alone(outcome) for outcome in summary.restored)
+    parts = [f"{len(summary.restored) - left} restored"]
+    if left:
+        parts.append(f"{left} left as they were")
     if summary.skipped:
         parts.append(f"{len(summary.skipped)} skipped, since their targets exist")
     if summary.failed:
