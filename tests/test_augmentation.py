@@ -183,6 +183,27 @@ def test_a_larger_square_is_scaled_down_as_far_as_the_image_reaches() -> None:
     assert abs(np.median(sides) - math.sqrt(32 * 90)) < 7
 
 
+def test_a_smaller_square_is_scaled_up_and_may_be_a_larger_one_as_well() -> None:
+    clean = coordinates(200, 90)
+    for largest_downscale, widest_px in ((1.0, 32), (2.0, 64)):
+        random, sides = generator(), []
+        for _ in range(200):
+            degraded, crop = random_crop(
+                (damaged(clean), clean),
+                crop_px=32,
+                random=random,
+                largest_downscale=largest_downscale,
+                largest_upscale=4,
+            )
+            assert crop.shape == (32, 32, 3)
+            assert np.abs(degraded.astype(int) - damaged(crop)).max() <= 1  # both rounded
+            across = crop[..., 1].astype(int)
+            sides.append((across[16, 26] - across[16, 6]) / 20 * 32)
+        assert 6.5 < min(sides) < 10
+        assert widest_px - 3 < max(sides) < widest_px + 3
+        assert abs(np.median(sides) - math.sqrt(8 * widest_px)) < 3
+
+
 def test_contrast_is_drawn_towards_one_grey() -> None:
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
     random, slopes = generator(), []

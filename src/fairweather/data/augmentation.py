@@ -33,6 +33,13 @@ class Augmentation(BaseModel):
         le=4,
         description="crops are cut up to this many times larger, log-uniformly, and scaled down",
     )
+    largest_upscale: float = Field(
+        default=1.0,
+        ge=1,
+        le=4,
+        description="crops are cut up to this many times smaller, log-uniformly, and scaled up:"
+        " views as smooth as those of larger photographs",
+    )
     exposure_jitter_stops: float = Field(
         default=0.0,
         ge=0,
@@ -130,6 +137,7 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
             crop_px=self.crop_px,
             random=random,
             largest_downscale=self.augmentation.largest_downscale,
+            largest_upscale=self.augmentation.largest_upscale,
         )
         crops = random_orientation(crops, random=random, orientation=self.augmentation.orientation)
         degraded, clean = random_jitter(crops, random=random, augmentation=self.augmentation)
@@ -143,7 +151,12 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
 
 
 def random_crop(
-    images: Crops, *, crop_px: int, random: np.random.Generator, largest_downscale: float = 1.0
+    images: Crops,
+    *,
+    crop_px: int,
+    random: np.random.Generator,
+    largest_downscale: float = 1.0,
+    largest_upscale: float = 1.0,
 ) -> Crops:
     """The same square of both images, copied; every offset can be drawn, the last ones too.
 
@@ -153,12 +166,14 @@ def random_crop(
         random: where offsets and scale are drawn from.
         largest_downscale: the square is up to this many times larger, as far as the image reaches,
             and is scaled down.
+        largest_upscale: or it is up to this many times smaller, and is scaled up.
     """
     height, width = images[0].shape[:2]
     side_px = crop_px
-    if largest_downscale > 1:
+    if largest_downscale > 1 or largest_upscale > 1:
         reach = max(1.0, min(largest_downscale, min(height, width) / crop_px))
-        side_px = round(crop_px * reach ** random.random())
+        scale = (reach * largest_upscale) ** random.random() / largest_upscale
+        side_px = max(1, round(crop_px * scale))
     missing = max(0, side_px - height), max(0, side_px - width)
     pad = [(0, missing[0]), (0, missing[1]), (0, 0)]
     top = random.integers(max(height, side_px) - side_px + 1)
@@ -169,8 +184,8 @@ def random_crop(
         square = whole[top : top + side_px, left : left + side_px]
         if side_px == crop_px:
             return np.array(square)
-        small = Image.fromarray(square).resize((crop_px, crop_px), Image.Resampling.BICUBIC)
-        return np.array(small)
+        scaled = Image.fromarray(square).resize((crop_px, crop_px), Image.Resampling.BICUBIC)
+        return np.array(scaled)
 
     return alike(images, cut)
 
