@@ -10,6 +10,7 @@ CONSTRAINTS := constraints/cpu.txt
 CORE        := $(VENV)/core.stamp
 DEV         := $(VENV)/dev.stamp
 KERAS       := $(VENV)/keras.stamp
+KERNELS     := $(VENV)/kernels.stamp
 INSTALL     := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 # The recipe reads IN and OUT from its environment, unexpanded, so that a path may hold any character.
@@ -18,7 +19,7 @@ override OUT := $(value OUT)
 export IN OUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup keras restore test check format clean
+.PHONY: help setup keras kernels restore test check format clean
 
 help:
 	@echo 'make restore              restore a sample photograph, into ./sample'
@@ -26,6 +27,7 @@ help:
 	@echo '                          with more options in ARGS, as in ARGS=--overwrite'
 	@echo 'make setup                install all that the commands below need'
 	@echo 'make keras                install Keras, TensorFlow and JAX too, so that they are tested'
+	@echo 'make kernels              install Triton too, on Linux, so that GPU kernels are tested on the CPU'
 	@echo 'make test                 run every test, on WORKERS=2 cores'
 	@echo 'make check                format, lint, types and the rules of the house'
 	@echo 'make format               mend what the formatter and the linter can mend'
@@ -36,6 +38,8 @@ help:
 setup: $(DEV)
 
 keras: $(KERAS)
+
+kernels: $(KERNELS)
 
 restore: $(CORE)
 	@if [ -z "$$IN" ]; then \
@@ -79,4 +83,11 @@ TENSORFLOW ?= tensorflow-cpu
 
 $(KERAS): $(DEV)
 	$(INSTALL) keras $(TENSORFLOW) ai-edge-litert 'jax[cpu]'
+	@touch $@
+
+# Alone, since a CPU build of PyTorch asks for no version of it; models/kernels.py says which fit.
+TRITON ?= 3.8.0
+
+$(KERNELS): $(DEV)
+	$(INSTALL) --no-deps triton==$(TRITON)
 	@touch $@

@@ -24,7 +24,7 @@ SHIFT_MASK_LOGIT = -100.0  # Official: finite, so that a fully masked row could 
 # values into shared memory.
 LARGEST_FUSED_WINDOW = 8
 LARGEST_FUSED_HEAD = 32
-OLDEST_TRITON = (3, 6)  # the oldest version that the kernels were compiled with
+OLDEST_TRITON, NEWEST_TRITON = (3, 6), (3, 8)  # that the kernels were compiled with; 3.9 fails
 OLDEST_CAPABILITY = 8  # the first with bfloat16
 
 _plain_only = False
@@ -36,7 +36,7 @@ def _find_triton() -> bool:
         version = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         return False
-    return tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_TRITON
+    return OLDEST_TRITON <= tuple(int(part) for part in version.split(".")[:2]) <= NEWEST_TRITON
 
 
 TRITON_INSTALLED = _find_triton()
