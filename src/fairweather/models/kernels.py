@@ -2,8 +2,9 @@
 
 `window_attention` (ASSA, section 3.2) and `gelu_depthwise` (the middle of FRFN, section 3.3) take
 the kernels of `attention_kernels` and `feed_forward_kernels` on NVIDIA GPUs from compute capability
-8.0 up, where Triton is installed, as it is with PyTorch's CUDA builds. Everywhere else, and inside
-`plain_kernels()`, they take their plain twins in this file, which say what is computed.
+8.0 up, where a Triton is installed that they were compiled with; CUDA builds of PyTorch bring one.
+Everywhere else, and inside `plain_kernels()`, they take their plain twins in this file, which say
+what is computed.
 
 The kernels are tested in Triton's interpreter; their speed on a GPU is unmeasured.
 """

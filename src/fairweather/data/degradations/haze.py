@@ -22,7 +22,7 @@ class HazeRanges:
     Attributes:
         density: β, optical thickness at the far end of the scene, log-uniform. RESIDE uses 0.6 to
             1.8 (Li et al., "Benchmarking Single-Image Dehazing and Beyond", TIP 2019). Thinner haze
-            than here looks like a soft photograph, and training on it takes contrast for damage.
+            than here looks like a soft photograph, which is to be left alone.
         airlight: A, brightness of the haze; RESIDE uses 0.7 to 1.0.
         warmth: red of the airlight over its blue, log-uniform: from distant blue to dust.
         tint: largest deviation of its green from between them.
