@@ -12,6 +12,7 @@ unmeasured.
 
 # Triton comes with CUDA builds of PyTorch only, and launches its functions as `kernel[grid](…)`.
 # pyright: reportMissingImports=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 
 import math
 from typing import Any
