@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import (
+    SMALL,
     known_ast_t,
     known_state,
     load,
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from fairweather.models import (
     AST,
+    OPEN_GATE,
     PRESETS,
     ASTConfig,
     count_parameters,
@@ -31,11 +33,12 @@ from fairweather.models import (
 from fairweather.models.ast import (
     Block,
     FeatureRefinement,
+    GlobalContext,
     LocallyEnhancedFeedForward,
     StochasticDepth,
     WindowAttention,
-    stochastic_depth_schedule,
 )
+from fairweather.models.config import stochastic_depth_schedule
 
 VARIANTS = {
     f"{preset}_{kind}": preset for preset in ("ast_t", "ast_b") for kind in ("frfn", "leff")
@@ -318,6 +321,7 @@ def test_padding_replicates_where_the_image_is_shorter_than_it() -> None:
         {"feed_forward": "leff"},
         {"feed_forward": "mlp"},
         {"bottleneck_shift": True},
+        {"global_context": True},
         {"window": 8},
     ],
 )
@@ -325,6 +329,33 @@ def test_every_option_changes_what_is_computed(changes: dict[str, object]) -> No
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         assert not torch.allclose(small_model()(image), small_model(**changes)(image), atol=1e-4)
+
+
+def test_a_global_context_is_the_mean_over_the_image_alone() -> None:
+    generator = torch.Generator().manual_seed(4)
+    context = GlobalContext(8).requires_grad_(False)
+    x = torch.randn(2, 6, 8, 8, generator=generator)
+    changed, gate = context(x, rows=3, columns=5)
+    alone, alone_gate = context(x[:, :3, :5], rows=3, columns=5)
+    torch.testing.assert_close(changed[:, :3, :5], alone)
+    torch.testing.assert_close(gate, alone_gate)
+    assert gate.shape == (2, 1, 1, 1)
+    assert not torch.allclose(gate[0], gate[1])
+    one_value = x.clone()
+    one_value[:, 2, 4, 0] += 1
+    far = context(one_value, rows=3, columns=5)[0][:, 0, 0] - changed[:, 0, 0]
+    assert (far.abs() > 0).any(1).all()
+
+
+def test_a_new_global_context_changes_little() -> None:
+    torch.manual_seed(0)
+    model = AST(dataclasses.replace(SMALL, global_context=True)).eval()
+    plain = AST(SMALL).eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    image = torch.rand(1, 3, 41, 29)
+    with torch.no_grad():
+        residual, whole = model(image) - image, plain(image) - image
+    torch.testing.assert_close(residual, whole / (1 + math.exp(-OPEN_GATE)))
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 3, 0, 8), (1, 1, 8, 8)])

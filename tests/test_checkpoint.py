@@ -113,6 +113,15 @@ def test_bottleneck_shift_is_chosen_by_the_caller_or_by_our_file(tmp_path: Path)
     }
 
 
+def test_a_global_context_is_told_from_names_but_no_official_file_has_one(tmp_path: Path) -> None:
+    model = random_model(global_context=True)
+    torch.save(model.state_dict(), tmp_path / "plain.pth")
+    assert load_model(tmp_path / "plain.pth").config.global_context
+    with pytest.raises(CheckpointError, match="global_context"):
+        save_official(model, tmp_path / "official.pth")
+    assert not (tmp_path / "official.pth").exists()
+
+
 def test_key_table_works_both_ways() -> None:
     official = known_state("ast_t_frfn")
     back = to_official(from_official(official))

@@ -33,7 +33,7 @@ from fairweather.restoration import (
 SIZES = ((1, 1, 1), (2, 8, 8), (1, 3, 50), (3, 41, 29))
 # Each format with another variant, since each export takes its time.
 VARIANTS: dict[str, dict[str, Any]] = {
-    ".onnx": {},
+    ".onnx": {"global_context": True},
     ".xml": {"feed_forward": "leff", "branches": "dense", "encoder_attention": True},
     ".pt2": {"feed_forward": "mlp", "branches": "sparse"},
 }

@@ -26,6 +26,7 @@ from torch import Tensor
 from fairweather import models
 from fairweather.errors import CheckpointError, OptionError
 from fairweather.files import replacing
+from fairweather.keras.layers import GlobalContext
 from fairweather.keras.model import AST, Block
 from fairweather.models import ASTConfig
 
@@ -130,12 +131,22 @@ def port_block(layer: Any, name: str) -> Iterator[Port]:
     yield from port_feed_forward(layer.feed_forward, f"{name}.feed_forward")
 
 
+def port_context(layer: Any, name: str) -> Iterator[Port]:
+    """The global context of the bottleneck."""
+    yield from port_layer_norm(layer.norm, f"{name}.norm")
+    yield from port_dense(layer.gather, f"{name}.gather")
+    yield from port_dense(layer.spread, f"{name}.spread")
+    yield from port_dense(layer.gate, f"{name}.gate")
+
+
 def ports_of(model: AST) -> Iterator[Port]:
     """Every variable of a model. `decoder_0_1` in Keras is `decoder.0.1` in PyTorch."""
     for layer in model.layers:
         name = re.sub(r"_(\d+)", r".\1", layer.name)
         if isinstance(layer, Block):
             yield from port_block(layer, name)
+        elif isinstance(layer, GlobalContext):
+            yield from port_context(layer, name)
         elif isinstance(layer, keras.layers.Conv2DTranspose):
             yield from port_conv_transpose(layer, name)
         elif isinstance(layer, keras.layers.Conv2D):

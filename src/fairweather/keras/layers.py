@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from fairweather.models import OPEN_GATE
+
 NORM_EPSILON = 1e-5  # PyTorch's; Keras' own would be 1e-3.
 LINEAR_STDDEV = 0.02
 
@@ -245,6 +247,56 @@ class FeedForward(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "hidden": self.hidden, "kind": self.kind}
+
+
+@register
+class GlobalContext(keras.layers.Layer):
+    """What the whole image looks like, which a window cannot see: is there any haze at all?
+
+    Takes the features (B, H, W, C) and the image that they are of, `scale` times as large: what
+    lies beyond it is left out. Gives the features with what the mean says, and a gate (B, 1, 1, 1)
+    for the residual.
+    """
+
+    def __init__(self, scale: int, **layer: Any):
+        super().__init__(**layer)
+        self.scale = scale
+
+    def build(self, input_shape: Shape, image_shape: Shape | None = None) -> None:
+        channels, policy = input_shape[-1] or 0, self.dtype_policy
+        self.norm = norm(policy, name="norm")
+        self.norm.build(input_shape)
+        self.gather = linear(channels, policy, name="gather")
+        self.gather.build(input_shape)
+        self.spread = keras.layers.Dense(
+            channels, kernel_initializer="zeros", dtype=policy, name="spread"
+        )
+        start: Any = keras.initializers.Constant(OPEN_GATE)  # Keras' annotations know only names
+        self.gate = keras.layers.Dense(
+            1,
+            activation="sigmoid",
+            kernel_initializer="zeros",
+            bias_initializer=start,
+            dtype=policy,
+            name="gate",
+        )
+        for layer in (self.spread, self.gate):
+            layer.build((input_shape[0], 1, 1, channels))
+
+    def call(self, x: Any, image: Any) -> tuple[Any, Any]:
+        _, height, width, _ = ops.shape(image)
+        rows, columns = ((side + self.scale - 1) // self.scale for side in (height, width))
+        gathered = gelu(self.gather(self.norm(x[:, :rows, :columns])))
+        context = gelu(ops.mean(gathered, axis=(1, 2), keepdims=True))
+        return x + self.spread(context), self.gate(context)
+
+    def compute_output_shape(
+        self, input_shape: Shape, image_shape: Shape | None = None
+    ) -> tuple[Shape, Shape]:
+        return input_shape, (input_shape[0], 1, 1, 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "scale": self.scale}
 
 
 @register

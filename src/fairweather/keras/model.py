@@ -16,6 +16,7 @@ from fairweather.keras.attention import WindowAttention
 from fairweather.keras.layers import (
     AddCropped,
     FeedForward,
+    GlobalContext,
     LeakyReLU,
     PadToMultiple,
     Shape,
@@ -191,6 +192,9 @@ def restore(image: Any, config: ASTConfig, *, policy: Any) -> Any:
             stride=2,
             name=f"downsample_{level}",
         )(x)
+    gate = None
+    if config.global_context:
+        x, gate = GlobalContext(2**levels, dtype=policy, name="context")(x, image)
     x = run_stage(x, config, levels, policy=policy)
     for level in range(levels):
         stage = levels + 1 + level
@@ -198,6 +202,8 @@ def restore(image: Any, config: ASTConfig, *, policy: Any) -> Any:
         x = keras.layers.Concatenate(dtype=policy, name=f"skip_{level}")([x, skips.pop()])
         x = run_stage(x, config, stage, policy=policy)
     residual = convolution(3, 3, policy, channels=channels[-1], name="output_conv")(x)
+    if gate is not None:
+        residual = keras.layers.Multiply(dtype=policy, name="gated")([residual, gate])
     return AddCropped(dtype=precise, name="restored")(image, residual)
 
 

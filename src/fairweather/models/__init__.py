@@ -2,12 +2,10 @@
 
 from fairweather.models.ast import (
     AST,
-    ASTConfig,
+    OPEN_GATE,
     StochasticDepth,
     count_parameters,
     relative_position_index,
-    shift_pattern,
-    stochastic_depth_schedule,
 )
 from fairweather.models.catalog import ModelEntry, describe_config, list_models
 from fairweather.models.checkpoint import (
@@ -21,6 +19,7 @@ from fairweather.models.checkpoint import (
     save_model,
     save_official,
 )
+from fairweather.models.config import ASTConfig, shift_pattern, stochastic_depth_schedule
 from fairweather.models.damage import (
     DAMAGE_WEIGHTS,
     DAMAGES,
@@ -40,6 +39,7 @@ __all__ = [
     "CONFIG_KEY",
     "DAMAGES",
     "DAMAGE_WEIGHTS",
+    "OPEN_GATE",
     "PRESETS",
     "VIEW_PX",
     "ASTConfig",

@@ -6,8 +6,6 @@ the network tensors are (B, H, W, C); the public input and output are (B, 3, H, 
 """
 
 import itertools
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fairweather.errors import OptionError
+from fairweather.models.config import ASTConfig, shift_pattern, stochastic_depth_schedule
 from fairweather.models.kernels import (
     Branches,
     attend_in_windows,
@@ -33,96 +32,7 @@ from fairweather.models.strips import (
     runs_in_strips,
 )
 
-FeedForwardKind = Literal["frfn", "leff", "mlp"]
-
-
-@dataclass(frozen=True)
-class ASTConfig:
-    """Everything that decides what an AST computes besides its parameters.
-
-    `depths` and `heads` have one entry for each stage in the order of the forward pass: n encoder
-    stages, the bottleneck, n decoder stages. Stage i of the encoder works at 1 / 2^i of the
-    resolution with embed_dim · 2^i channels, a decoder stage with twice the channels of the encoder
-    stage at its resolution.
-
-    Attributes:
-        embed_dim: channels after the input projection.
-        depths: blocks in each stage.
-        heads: attention heads in each stage; not read for stages without attention.
-        window: side of the attention window [tokens].
-        mlp_ratio: hidden channels of the feed-forward network / its input channels.
-        feed_forward: `frfn` (the paper's), `leff` (Uformer's, met in checkpoints) or a plain `mlp`.
-        branches: `both` is ASSA; `dense` keeps only the softmax, `sparse` only the ReLU².
-        encoder_attention: whether encoder blocks attend; in the published models they do not.
-        bottleneck_shift: whether odd bottleneck blocks shift their windows. The official model does
-            so only if it was built for images larger than one bottleneck window, which its test
-            scripts do not do.
-        stochastic_depth: largest probability of skipping a residual branch while training.
-    """
-
-    embed_dim: int = 32
-    depths: tuple[int, ...] = (1, 2, 8, 8, 2, 8, 8, 2, 1)
-    heads: tuple[int, ...] = (1, 2, 4, 8, 16, 16, 8, 4, 2)
-    window: int = 8
-    mlp_ratio: float = 4.0
-    feed_forward: FeedForwardKind = "frfn"
-    branches: Branches = "both"
-    encoder_attention: bool = False
-    bottleneck_shift: bool = False
-    stochastic_depth: float = 0.1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "depths", tuple(self.depths))
-        object.__setattr__(self, "heads", tuple(self.heads))
-        if len(self.depths) % 2 == 0 or len(self.depths) < 3 or min(self.depths) < 1:
-            raise OptionError(
-                f"depths {self.depths}: needs one entry of at least 1 for each of n encoder stages,"
-                " the bottleneck and n decoder stages"
-            )
-        if len(self.heads) != len(self.depths):
-            raise OptionError(
-                f"heads {self.heads}: needs one entry a stage, as depths {self.depths}"
-            )
-        if self.feed_forward not in ("frfn", "leff", "mlp"):
-            raise OptionError(f"feed_forward {self.feed_forward!r}: is none of frfn, leff, mlp")
-        if self.branches not in ("both", "dense", "sparse"):
-            raise OptionError(f"branches {self.branches!r}: is none of both, dense, sparse")
-        if self.window < 2 or self.embed_dim < 1 or self.mlp_ratio <= 0:
-            raise OptionError(
-                f"window {self.window}, embed_dim {self.embed_dim} and mlp_ratio {self.mlp_ratio}:"
-                " must be at least 2, at least 1 and above 0"
-            )
-        for stage, (channels, heads) in enumerate(zip(self.channels, self.heads, strict=True)):
-            if self.attends(stage) and (heads < 1 or channels % heads):
-                raise OptionError(
-                    f"stage {stage}: {channels} channels do not split into {heads} heads"
-                )
-            if self.feed_forward == "frfn" and channels < 4:
-                raise OptionError(
-                    f"stage {stage}: FRFN's partial convolution needs 4 channels or more"
-                )
-        if not 0 <= self.stochastic_depth < 1:
-            raise OptionError(f"stochastic_depth {self.stochastic_depth}: must lie in [0, 1)")
-
-    @property
-    def levels(self) -> int:
-        """How many times the resolution is halved."""
-        return len(self.depths) // 2
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels in each stage; a decoder stage works on skip and upsampled features together."""
-        encoder = tuple(self.embed_dim * 2**level for level in range(self.levels))
-        return (*encoder, self.embed_dim * 2**self.levels, *(2 * c for c in reversed(encoder)))
-
-    @property
-    def size_multiple(self) -> int:
-        """The model pads height and width to a multiple of this [px]: one bottleneck window."""
-        return self.window * 2**self.levels
-
-    def attends(self, stage: int) -> bool:
-        """Whether the blocks of a stage have attention."""
-        return stage >= self.levels or self.encoder_attention
+OPEN_GATE = 4.0  # 98 % open
 
 
 class WindowAttention(nn.Module):
@@ -331,6 +241,40 @@ class Block(nn.Module):
         return x + self.stochastic_depth(self.feed_forward(self.feed_forward_norm(x)))
 
 
+class GlobalContext(nn.Module):
+    """What the whole image looks like, which a window cannot see: is there any haze at all?
+
+    The mean over the image of what two layers make of each place is added to every place (a global
+    context block, Cao et al., 2019, with equal weights), and gives a gate for the residual.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.gather = nn.Linear(channels, channels)
+        self.spread = nn.Linear(channels, channels)
+        self.gate = nn.Linear(channels, 1)
+
+    def forward(self, x: Tensor, *, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """The features (B, H, W, C) → the same shape, and the gate (B, 1, 1, 1) in (0, 1).
+
+        Args:
+            x: of an image with padding at its bottom and right.
+            rows: of x without the padding.
+            columns: likewise.
+        """
+        gathered = F.gelu(self.gather(self.norm(x[:, :rows, :columns])))
+        context = F.gelu(gathered.mean((1, 2), keepdim=True))
+        return x + self.spread(context), self.gate(context).sigmoid()
+
+    def start_open(self) -> None:
+        """Adds nothing and lets nearly all of the residual through, until it is trained."""
+        for layer in (self.spread, self.gate):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.spread.bias)
+        nn.init.constant_(self.gate.bias, OPEN_GATE)
+
+
 class AST(nn.Module):
     """The Adaptive Sparse Transformer: (B, 3, H, W) RGB in [0, 1] → the same shape, not clipped.
 
@@ -364,6 +308,7 @@ class AST(nn.Module):
             nn.Conv2d(before, after, 4, stride=2, padding=1)
             for before, after in itertools.pairwise(channels[: levels + 1])
         )
+        self.context = GlobalContext(channels[levels]) if config.global_context else None
         self.bottleneck = stages[levels]
         self.upsample = nn.ModuleList(
             nn.ConvTranspose2d(before, after // 2, 2, stride=2)
@@ -372,6 +317,8 @@ class AST(nn.Module):
         self.decoder = nn.ModuleList(stages[levels + 1 :])
         self.output_conv = nn.Conv2d(channels[-1], 3, 3, padding=1)
         self.apply(initialise_as_official)
+        if self.context is not None:
+            self.context.start_open()
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, 3, H, W); the network predicts what is added to the image.
@@ -389,6 +336,11 @@ class AST(nn.Module):
             x = self._run(stage, x)
             skips.append(x)
             x = convolve(downsample, x)  # type: ignore[arg-type]
+        gate = None
+        if self.context is not None:
+            scale = 2**self.config.levels
+            rows, columns = ((side + scale - 1) // scale for side in (height, width))
+            x, gate = self.context(x, rows=rows, columns=columns)
         x = self._run(self.bottleneck, x)
         sides = needed_sides(self.decoder, x, height=height, width=width)
         for up, stage, (rows, columns) in zip(self.upsample, self.decoder, sides, strict=True):
@@ -397,7 +349,8 @@ class AST(nn.Module):
         x = x.permute(0, 3, 1, 2)
         fast = runs_in_strips(x)
         residual = convolve_to_image(self.output_conv, x) if fast else self.output_conv(x)
-        return padded[..., :height, :width] + residual[..., :height, :width]
+        residual = residual[..., :height, :width]
+        return padded[..., :height, :width] + (residual if gate is None else gate * residual)
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         checkpoints = self.activation_checkpointing and torch.is_grad_enabled()
@@ -423,24 +376,6 @@ def initialise_as_official(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
     elif isinstance(module, WindowAttention):
         nn.init.trunc_normal_(module.bias_table, std=0.02)
-
-
-def shift_pattern(config: ASTConfig, stage: int) -> list[bool]:
-    """Which blocks of a stage shift their windows: the odd ones."""
-    may_shift = stage != config.levels or config.bottleneck_shift
-    return [may_shift and block % 2 == 1 for block in range(config.depths[stage])]
-
-
-def stochastic_depth_schedule(config: ASTConfig) -> list[float]:
-    """Drop probability of every block: rising through the encoder, falling through the decoder."""
-    rate, levels = config.stochastic_depth, config.levels
-
-    def ramp(blocks: int) -> list[float]:
-        return [rate * block / max(1, blocks - 1) for block in range(blocks)]
-
-    encoder = ramp(sum(config.depths[:levels]))
-    decoder = ramp(sum(config.depths[levels + 1 :]))[::-1]
-    return [*encoder, *[rate] * config.depths[levels], *decoder]
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -6,8 +6,9 @@ from typing import Literal
 
 import torch
 
-from fairweather.models.ast import AST, ASTConfig, count_parameters
+from fairweather.models.ast import AST, count_parameters
 from fairweather.models.checkpoint import list_weights, read_metadata
+from fairweather.models.config import ASTConfig
 from fairweather.models.presets import PRESETS
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fairweather.errors import CheckpointError, OptionError
 from fairweather.files import replacing
-from fairweather.models.ast import AST, ASTConfig
+from fairweather.models.ast import AST
+from fairweather.models.config import ASTConfig
 from fairweather.models.hub_weights import (
     find_bare_in_hub,
     find_in_hub,
@@ -121,6 +122,9 @@ def save_official(model: AST, path: str | Path) -> None:
     Args:
         model: the model; whether its bottleneck shifts is not in such a file.
         path: where to; a file of that name is replaced.
+
+    Raises:
+        CheckpointError: if the model has a global context, which the official code has not.
     """
     with replacing(path) as file:
         torch.save({"state_dict": to_official(model.state_dict())}, file)
@@ -278,6 +282,7 @@ def infer_config(state: Mapping[str, Tensor]) -> ASTConfig:
         ),
         branches="both" if "bottleneck.0.attention.branch_logits" in state else "dense",
         encoder_attention="encoder.0.0.attention.bias_table" in state,
+        global_context="context.gather.weight" in state,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fairweather.errors import CheckpointError
 from fairweather.models.ast import relative_position_index
 
 # Where a module of ours is in the official model; {} stands for a number.
@@ -61,7 +62,16 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names → official ones, with the index buffers that official state dicts carry."""
+    """Our names → official ones, with the index buffers that official state dicts carry.
+
+    Raises:
+        CheckpointError: for a network with a global context, which the official code has not.
+    """
+    if any(name.startswith("context.") for name in state):
+        raise CheckpointError(
+            "these weights have a global context (global_context in their config), which the"
+            " official code has not; keep them as .safetensors"
+        )
     renamed: dict[str, Tensor] = {}
     is_plain = not any("feed_forward.depthwise" in name for name in state)
     parts = OFFICIAL_PLAIN_PARTS + OFFICIAL_BLOCK_PARTS if is_plain else OFFICIAL_BLOCK_PARTS

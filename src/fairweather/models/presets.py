@@ -1,6 +1,6 @@
 """The named architectures: a plain dict of configs."""
 
-from fairweather.models.ast import ASTConfig
+from fairweather.models.config import ASTConfig
 
 PRESETS: dict[str, ASTConfig] = {
     "ast_n": ASTConfig(

@@ -33,6 +33,7 @@ from fairweather.restoration.protocols import (
     restore_square_padded,
     square_side,
 )
+from fairweather.restoration.quantization import Quantized, export_openvino_int8
 from fairweather.restoration.restorer import Restorer, restore, self_ensemble
 from fairweather.restoration.verification import (
     Exported,
@@ -52,6 +53,7 @@ __all__ = [
     "Exported",
     "Failure",
     "Job",
+    "Quantized",
     "Restored",
     "Restorer",
     "Summary",
@@ -64,6 +66,7 @@ __all__ = [
     "diagnose",
     "export_onnx",
     "export_openvino",
+    "export_openvino_int8",
     "export_torch",
     "keep_freed_memory",
     "list_engines",

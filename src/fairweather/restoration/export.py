@@ -226,13 +226,13 @@ def onnx_runner(onnxruntime: Any, path: Path) -> Runner:
     return lambda image: session.run(["restored"], {"image": image})[0]
 
 
-def openvino_runner(core: Any, path: Path) -> Runner:
-    """Runs an OpenVINO file in OpenVINO, in float32."""
+def openvino_runner(core: Any, network: Any) -> Runner:
+    """Runs an OpenVINO file, or what was read from one, in OpenVINO, in float32."""
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    run = core.compile_model(path, "CPU", settings)
+    run = core.compile_model(network, "CPU", settings)
     return lambda image: run({"image": image})["restored"]
 
 

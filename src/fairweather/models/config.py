@@ -1,0 +1,119 @@
+"""What decides the architecture of an AST, and what follows from it alone."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fairweather.errors import OptionError
+from fairweather.models.kernels import Branches
+
+FeedForwardKind = Literal["frfn", "leff", "mlp"]
+
+
+@dataclass(frozen=True)
+class ASTConfig:
+    """Everything that decides what an AST computes besides its parameters.
+
+    `depths` and `heads` have one entry for each stage in the order of the forward pass: n encoder
+    stages, the bottleneck, n decoder stages. Stage i of the encoder works at 1 / 2^i of the
+    resolution with embed_dim · 2^i channels, a decoder stage with twice the channels of the encoder
+    stage at its resolution.
+
+    Attributes:
+        embed_dim: channels after the input projection.
+        depths: blocks in each stage.
+        heads: attention heads in each stage; not read for stages without attention.
+        window: side of the attention window [tokens].
+        mlp_ratio: hidden channels of the feed-forward network / its input channels.
+        feed_forward: `frfn` (the paper's), `leff` (Uformer's, met in checkpoints) or a plain `mlp`.
+        branches: `both` is ASSA; `dense` keeps only the softmax, `sparse` only the ReLU².
+        encoder_attention: whether encoder blocks attend; in the published models they do not.
+        bottleneck_shift: whether odd bottleneck blocks shift their windows. The official model does
+            so only if it was built for images larger than one bottleneck window, which its test
+            scripts do not do.
+        global_context: whether the whole image has a say in the bottleneck and in how much of the
+            residual is added (`GlobalContext`); in no published model it has.
+        stochastic_depth: largest probability of skipping a residual branch while training.
+    """
+
+    embed_dim: int = 32
+    depths: tuple[int, ...] = (1, 2, 8, 8, 2, 8, 8, 2, 1)
+    heads: tuple[int, ...] = (1, 2, 4, 8, 16, 16, 8, 4, 2)
+    window: int = 8
+    mlp_ratio: float = 4.0
+    feed_forward: FeedForwardKind = "frfn"
+    branches: Branches = "both"
+    encoder_attention: bool = False
+    bottleneck_shift: bool = False
+    global_context: bool = False
+    stochastic_depth: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", tuple(self.depths))
+        object.__setattr__(self, "heads", tuple(self.heads))
+        if len(self.depths) % 2 == 0 or len(self.depths) < 3 or min(self.depths) < 1:
+            raise OptionError(
+                f"depths {self.depths}: needs one entry of at least 1 for each of n encoder stages,"
+                " the bottleneck and n decoder stages"
+            )
+        if len(self.heads) != len(self.depths):
+            raise OptionError(
+                f"heads {self.heads}: needs one entry a stage, as depths {self.depths}"
+            )
+        if self.feed_forward not in ("frfn", "leff", "mlp"):
+            raise OptionError(f"feed_forward {self.feed_forward!r}: is none of frfn, leff, mlp")
+        if self.branches not in ("both", "dense", "sparse"):
+            raise OptionError(f"branches {self.branches!r}: is none of both, dense, sparse")
+        if self.window < 2 or self.embed_dim < 1 or self.mlp_ratio <= 0:
+            raise OptionError(
+                f"window {self.window}, embed_dim {self.embed_dim} and mlp_ratio {self.mlp_ratio}:"
+                " must be at least 2, at least 1 and above 0"
+            )
+        for stage, (channels, heads) in enumerate(zip(self.channels, self.heads, strict=True)):
+            if self.attends(stage) and (heads < 1 or channels % heads):
+                raise OptionError(
+                    f"stage {stage}: {channels} channels do not split into {heads} heads"
+                )
+            if self.feed_forward == "frfn" and channels < 4:
+                raise OptionError(
+                    f"stage {stage}: FRFN's partial convolution needs 4 channels or more"
+                )
+        if not 0 <= self.stochastic_depth < 1:
+            raise OptionError(f"stochastic_depth {self.stochastic_depth}: must lie in [0, 1)")
+
+    @property
+    def levels(self) -> int:
+        """How many times the resolution is halved."""
+        return len(self.depths) // 2
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels in each stage; a decoder stage works on skip and upsampled features together."""
+        encoder = tuple(self.embed_dim * 2**level for level in range(self.levels))
+        return (*encoder, self.embed_dim * 2**self.levels, *(2 * c for c in reversed(encoder)))
+
+    @property
+    def size_multiple(self) -> int:
+        """The model pads height and width to a multiple of this [px]: one bottleneck window."""
+        return self.window * 2**self.levels
+
+    def attends(self, stage: int) -> bool:
+        """Whether the blocks of a stage have attention."""
+        return stage >= self.levels or self.encoder_attention
+
+
+def shift_pattern(config: ASTConfig, stage: int) -> list[bool]:
+    """Which blocks of a stage shift their windows: the odd ones."""
+    may_shift = stage != config.levels or config.bottleneck_shift
+    return [may_shift and block % 2 == 1 for block in range(config.depths[stage])]
+
+
+def stochastic_depth_schedule(config: ASTConfig) -> list[float]:
+    """Drop probability of every block: rising through the encoder, falling through the decoder."""
+    rate, levels = config.stochastic_depth, config.levels
+
+    def ramp(blocks: int) -> list[float]:
+        return [rate * block / max(1, blocks - 1) for block in range(blocks)]
+
+    encoder = ramp(sum(config.depths[:levels]))
+    decoder = ramp(sum(config.depths[levels + 1 :]))[::-1]
+    return [*encoder, *[rate] * config.depths[levels], *decoder]
