@@ -335,16 +335,26 @@ def test_a_global_context_is_the_mean_over_the_image_alone() -> None:
     generator = torch.Generator().manual_seed(4)
     context = GlobalContext(8).requires_grad_(False)
     x = torch.randn(2, 6, 8, 8, generator=generator)
-    changed, gate = context(x, rows=3, columns=5)
-    alone, alone_gate = context(x[:, :3, :5], rows=3, columns=5)
-    torch.testing.assert_close(changed[:, :3, :5], alone)
-    torch.testing.assert_close(gate, alone_gate)
+    said = context.look(x, height=3, width=5)
+    torch.testing.assert_close(said, context.look(x[:, :3, :5], height=3, width=5))
+    halves = [context.look(part, height=3, width=4) for part in (x[:, :3, :4], x[:, :3, 4:])]
+    torch.testing.assert_close(sum(halves) / 2, context.look(x, height=3, width=8))
+    changed, gate = context(x, said)
     assert gate.shape == (2, 1, 1, 1)
     assert not torch.allclose(gate[0], gate[1])
-    one_value = x.clone()
-    one_value[:, 2, 4, 0] += 1
-    far = context(one_value, rows=3, columns=5)[0][:, 0, 0] - changed[:, 0, 0]
-    assert (far.abs() > 0).any(1).all()
+    other = context(x, said + 1)[0] - changed
+    torch.testing.assert_close(other, other[:, :1, :1].expand_as(other))
+    assert (other.abs() > 1e-3).any()
+
+
+def test_a_tile_is_told_of_the_whole() -> None:
+    model = small_model(global_context=True)
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        assert torch.equal(model(image, model.look(image)), model(image))
+        told = model(image, model.look(image.flip(1) / 2))
+        assert not torch.allclose(told, model(image), atol=1e-4)
+        assert small_model().look(image) is None
 
 
 def test_a_new_global_context_changes_little() -> None:

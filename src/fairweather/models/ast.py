@@ -255,17 +255,14 @@ class GlobalContext(nn.Module):
         self.spread = nn.Linear(channels, channels)
         self.gate = nn.Linear(channels, 1)
 
-    def forward(self, x: Tensor, *, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """The features (B, H, W, C) → the same shape, and the gate (B, 1, 1, 1) in (0, 1).
-
-        Args:
-            x: of an image with padding at its bottom and right.
-            rows: of x without the padding.
-            columns: likewise.
-        """
-        gathered = F.gelu(self.gather(self.norm(x[:, :rows, :columns])))
-        context = F.gelu(gathered.mean((1, 2), keepdim=True))
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, H, W, C), context (B, 1, 1, C) → features, and the gate (B, 1, 1, 1)."""
+        context = F.gelu(context)
         return x + self.spread(context), self.gate(context).sigmoid()
+
+    def look(self, x: Tensor, *, height: int, width: int) -> Tensor:
+        """The context (B, 1, 1, C) of features (B, H, W, C) whose first height × width count."""
+        return F.gelu(self.gather(self.norm(x[:, :height, :width]))).mean((1, 2), keepdim=True)
 
     def start_open(self) -> None:
         """Adds nothing and lets nearly all of the residual through, until it is trained."""
@@ -320,27 +317,24 @@ class AST(nn.Module):
         if self.context is not None:
             self.context.start_open()
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) → (B, 3, H, W); the network predicts what is added to the image.
+
+        Args:
+            image: RGB in [0, 1].
+            context: what `look` said of the whole photograph that the image is a tile of; without
+                it the image is the whole. Only read by a network with a global context.
 
         Raises:
             OptionError: for another shape, or an image without pixels.
         """
-        if image.ndim != 4 or image.shape[1] != 3:
-            raise OptionError(f"the image is {tuple(image.shape)}; it must be (B, 3, H, W)")
         height, width = image.shape[-2:]
-        padded = pad_to_multiple(image, self.config.size_multiple)
-        x = F.leaky_relu(convolve(self.input_conv, padded.permute(0, 2, 3, 1)), 0.01)
-        skips: list[Tensor] = []
-        for stage, downsample in zip(self.encoder, self.downsample, strict=True):
-            x = self._run(stage, x)
-            skips.append(x)
-            x = convolve(downsample, x)  # type: ignore[arg-type]
+        padded, x, skips = self._encode(image)
         gate = None
         if self.context is not None:
-            scale = 2**self.config.levels
-            rows, columns = ((side + scale - 1) // scale for side in (height, width))
-            x, gate = self.context(x, rows=rows, columns=columns)
+            if context is None:
+                context = self._look(x, height=height, width=width)
+            x, gate = self.context(x, context)
         x = self._run(self.bottleneck, x)
         sides = needed_sides(self.decoder, x, height=height, width=width)
         for up, stage, (rows, columns) in zip(self.upsample, self.decoder, sides, strict=True):
@@ -351,6 +345,44 @@ class AST(nn.Module):
         residual = convolve_to_image(self.output_conv, x) if fast else self.output_conv(x)
         residual = residual[..., :height, :width]
         return padded[..., :height, :width] + (residual if gate is None else gate * residual)
+
+    def look(self, image: Tensor) -> Tensor | None:
+        """What an image says as a whole, for `forward` to be told; None without a global context.
+
+        The mean of what tiles say is what the image says that they make up, but for their borders.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            (B, 1, 1, C), or None.
+
+        Raises:
+            OptionError: for another shape, or an image without pixels.
+        """
+        if self.context is None:
+            return None
+        height, width = image.shape[-2:]
+        return self._look(self._encode(image)[1], height=height, width=width)
+
+    def _encode(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The padded image, the features of the bottleneck, and the skips."""
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise OptionError(f"the image is {tuple(image.shape)}; it must be (B, 3, H, W)")
+        padded = pad_to_multiple(image, self.config.size_multiple)
+        x = F.leaky_relu(convolve(self.input_conv, padded.permute(0, 2, 3, 1)), 0.01)
+        skips: list[Tensor] = []
+        for stage, downsample in zip(self.encoder, self.downsample, strict=True):
+            x = self._run(stage, x)
+            skips.append(x)
+            x = convolve(downsample, x)  # type: ignore[arg-type]
+        return padded, x, skips
+
+    def _look(self, x: Tensor, *, height: int, width: int) -> Tensor:
+        assert self.context is not None
+        scale = 2**self.config.levels
+        rows, columns = ((side + scale - 1) // scale for side in (height, width))
+        return self.context.look(x, height=rows, width=columns)
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         checkpoints = self.activation_checkpointing and torch.is_grad_enabled()

@@ -84,20 +84,35 @@ class TorchEngine:
         self._model = model.eval().to(self.device)
         self._compiled: Any = torch.compile(self._model, dynamic=True) if compiles else None
 
-    def __call__(self, tiles: np.ndarray) -> np.ndarray:
-        """(B, H, W, 3) float32 in [0, 1] → the same, not clipped."""
+    def __call__(self, tiles: np.ndarray, context: torch.Tensor | None = None) -> np.ndarray:
+        """(B, H, W, 3) float32 in [0, 1] → the same, not clipped.
+
+        Args:
+            tiles: whole images, or parts of one.
+            context: what `look` said of the one that they are parts of.
+        """
         with torch.inference_mode(), lowered(self.device, self.precision):
-            batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device)
-            restored = self._restore(batch.permute(0, 3, 1, 2))
+            restored = self._restore(self._batch(tiles), context)
             return restored.permute(0, 2, 3, 1).float().cpu().numpy()
 
-    def _restore(self, batch: torch.Tensor) -> torch.Tensor:
+    def look(self, image: np.ndarray) -> torch.Tensor | None:
+        """What `AST.look` says of (B, H, W, 3) float32 in [0, 1]."""
+        with torch.inference_mode(), lowered(self.device, self.precision):
+            return self._model.look(self._batch(image))
+
+    def _batch(self, tiles: np.ndarray) -> torch.Tensor:
+        batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device)
+        return batch.permute(0, 3, 1, 2)
+
+    def _restore(self, batch: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
         if self._compiled is None:
-            return self._model(batch)
+            return self._model(batch, context)
         height, width = batch.shape[-2:]
         # Padded outside of the graph, so that fewer sizes are compiled anew.
         padded = pad_to_multiple(batch, self.config.size_multiple)
-        return self._compiled(padded)[..., :height, :width]
+        if context is None:
+            context = self._model.look(batch)
+        return self._compiled(padded, context)[..., :height, :width]
 
     def free_bytes(self) -> int:
         """How much memory a tile may take: a share of what the device has."""

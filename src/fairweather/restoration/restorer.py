@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import logging
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from fairweather.errors import FairweatherError, OptionError
 from fairweather.imaging import (
@@ -19,13 +21,19 @@ from fairweather.imaging import (
 )
 from fairweather.models import AST, find_weights, load_model
 from fairweather.restoration.engine_choice import create_engine
-from fairweather.restoration.engines import activation_bytes_per_px, is_out_of_memory
+from fairweather.restoration.engines import (
+    TorchEngine,
+    activation_bytes_per_px,
+    is_out_of_memory,
+)
 from fairweather.restoration.files import FileRestorer, OnTile, Outcome, Restored
 from fairweather.restoration.memory import from_memory
 
 log = logging.getLogger(__name__)
 
 MOST_TILE_PX = {"cpu": 512}  # larger tiles gain nothing on a CPU and take longer to show progress
+MOST_LOOKS = 16  # tiles; more of a large photograph say no more of it as a whole
+Context = torch.Tensor | None
 TilePx = int | Literal["auto"] | None
 
 
@@ -135,7 +143,10 @@ class Restorer(FileRestorer):
         out = np.empty_like(pixels)
         if isinstance(self.tile_px, str):
             raise FairweatherError("tile_px: is set once the budget is known")
-        self._restore_tiled(pixels, out=out, tile_px=self.tile_px, grey=grey, on_tile=on_tile)
+        context = self._look(pixels, tile_px=self.tile_px)
+        self._restore_tiled(
+            pixels, out=out, tile_px=self.tile_px, context=context, grey=grey, on_tile=on_tile
+        )
         return out
 
     @property
@@ -150,12 +161,39 @@ class Restorer(FileRestorer):
         most = MOST_TILE_PX.get(self.engine.device.type, 1024)
         return max(self.smallest_tile_px, min(side, most))
 
+    def _look(self, pixels: np.ndarray, *, tile_px: int | None) -> Context:
+        """What is to be known of the whole image where no tile shows it; None for one tile."""
+        engine = self.engine
+        if not (isinstance(engine, TorchEngine) and engine.config.global_context):
+            return None
+        plan = plan_tiles(pixels.shape[:2], tile_px=tile_px, overlap_px=0, multiple=self.multiple)
+        if len(plan) == 1:
+            return None
+        spans = [(row, column) for row in plan.rows for column in plan.columns]
+        if len(spans) > MOST_LOOKS:
+            spans = random.Random(0).sample(spans, MOST_LOOKS)
+        total, area = None, 0
+        for row, column in spans:
+            part = pixels[row.start : row.stop, column.start : column.stop]
+            size = part.shape[0] * part.shape[1]
+            try:
+                said = engine.look(as_float(part)[None])
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                engine.release()
+                return self._look(pixels, tile_px=self._smaller_tile(max(part.shape)))
+            assert said is not None
+            total, area = said * size + (0 if total is None else total), area + size
+        return None if total is None else total / area
+
     def _restore_tiled(
         self,
         pixels: np.ndarray,
         *,
         out: np.ndarray,
         tile_px: int | None,
+        context: Context,
         grey: bool,
         on_tile: OnTile | None,
     ) -> None:
@@ -170,7 +208,7 @@ class Restorer(FileRestorer):
             while rest:  # a batch may be smaller than the one before, if memory ran out
                 chunk, rest = rest[: self.batch], rest[self.batch :]
                 tiles = np.stack([as_float(cut_tile(pixels, row, column)) for column in chunk])
-                result = self._restore_tiles(tiles)
+                result = self._restore_tiles(tiles, context)
                 yield from result.mean(-1, keepdims=True).repeat(3, -1) if grey else result
                 done += len(chunk)
                 if on_tile is not None:
@@ -178,12 +216,12 @@ class Restorer(FileRestorer):
 
         merge_tiles(plan, restored, out=out)
 
-    def _restore_tiles(self, tiles: np.ndarray) -> np.ndarray:
+    def _restore_tiles(self, tiles: np.ndarray, context: Context) -> np.ndarray:
         """(B, H, W, 3) float32; when memory runs out, in halves: of the batch, then of the tile."""
         larger = max(tiles.shape[1:3])
         if not isinstance(self.tile_px, int) or larger <= self.tile_px:
             try:
-                return self._run(tiles)
+                return self._run(tiles, context)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -191,12 +229,19 @@ class Restorer(FileRestorer):
             if len(tiles) > 1:
                 self.batch = max(1, len(tiles) // 2)
                 halves = np.array_split(tiles, 2)
-                return np.concatenate([self._restore_tiles(half) for half in halves])
+                return np.concatenate([self._restore_tiles(half, context) for half in halves])
             self.tile_px = self._smaller_tile(larger)
             log.warning("out of memory: going on with tiles of %d px", self.tile_px)
         out = np.empty_like(tiles)
         for tile, restored in zip(tiles, out, strict=True):
-            self._restore_tiled(tile, out=restored, tile_px=self.tile_px, grey=False, on_tile=None)
+            self._restore_tiled(
+                tile,
+                out=restored,
+                tile_px=self.tile_px,
+                context=self._look(tile, tile_px=self.tile_px) if context is None else context,
+                grey=False,
+                on_tile=None,
+            )
         return out
 
     def _smaller_tile(self, tile_px: int) -> int:
@@ -208,8 +253,11 @@ class Restorer(FileRestorer):
             )
         return smaller
 
-    def _run(self, tiles: np.ndarray) -> np.ndarray:
-        restored = self_ensemble(self.engine, tiles) if self.self_ensemble else self.engine(tiles)
+    def _run(self, tiles: np.ndarray, context: Context) -> np.ndarray:
+        run: Callable[[np.ndarray], np.ndarray] = self.engine
+        if isinstance(self.engine, TorchEngine):
+            run = functools.partial(self.engine, context=context)
+        restored = self_ensemble(run, tiles) if self.self_ensemble else run(tiles)
         restored = restored.clip(0, 1)
         if self.strength < 1:
             restored = tiles + np.float32(self.strength) * (restored - tiles)
