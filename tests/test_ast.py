@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import (
-    SMALL,
     known_ast_t,
     known_state,
     load,
@@ -21,7 +20,6 @@ from torch import Tensor
 
 from fairweather.models import (
     AST,
-    OPEN_GATE,
     PRESETS,
     ASTConfig,
     count_parameters,
@@ -33,7 +31,6 @@ from fairweather.models import (
 from fairweather.models.ast import (
     Block,
     FeatureRefinement,
-    GlobalContext,
     LocallyEnhancedFeedForward,
     StochasticDepth,
     WindowAttention,
@@ -329,43 +326,6 @@ def test_every_option_changes_what_is_computed(changes: dict[str, object]) -> No
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         assert not torch.allclose(small_model()(image), small_model(**changes)(image), atol=1e-4)
-
-
-def test_a_global_context_is_the_mean_over_the_image_alone() -> None:
-    generator = torch.Generator().manual_seed(4)
-    context = GlobalContext(8).requires_grad_(False)
-    x = torch.randn(2, 6, 8, 8, generator=generator)
-    said = context.look(x, height=3, width=5)
-    torch.testing.assert_close(said, context.look(x[:, :3, :5], height=3, width=5))
-    halves = [context.look(part, height=3, width=4) for part in (x[:, :3, :4], x[:, :3, 4:])]
-    torch.testing.assert_close(sum(halves) / 2, context.look(x, height=3, width=8))
-    changed, gate = context(x, said)
-    assert gate.shape == (2, 1, 1, 1)
-    assert not torch.allclose(gate[0], gate[1])
-    other = context(x, said + 1)[0] - changed
-    torch.testing.assert_close(other, other[:, :1, :1].expand_as(other))
-    assert (other.abs() > 1e-3).any()
-
-
-def test_a_tile_is_told_of_the_whole() -> None:
-    model = small_model(global_context=True)
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
-    with torch.no_grad():
-        assert torch.equal(model(image, model.look(image)), model(image))
-        told = model(image, model.look(image.flip(1) / 2))
-        assert not torch.allclose(told, model(image), atol=1e-4)
-        assert small_model().look(image) is None
-
-
-def test_a_new_global_context_changes_little() -> None:
-    torch.manual_seed(0)
-    model = AST(dataclasses.replace(SMALL, global_context=True)).eval()
-    plain = AST(SMALL).eval()
-    plain.load_state_dict(model.state_dict(), strict=False)
-    image = torch.rand(1, 3, 41, 29)
-    with torch.no_grad():
-        residual, whole = model(image) - image, plain(image) - image
-    torch.testing.assert_close(residual, whole / (1 + math.exp(-OPEN_GATE)))
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 3, 0, 8), (1, 1, 8, 8)])

@@ -1,4 +1,3 @@
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -6,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
@@ -100,52 +98,6 @@ def test_tiles_pasted_side_by_side_would_show(model: AST, whole: np.ndarray) -> 
     pasted = Restorer(model, device="cpu", tile=128, overlap_px=0)(PHOTO)
     assert peak_signal_noise_ratio(pasted, whole) < 50
     assert np.abs(pasted.astype(int) - whole).max() > 2
-
-
-def unlike_halves() -> np.ndarray:
-    """A photo whose left half does not tell of its right one."""
-    photo = PHOTO.copy()
-    photo[:, 150:] //= 4
-    return photo
-
-
-def judging_model() -> AST:
-    """Whose gate is half open for that photo, and elsewhere for its halves."""
-    network = changing_model(dataclasses.replace(PRESETS["ast_n"], global_context=True))
-    context = network.context
-    assert context is not None
-    said = network.look(torch.from_numpy(unlike_halves() / np.float32(255)).permute(2, 0, 1)[None])
-    assert said is not None
-    with torch.no_grad():
-        torch.nn.init.normal_(context.gate.weight, std=100.0)
-        context.gate.bias.copy_(-context.gate.weight @ F.gelu(said)[0, 0, 0])
-    return network
-
-
-def test_tiles_are_judged_as_the_photograph_that_they_make_up() -> None:
-    model, photo = judging_model(), unlike_halves()
-    whole = Restorer(model, device="cpu", tile=None)(photo)
-    restorer = Restorer(model, device="cpu", tile=128)
-    assert_alike(restorer(photo), whole)
-    restorer._look = lambda *_, **__: None  # each for itself
-    assert peak_signal_noise_ratio(restorer(photo), whole) < 45
-
-
-def test_where_memory_runs_out_the_photograph_is_looked_at_in_smaller_tiles() -> None:
-    model, photo = judging_model(), unlike_halves()
-    restorer = Restorer(model, device="cpu", tile=256)
-    look, seen = restorer.engine.look, []
-
-    def scarce(tile: np.ndarray) -> torch.Tensor | None:
-        seen.append(tile.shape[1:3])
-        if tile.shape[1] * tile.shape[2] > 128 * 128:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return look(tile)
-
-    restorer.engine.look = scarce
-    assert_alike(restorer(photo), Restorer(model, device="cpu", tile=None)(photo))
-    assert seen[0] == (256, 256)
-    assert len(seen) == 1 + 9
 
 
 @pytest.mark.parametrize("batch", [2, 3, 16])

@@ -27,7 +27,7 @@ from tiny_runs import (
 from torch import Tensor
 
 from fairweather.data import add_rain, read_bytes
-from fairweather.errors import MissingExtraError, RecipeError, TrainingError
+from fairweather.errors import CheckpointError, MissingExtraError, RecipeError, TrainingError
 from fairweather.models import create_model, load_model, read_metadata
 from fairweather.training import Recipe, train
 from fairweather.training.module import RestorationModule
@@ -62,6 +62,27 @@ def test_checkpoints_know_what_shapes_do_not_tell(data: Path, tmp_path: Path) ->
     train(recipe, data=data, run=tmp_path)
     for name in ("last.ckpt", "best.ckpt"):
         assert load_model(tmp_path / "stage-0" / name).config == recipe.config
+
+
+def test_weights_without_a_global_context_are_a_start(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(
+        architecture=NETWORK | {"global_context": True},
+        stages=[
+            {"crop_px": 32, "batch": 2, "steps": 1, "learning_rate": 1e-9, "final_learning_rate": 0}
+        ],
+        ema_decay=None,
+    )
+    train(recipe, data=data, run=tmp_path, weights=trained / "model.safetensors")
+    before = load_model(trained / "model.safetensors").state_dict()
+    after = load_model(tmp_path / "model.safetensors")
+    assert after.config.global_context
+    for name, value in after.state_dict().items():
+        if name in before:
+            torch.testing.assert_close(value, before[name], atol=1e-6, rtol=0)
+    with pytest.raises(CheckpointError, match="is not of the recipe's architecture"):
+        train(make_recipe(), data=data, run=tmp_path / "b", weights=tmp_path / "model.safetensors")
 
 
 def test_the_weights_load_and_say_where_they_are_from(trained: Path) -> None:

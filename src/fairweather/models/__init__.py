@@ -4,6 +4,7 @@ from fairweather.models.ast import (
     AST,
     OPEN_GATE,
     StochasticDepth,
+    add_global_context,
     count_parameters,
     relative_position_index,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "ModelEntry",
     "StochasticDepth",
     "Views",
+    "add_global_context",
     "count_parameters",
     "create_model",
     "describe_config",

@@ -5,6 +5,7 @@ optional window attention (ASSA, section 3.2) and a feed-forward network (FRFN, 
 the network tensors are (B, H, W, C); the public input and output are (B, 3, H, W).
 """
 
+import dataclasses
 import itertools
 
 import torch
@@ -413,3 +414,10 @@ def initialise_as_official(module: nn.Module) -> None:
 def count_parameters(model: nn.Module) -> int:
     """Trainable numbers in a module."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def add_global_context(model: AST) -> AST:
+    """The same weights with a new global context, which changes little until it is trained."""
+    wider = AST(dataclasses.replace(model.config, global_context=True))
+    wider.load_state_dict(model.state_dict(), strict=False)
+    return wider.train(model.training)

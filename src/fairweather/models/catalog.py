@@ -1,5 +1,6 @@
 """What there is to build and to load, with its size."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Literal
@@ -36,12 +37,14 @@ def describe_weights(name: str) -> ModelEntry:
     """The entry of bundled weights, from what their file says."""
     metadata = read_metadata(name)
     config = ASTConfig(**json.loads(metadata["config"]))
-    preset = next((preset for preset, known in PRESETS.items() if known == config), "ast")
+    plain = dataclasses.replace(config, global_context=False)
+    preset = next((preset for preset, known in PRESETS.items() if known == plain), "ast")
+    context = " with a global context," if config.global_context else ""
     return describe_config(
         name,
         config,
         kind="weights",
-        description=f"{preset} trained for {metadata.get('task', '?')}",
+        description=f"{preset}{context} trained for {metadata.get('task', '?')}",
     )
 
 

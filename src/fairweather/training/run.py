@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from fairweather.data import Pair, check_pairs
 from fairweather.errors import CheckpointError, DataError, RecipeError, TrainingError
 from fairweather.files import replacing
-from fairweather.models import AST, create_model, load_model, save_model
+from fairweather.models import AST, add_global_context, create_model, load_model, save_model
 from fairweather.restoration import keep_freed_memory
 from fairweather.training.callbacks import (
     BestPoint,
@@ -158,6 +158,8 @@ def start_model(recipe: Recipe, weights: str | Path | None) -> AST:
     model = create_model(recipe.config)
     if weights is not None:
         loaded = load_model(weights)
+        if model.config.global_context and not loaded.config.global_context:
+            loaded = add_global_context(loaded)
         shapes, theirs = (
             {name: tensor.shape for name, tensor in one.state_dict().items()}
             for one in (model, loaded)
