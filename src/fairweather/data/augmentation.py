@@ -58,6 +58,13 @@ class Augmentation(BaseModel):
         lt=1,
         description="both images are drawn towards one grey by a share of 0 to this",
     )
+    gamma_jitter: float = Field(
+        default=0.0,
+        ge=0,
+        lt=4,
+        description="both images are raised to a power from 1 / (1 + this) to 1 + this: light and"
+        " dark photographs whose blacks stay black",
+    )
     mixup_probability: float = Field(
         default=0.0,
         ge=0,
@@ -213,16 +220,19 @@ def random_orientation(
 def random_jitter(
     images: Crops, *, random: np.random.Generator, augmentation: Augmentation
 ) -> Crops:
-    """The same exposure, gain of each channel and contrast for both images, (H, W, 3) uint8.
+    """The same gamma, exposure, gain of each channel and contrast for both images, uint8.
 
     The gains are of the bytes, not of linear light. Bytes are rounded, and bright ones clipped.
     """
     stops, colour = augmentation.exposure_jitter_stops, augmentation.colour_jitter
-    contrast = augmentation.contrast_jitter
-    if stops == 0 and colour == 0 and contrast == 0:
+    contrast, gamma = augmentation.contrast_jitter, augmentation.gamma_jitter
+    if stops == 0 and colour == 0 and contrast == 0 and gamma == 0:
         return images
     gains = 2 ** random.uniform(-stops, stops) * random.uniform(1 - colour, 1 + colour, size=3)
-    values = np.outer(gains, np.arange(256))
+    levels = np.arange(256.0)
+    if gamma:
+        levels = 255 * (levels / 255) ** ((1 + gamma) ** random.uniform(-1, 1))
+    values = np.outer(gains, levels)
     if contrast:
         share, grey = random.uniform(0, contrast), random.uniform(0, 255)
         values = values + share * (grey - values)
