@@ -262,12 +262,12 @@ class GlobalContext(keras.layers.Layer):
         super().__init__(**layer)
         self.scale = scale
 
-    def build(self, input_shape: Shape, image_shape: Shape | None = None) -> None:
-        channels, policy = input_shape[-1] or 0, self.dtype_policy
+    def build(self, x_shape: Shape, image_shape: Shape) -> None:
+        channels, policy = x_shape[-1] or 0, self.dtype_policy
         self.norm = norm(policy, name="norm")
-        self.norm.build(input_shape)
+        self.norm.build(x_shape)
         self.gather = linear(channels, policy, name="gather")
-        self.gather.build(input_shape)
+        self.gather.build(x_shape)
         self.spread = keras.layers.Dense(
             channels, kernel_initializer="zeros", dtype=policy, name="spread"
         )
@@ -281,7 +281,7 @@ class GlobalContext(keras.layers.Layer):
             name="gate",
         )
         for layer in (self.spread, self.gate):
-            layer.build((input_shape[0], 1, 1, channels))
+            layer.build((x_shape[0], 1, 1, channels))
 
     def call(self, x: Any, image: Any) -> tuple[Any, Any]:
         _, height, width, _ = ops.shape(image)
@@ -290,10 +290,8 @@ class GlobalContext(keras.layers.Layer):
         context = gelu(ops.mean(gathered, axis=(1, 2), keepdims=True))
         return x + self.spread(context), self.gate(context)
 
-    def compute_output_shape(
-        self, input_shape: Shape, image_shape: Shape | None = None
-    ) -> tuple[Shape, Shape]:
-        return input_shape, (input_shape[0], 1, 1, 1)
+    def compute_output_shape(self, x_shape: Shape, image_shape: Shape) -> tuple[Shape, Shape]:
+        return x_shape, (x_shape[0], 1, 1, 1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale}
