@@ -262,7 +262,9 @@ class GlobalContext(keras.layers.Layer):
         super().__init__(**layer)
         self.scale = scale
 
-    def build(self, x_shape: Shape, image_shape: Shape) -> None:
+    def build(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x_shape: Shape, image_shape: Shape
+    ) -> None:
         channels, policy = x_shape[-1] or 0, self.dtype_policy
         self.norm = norm(policy, name="norm")
         self.norm.build(x_shape)
