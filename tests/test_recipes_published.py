@@ -124,6 +124,15 @@ def grow_ours(root: Path, *, pairs: tuple[str, str] | None = None) -> Path:
     return root
 
 
+def grow_weather(root: Path) -> Path:
+    """Clean photographs, hazy rooms and rainy pairs."""
+    grow_ours(
+        root, pairs=("pairs/haze/SOTS-indoor/hazy/{}_1.jpg", "pairs/haze/SOTS-indoor/clear/{}.jpg")
+    )
+    sides = ("input", "target")
+    return grow_ours(root, pairs=tuple(f"pairs/rain/Rain13K-sample/{s}/{{}}.jpg" for s in sides))
+
+
 TREES: dict[str, Callable[[Path], Path]] = {
     "spad": grow_spa_data,
     "rain_did_mdn": partial(grow_did_mdn, split="train-medium"),
@@ -135,6 +144,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
     ),
     "raindrop_n": grow_ours,
     "snow_n": grow_ours,
+    "shadow_s": grow_ours,
     **dict.fromkeys(
         ("haze_n", "haze_s"),
         partial(
@@ -142,6 +152,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
             pairs=("pairs/haze/SOTS-indoor/hazy/{}_1.jpg", "pairs/haze/SOTS-indoor/clear/{}.jpg"),
         ),
     ),
+    "weather_n": grow_weather,
     "moire_n": partial(
         grow_ours,
         pairs=tuple(f"pairs/moire/UHDM-700px/{side}/{{}}.jpg" for side in ("input", "target")),

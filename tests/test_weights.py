@@ -20,8 +20,13 @@ PAIRS = {
     ("rain", "rain/Rain100L"): 4.5,
     ("rain", "rain/Rain100H"): 8.0,
     ("raindrop", "raindrop/AGAN"): 0.0,
+    ("haze", "haze/REVIDE"): 1.0,
+    ("moire", "moire/UHDM-700px"): 1.5,
 }
-SYNTHETIC = {"rain": 2.0, "raindrop": 2.5, "snow": 3.0}
+SYNTHETIC = {"rain": 2.0, "raindrop": 2.5, "snow": 3.0, "haze": 3.0, "moire": 0.5}
+# With a global context: a part of a clean photograph may pass for damaged, as its card says.
+JUDGE_THE_WHOLE = {"haze", "moire"}
+FREE = {"moire": 0.0}  # most of UHDM's error are tones, which synthetic moiré hardly changes
 
 
 @functools.cache
@@ -30,15 +35,21 @@ def restorer(task: str) -> Restorer:
 
 
 def psnr_db(restored: Pixels, clean: Pixels) -> float:
+    if np.array_equal(restored, clean):
+        return float("inf")
     return float(peak_signal_noise_ratio(clean, restored, data_range=255))
 
 
 @pytest.fixture(scope="module")
 def kodak(data: Path) -> list[Pixels]:
     """The middle of each photograph: all of them would take minutes."""
+    return [photo[128:384, 128:384] for photo in whole_kodak(data)]
+
+
+def whole_kodak(data: Path) -> list[Pixels]:
     photos = [read_image(path).pixels for path in sorted((data / "dev/clean/Kodak24").iterdir())]
     assert len(photos) == 8
-    return [photo[128:384, 128:384] for photo in photos]
+    return photos
 
 
 def test_all_weights_have_floors() -> None:
@@ -69,8 +80,9 @@ def test_synthetic_damage_is_undone(task: str, kodak: list[Pixels]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", SYNTHETIC)
-def test_clean_photographs_are_left_alone(task: str, kodak: list[Pixels]) -> None:
-    identity_db = [psnr_db(restorer(task)(photo), photo) for photo in kodak]
+def test_clean_photographs_are_left_alone(task: str, kodak: list[Pixels], data: Path) -> None:
+    photos = whole_kodak(data) if task in JUDGE_THE_WHOLE else kodak
+    identity_db = [psnr_db(restorer(task)(photo), photo) for photo in photos]
     assert np.mean(identity_db) >= 38
     assert min(identity_db) >= 32
 
@@ -93,4 +105,4 @@ def test_free_photographs_get_better(task: str, photo: str) -> None:
     for seed in range(3):
         damaged = degrade_pixels(clean, task=task, seed=seed)
         gains.append(psnr_db(restorer(task)(damaged), clean) - psnr_db(damaged, clean))
-    assert np.mean(gains) >= 1.0
+    assert np.mean(gains) >= FREE.get(task, 1.0)
