@@ -38,7 +38,9 @@ COMMANDS = {
         "--self-ensemble", "--device", "--restored", "--clean", "--degraded", "--photos", "--masks",
         "-o", "--out", "--json", "--list-protocols",
     },
-    "export": {"weights", "target", "--to", "--size", "--overwrite"},
+    "export": {
+        "weights", "target", "--to", "--size", "--int8", "--largest-loss", "--overwrite",
+    },
     "data": set(),
     "data degrade": {"source", "-o", "--out", "--task", "--seed"},
     "data layouts": {"name"},
