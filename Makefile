@@ -75,7 +75,7 @@ $(CORE): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 $(DEV): $(CORE)
-	$(INSTALL) -e '.[train,export,dev]'
+	$(INSTALL) -e '.[train,export,int8,dev]'
 	@touch $@
 
 # tensorflow-cpu has no macOS wheel: make keras TENSORFLOW=tensorflow there.

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.table import Table
 from speed_example import EXAMPLE
 from typer.testing import CliRunner
 
@@ -32,7 +31,6 @@ from fairweather.benchmark.restoring import installed_engines
 from fairweather.benchmark.speed import MATRIX, Load, Raced, race, summary_of
 from fairweather.benchmark.subject import draw_image, least_bytes, load_of, take_subject
 from fairweather.cli import app
-from fairweather.cli.console import print_whole
 from fairweather.errors import (
     BenchmarkError,
     FairweatherError,
@@ -400,11 +398,3 @@ def test_images_are_always_the_same(tmp_path: Path) -> None:
 def test_slow_engines_are_measured_when_asked_for() -> None:
     assert installed_engines()[:2] == ("plain", "torch")
     assert "compiled" not in installed_engines()
-
-
-def test_a_table_is_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    cells = ("official, as shipped" * 3, "1234567.89012345" * 3, "0.00000123456789" * 3)
-    table = Table("", "wall", "times")
-    table.add_row(*cells)
-    print_whole(table)
-    assert " │ ".join(cells) in capsys.readouterr().out

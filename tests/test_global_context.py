@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from parity import SMALL
@@ -11,6 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from test_ast import small_model
 from test_restorer import PHOTO, assert_alike, changing_model
 
+from fairweather.errors import OptionError
 from fairweather.models import AST, OPEN_GATE, PRESETS
 from fairweather.models.ast import GlobalContext
 from fairweather.restoration import Restorer
@@ -39,7 +41,8 @@ def test_a_tile_is_told_of_the_whole() -> None:
         assert torch.equal(model(image, model.look(image)), model(image))
         told = model(image, model.look(image.flip(1) / 2))
         assert not torch.allclose(told, model(image), atol=1e-4)
-        assert small_model().look(image) is None
+    with pytest.raises(OptionError, match="no global context"):
+        small_model().look(image)
 
 
 def test_a_new_global_context_changes_little() -> None:
@@ -66,7 +69,6 @@ def judging_model() -> AST:
     context = network.context
     assert context is not None
     said = network.look(torch.from_numpy(unlike_halves() / np.float32(255)).permute(2, 0, 1)[None])
-    assert said is not None
     with torch.no_grad():
         torch.nn.init.normal_(context.gate.weight, std=100.0)
         context.gate.bias.copy_(-context.gate.weight @ F.gelu(said)[0, 0, 0])
@@ -87,7 +89,7 @@ def test_where_memory_runs_out_the_photograph_is_looked_at_in_smaller_tiles() ->
     restorer = Restorer(model, device="cpu", tile=256)
     look, seen = restorer.engine.look, []
 
-    def scarce(tile: np.ndarray) -> torch.Tensor | None:
+    def scarce(tile: np.ndarray) -> torch.Tensor:
         seen.append(tile.shape[1:3])
         if tile.shape[1] * tile.shape[2] > 128 * 128:
             raise torch.OutOfMemoryError("CUDA out of memory")

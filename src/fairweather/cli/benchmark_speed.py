@@ -17,7 +17,7 @@ from fairweather.benchmark import (
     benchmark_training,
     write_speed_page,
 )
-from fairweather.cli.console import counting, err_console, out_console, print_whole
+from fairweather.cli.console import counting, err_console, out_console
 from fairweather.cli.options import parse_size
 from fairweather.files import write_text
 
@@ -162,7 +162,7 @@ def finish(
     """Prints the tables, writes the file, and fails if a contestant did."""
     measured["command"] = command_of(measured, words=words, allocators=allocators or [])
     for run in measured["runs"]:
-        print_whole(table_of(run))
+        out_console.print(table_of(run))
         out_console.print(ceiling_line(run))
     out_console.print(measured["command"])
     if json_file is not None:

@@ -12,19 +12,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 out_console = Console(soft_wrap=True, highlight=False, markup=False)
 err_console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-
-NO_LIMIT_COLUMNS = 1000
-
-
-def print_whole(table: Table) -> None:
-    """Prints a table on standard output with no cell cut short, however narrow that is."""
-    anywhere = out_console.options.update(width=NO_LIMIT_COLUMNS)
-    natural = out_console.measure(table, options=anywhere).maximum
-    Console(width=max(natural, out_console.width), highlight=False, markup=False).print(table)
 
 
 def progress_bar(*, hidden: bool) -> Progress:

@@ -1,7 +1,9 @@
 """`fairweather export`."""
 
 import enum
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -100,20 +102,14 @@ def export_command(
         check_target(target, suffix=FORMAT_SUFFIXES[to], overwrite=overwrite)
     try:
         with err_console.status("exporting, then comparing with the original …"):
-            if int8 is not None:
+            if to in TORCH_FORMATS:
                 model, metadata = load_source(weights, bottleneck_shift=None)
-                pairs = [(pair.degraded, pair.clean) for pair in find_pairs(int8)]
-                exported = export_openvino_int8(
-                    model,
-                    target,
-                    pairs=pairs,
-                    metadata=metadata,
-                    largest_loss_db=largest_loss,
-                    overwrite=overwrite,
-                )
-            elif to in TORCH_FORMATS:
-                model, metadata = load_source(weights, bottleneck_shift=None)
-                write = TORCH_FORMATS[to]
+                write: Callable[..., Exported] = TORCH_FORMATS[to]
+                if int8 is not None:
+                    pairs = [(pair.degraded, pair.clean) for pair in find_pairs(int8)]
+                    write = functools.partial(
+                        export_openvino_int8, pairs=pairs, largest_loss_db=largest_loss
+                    )
                 exported = write(model, target, metadata=metadata, overwrite=overwrite)
             else:
                 exported = export_with_keras(

@@ -347,8 +347,8 @@ class AST(nn.Module):
         residual = residual[..., :height, :width]
         return padded[..., :height, :width] + (residual if gate is None else gate * residual)
 
-    def look(self, image: Tensor) -> Tensor | None:
-        """What an image says as a whole, for `forward` to be told; None without a global context.
+    def look(self, image: Tensor) -> Tensor:
+        """What an image says as a whole to a network with a global context, for `forward`.
 
         The mean of what tiles say is what the image says that they make up, but for their borders.
 
@@ -356,13 +356,13 @@ class AST(nn.Module):
             image: (B, 3, H, W) RGB in [0, 1].
 
         Returns:
-            (B, 1, 1, C), or None.
+            (B, 1, 1, C).
 
         Raises:
-            OptionError: for another shape, or an image without pixels.
+            OptionError: for another shape, an image without pixels, or a network without one.
         """
         if self.context is None:
-            return None
+            raise OptionError("this network has no global context, so it does not look")
         height, width = image.shape[-2:]
         return self._look(self._encode(image)[1], height=height, width=width)
 

@@ -95,7 +95,7 @@ class TorchEngine:
             restored = self._restore(self._batch(tiles), context)
             return restored.permute(0, 2, 3, 1).float().cpu().numpy()
 
-    def look(self, image: np.ndarray) -> torch.Tensor | None:
+    def look(self, image: np.ndarray) -> torch.Tensor:
         """What `AST.look` says of (B, H, W, 3) float32 in [0, 1]."""
         with torch.inference_mode(), lowered(self.device, self.precision):
             return self._model.look(self._batch(image))
@@ -110,8 +110,8 @@ class TorchEngine:
         height, width = batch.shape[-2:]
         # Padded outside of the graph, so that fewer sizes are compiled anew.
         padded = pad_to_multiple(batch, self.config.size_multiple)
-        if context is None:
-            context = self._model.look(batch)
+        if context is None and self.config.global_context and padded.shape != batch.shape:
+            context = self._model.look(batch)  # which leaves the padding out
         return self._compiled(padded, context)[..., :height, :width]
 
     def free_bytes(self) -> int:

@@ -113,17 +113,12 @@ def export_openvino(
     after OpenVINO has given PyTorch's output from them, at three sizes. Arguments and errors are
     those of `export_onnx`.
     """
-    openvino = import_extra("openvino")
     path, portable = Path(path), Portable(model)
-    check_target(path, suffix=".xml", overwrite=overwrite)
-    check_target(path.with_suffix(".bin"), suffix=".bin", overwrite=overwrite)
+    check_openvino_target(path, overwrite=overwrite)
+    core, network = to_openvino(portable)
     about = describe_export(model.config, metadata, shape=SHAPE)
-    core = openvino.Core()
-    network = core.read_model(to_onnx(portable, {}).SerializeToString())
-    for key, value in about.items():
-        network.set_rt_info(value, [METADATA_NAME, key])
     with staging(path, overwrite=overwrite) as whole:
-        openvino.save_model(network, whole, compress_to_fp16=False)
+        save_openvino(network, whole, about)
         differences = verify_torch(openvino_runner(core, whole), portable)
     precision = core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
     notes = () if precision == "f32" else (coarse_note(precision),)
@@ -202,6 +197,25 @@ def to_onnx(portable: Portable, about: Mapping[str, str]) -> Any:
     return message
 
 
+def check_openvino_target(path: Path, *, overwrite: bool) -> None:
+    """`check_target` for an `.xml` and the `.bin` beside it."""
+    check_target(path, suffix=".xml", overwrite=overwrite)
+    check_target(path.with_suffix(".bin"), suffix=".bin", overwrite=overwrite)
+
+
+def to_openvino(portable: Portable) -> tuple[Any, Any]:
+    """OpenVINO's core, and the model as it read it."""
+    core = import_extra("openvino").Core()
+    return core, core.read_model(to_onnx(portable, {}).SerializeToString())
+
+
+def save_openvino(network: Any, path: Path, about: Mapping[str, str]) -> None:
+    """Writes an `.xml` and its `.bin` with that metadata."""
+    for key, value in about.items():
+        network.set_rt_info(value, [METADATA_NAME, key])
+    import_extra("openvino").save_model(network, path, compress_to_fp16=False)
+
+
 def verify_torch(exported: Runner, portable: Portable) -> dict[tuple[int, int], float]:
     """Compares a file of any of the three formats with PyTorch."""
     images = sample_images(channels_last=False)
@@ -244,14 +258,14 @@ def coarse_note(precision: str) -> str:
     )
 
 
-def import_extra(name: str) -> Any:
-    """A package of the extra `export`."""
+def import_extra(name: str, *, extra: str = "export") -> Any:
+    """A package of an extra."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as missing:
         raise MissingExtraError(
             f"exporting needs {missing.name}, which is missing; install it with:"
-            " pip install 'fairweather[export]'"
+            f" pip install 'fairweather[{extra}]'"
         ) from missing
 
 

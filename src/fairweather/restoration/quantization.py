@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib
 import io
-import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,22 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from skimage.metrics import peak_signal_noise_ratio
 
-from fairweather.errors import DataError, ExportError, MissingExtraError
+from fairweather.errors import DataError, ExportError
 from fairweather.files import staging
 from fairweather.imaging import read_image
 from fairweather.models import AST
 from fairweather.restoration.export import (
-    METADATA_NAME,
     SHAPE,
     Portable,
+    check_openvino_target,
     import_extra,
     openvino_runner,
-    to_onnx,
+    quiet,
+    save_openvino,
+    to_openvino,
 )
+from fairweather.restoration.restorer import as_float
 from fairweather.restoration.verification import (
     Exported,
-    check_target,
     describe_export,
     sample_images,
     size_bytes,
@@ -105,10 +107,8 @@ def export_openvino_int8(
         MissingExtraError: without the extra `int8`.
         OSError: if the files cannot be written.
     """
-    openvino, nncf = import_extra("openvino"), import_nncf()
-    path = Path(path)
-    check_target(path, suffix=".xml", overwrite=overwrite)
-    check_target(path.with_suffix(".bin"), suffix=".bin", overwrite=overwrite)
+    nncf, path = import_nncf(), Path(path)
+    check_openvino_target(path, overwrite=overwrite)
     if len(pairs) < 4:
         raise DataError(
             f"8 bits are calibrated and measured on four pairs or more, not {len(pairs)}"
@@ -118,15 +118,12 @@ def export_openvino_int8(
         (read_middle(degraded), read_middle(clean))
         for degraded, clean in pairs[1 : 2 * MOST_PAIRS : 2]
     ]
-    core = openvino.Core()
-    network = core.read_model(to_onnx(Portable(model), {}).SerializeToString())
+    core, network = to_openvino(Portable(model))
     with silent():
         eight = quantize(nncf, network, calibration)
     about = describe_export(model.config, metadata, shape=SHAPE)
-    for key, value in {**about, "precision": "int8"}.items():
-        eight.set_rt_info(value, [METADATA_NAME, key])
     with staging(path, overwrite=overwrite) as whole:
-        openvino.save_model(eight, whole, compress_to_fp16=False)
+        save_openvino(eight, whole, {**about, "precision": "int8"})
         run, exact = openvino_runner(core, whole), openvino_runner(core, network)
         differences = verify_export(
             run, exact, images=sample_images(channels_last=False), tolerance=COARSE
@@ -173,8 +170,7 @@ def read_middle(path: Path) -> np.ndarray:
             " a side"
         )
     middle = pixels[top : top + CALIBRATION_PX, left : left + CALIBRATION_PX]
-    whole = np.float32(np.iinfo(pixels.dtype).max)
-    return np.ascontiguousarray(middle.transpose(2, 0, 1)[None]) / whole
+    return np.ascontiguousarray(as_float(middle).transpose(2, 0, 1)[None])
 
 
 def compare(
@@ -206,8 +202,11 @@ def compare(
 
 def mean_psnr_db(run: Any, pairs: Sequence[ImagePair]) -> float:
     """Mean PSNR over pairs, RGB, of floats."""
-    errors = [np.mean((run({0: one})[0] - clean).astype(np.float64) ** 2) for one, clean in pairs]
-    return float(np.mean([-10 * np.log10(max(error, 1e-12)) for error in errors]))
+    scores = [
+        peak_signal_noise_ratio(clean, run({0: degraded})[0], data_range=1)
+        for degraded, clean in pairs
+    ]
+    return float(np.mean(scores))
 
 
 def import_nncf() -> Any:
@@ -216,12 +215,7 @@ def import_nncf() -> Any:
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         with silent():
-            return importlib.import_module("nncf")
-    except ModuleNotFoundError as missing:
-        raise MissingExtraError(
-            f"8 bits need {missing.name}, which is missing; install it with:"
-            " pip install 'fairweather[int8]'"
-        ) from missing
+            return import_extra("nncf", extra="int8")
     finally:
         del sys.modules["openvino_telemetry"]
         if before is not None:
@@ -231,10 +225,5 @@ def import_nncf() -> Any:
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Leaves out what NNCF logs, and the bars that it prints."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        yield

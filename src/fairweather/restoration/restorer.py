@@ -143,10 +143,7 @@ class Restorer(FileRestorer):
         out = np.empty_like(pixels)
         if isinstance(self.tile_px, str):
             raise FairweatherError("tile_px: is set once the budget is known")
-        context = self._look(pixels, tile_px=self.tile_px)
-        self._restore_tiled(
-            pixels, out=out, tile_px=self.tile_px, context=context, grey=grey, on_tile=on_tile
-        )
+        self._restore_tiled(pixels, out=out, tile_px=self.tile_px, grey=grey, on_tile=on_tile)
         return out
 
     @property
@@ -172,20 +169,16 @@ class Restorer(FileRestorer):
         spans = [(row, column) for row in plan.rows for column in plan.columns]
         if len(spans) > MOST_LOOKS:
             spans = random.Random(0).sample(spans, MOST_LOOKS)
-        total, area = None, 0
-        for row, column in spans:
-            part = pixels[row.start : row.stop, column.start : column.stop]
-            size = part.shape[0] * part.shape[1]
-            try:
-                said = engine.look(as_float(part)[None])
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                engine.release()
-                return self._look(pixels, tile_px=self._smaller_tile(max(part.shape)))
-            assert said is not None
-            total, area = said * size + (0 if total is None else total), area + size
-        return None if total is None else total / area
+        parts = [pixels[row.start : row.stop, col.start : col.stop] for row, col in spans]
+        try:
+            said = torch.cat([engine.look(as_float(part)[None]) for part in parts])
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            engine.release()
+            return self._look(pixels, tile_px=self._smaller_tile(max(parts[0].shape)))
+        areas = torch.tensor([part.size for part in parts]).to(said).view(-1, 1, 1, 1)
+        return (said * areas).sum(0, keepdim=True) / areas.sum()
 
     def _restore_tiled(
         self,
@@ -193,10 +186,12 @@ class Restorer(FileRestorer):
         *,
         out: np.ndarray,
         tile_px: int | None,
-        context: Context,
+        context: Context = None,
         grey: bool,
         on_tile: OnTile | None,
     ) -> None:
+        if context is None:
+            context = self._look(pixels, tile_px=tile_px)
         plan = plan_tiles(
             pixels.shape[:2], tile_px=tile_px, overlap_px=self.overlap_px, multiple=self.multiple
         )
@@ -238,7 +233,7 @@ class Restorer(FileRestorer):
                 tile,
                 out=restored,
                 tile_px=self.tile_px,
-                context=self._look(tile, tile_px=self.tile_px) if context is None else context,
+                context=context,
                 grey=False,
                 on_tile=None,
             )
