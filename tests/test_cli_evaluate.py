@@ -54,6 +54,13 @@ def test_two_folders_give_one_document(run: Run, data: Path) -> None:
         assert document["mean"][name] == pytest.approx(mean)
 
 
+def test_a_mean_of_fewer_images_says_of_how_many(run: Run, data: Path) -> None:
+    for number in (1, 2):  # identical ones, whose PSNR is infinite
+        (data / "input" / f"{number}.png").write_bytes((data / f"target/{number}.png").read_bytes())
+    done = run("--restored", data / "input", "--clean", data / "target")
+    assert "(of 1)" in done.out
+
+
 def test_faults_are_named_and_the_status_is_1(run: Run, data: Path) -> None:
     (data / "input" / "1.png").rename(data / "input" / "extra.png")
     save(data / "input" / "2.png", scene(2, HEIGHT, WIDTH + 1))

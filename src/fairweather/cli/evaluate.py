@@ -295,7 +295,10 @@ def means_table(evaluation: "Evaluation") -> Table:
     table = Table("test set", "images", "model", *map(label, names))
     for result, column, mean in means:
         figures = (
-            figure_text(name, mean.figures[name]) if name in mean.figures else "" for name in names
+            figure_text(name, mean.figures[name], of=mean.counts.get(name))
+            if name in mean.figures
+            else ""
+            for name in names
         )
         table.add_row(result.name, str(len(result.rows)), column or "input", *figures)
     return table

@@ -94,8 +94,7 @@ def _table(sets: Iterable[tuple[Tree, Tree]]) -> str:
 def _mean_cell(mean: Tree, key: str) -> str:
     if key not in mean:
         return ""
-    of = mean.get("mean_of", {}).get(key)
-    return figure_text(key, mean[key]) + (f" (of {of})" if of is not None else "")
+    return figure_text(key, mean[key], of=mean.get("mean_of", {}).get(key))
 
 
 def _line(*cells: str) -> str:

@@ -30,8 +30,19 @@ def label(name: str) -> str:
     return f"{title} [{unit}]" if unit else title
 
 
-def figure_text(name: str, value: float | None, *, unit: bool = False) -> str:
-    """A figure with its decimals; ∞ for None, which stands for it in JSON; – if it is not known."""
+def figure_text(
+    name: str, value: float | None, *, unit: bool = False, of: int | None = None
+) -> str:
+    """A figure with its decimals; ∞ for None, which stands for it in JSON; – if it is not known.
+
+    Args:
+        name: of the figure.
+        value: the figure.
+        unit: whether its unit is said.
+        of: of how many images it is the mean, where that is not all.
+    """
+    if of is not None:
+        return f"{figure_text(name, value, unit=unit)} (of {of})"
     if value is None or math.isinf(value):
         return "∞"
     if math.isnan(value):
