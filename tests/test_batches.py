@@ -5,7 +5,7 @@ import torch
 from tiny_runs import make_recipe
 from torch import Tensor
 
-from fairweather.data import DEGRADATIONS
+from fairweather.data import DEGRADATIONS, WEATHERS
 from fairweather.training.batches import degrade_crops, degrade_held_out, seed_of
 
 
@@ -20,6 +20,10 @@ def a_batch(size: int, *, synthetic: list[bool]) -> dict[str, Tensor]:
 def dimmed(clean: Tensor, *, generator: torch.Generator) -> Tensor:
     """Damage that, unlike rain, surely changes each image."""
     return clean * torch.rand(len(clean), 1, 1, 1, generator=generator) / 2
+
+
+def failing(clean: Tensor, *, generator: torch.Generator) -> Tensor:
+    raise AssertionError("not in the shares")
 
 
 def test_only_synthetic_crops_are_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +46,17 @@ def test_some_crops_stay_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     degraded, clean = degrade_crops(batch, recipe=recipe, index=0, seed=1)
     untouched = (degraded == clean).flatten(1).all(1).float().mean().item()
     assert untouched == pytest.approx(0.25, abs=0.09)  # four standard deviations
+
+
+def test_weathers_come_in_the_recipes_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    for task in WEATHERS:
+        monkeypatch.setitem(WEATHERS, task, dimmed if task == "snow" else failing)
+    shares = {"clean": ["clean"], "weather_shares": {"snow": 2.0}}
+    recipe = make_recipe(task="weather", data=shares)
+    degraded, clean = degrade_crops(
+        a_batch(4, synthetic=[True] * 4), recipe=recipe, index=0, seed=1
+    )
+    assert (degraded != clean).flatten(1).any(1).all()
 
 
 def test_a_stage_may_leave_more_crops_clean(monkeypatch: pytest.MonkeyPatch) -> None:

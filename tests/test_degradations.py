@@ -22,6 +22,7 @@ from fairweather.data.degradations import (
     add_raindrops,
     add_shadow,
     add_snow,
+    add_weather,
     weather,
 )
 from fairweather.data.degradations.haze import guess_depth, guided_filter
@@ -98,17 +99,31 @@ THICK = HazeRanges(
 )  # fmt: skip
 
 
-def test_weather_is_one_of_four_kinds_all_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        (None, {"rain": 100, "raindrop": 100, "haze": 100, "snow": 100}),
+        ({"snow": 3.0, "rain": 1.0}, {"rain": 100, "raindrop": 0, "haze": 0, "snow": 300}),
+    ],
+    ids=["all as often", "with shares"],
+)
+def test_weather_comes_in_its_shares(
+    shares: dict[str, float] | None, expected: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def paint(value: float) -> Callable[..., Tensor]:
         return lambda clean, *, generator: clean + value
 
-    values = (0.1, 0.2, 0.3, 0.4)
-    monkeypatch.setattr(weather, "KINDS", tuple(paint(value) for value in values))
+    values = {"rain": 0.1, "raindrop": 0.2, "haze": 0.3, "snow": 0.4}
+    assert list(values) == list(weather.WEATHERS)
+    for task, value in values.items():
+        monkeypatch.setitem(weather.WEATHERS, task, paint(value))
     clean = torch.rand(400, 3, 4, 4) / 2
-    drawn = (degrade("weather", clean) - clean).mean((1, 2, 3))
-    counts = [int((drawn - value).abs().lt(1e-5).sum()) for value in values]
-    assert sum(counts) == 400
-    assert all(abs(count - 100) < 4 * math.sqrt(75) for count in counts)
+    drawn = (add_weather(clean, generator=dice().generator, shares=shares) - clean).mean((1, 2, 3))
+    counts = {task: int((drawn - value).abs().lt(1e-5).sum()) for task, value in values.items()}
+    assert sum(counts.values()) == 400
+    for task, count in counts.items():
+        likely = expected[task] / 400
+        assert abs(count - expected[task]) <= 4 * math.sqrt(400 * likely * (1 - likely))
 
 
 def test_haze_is_the_scattering_model() -> None:

@@ -55,6 +55,10 @@ def with_stage(**changes: Any) -> dict[str, Any]:
     return {**SMALL, "stages": [first, {**second, **changes}]}
 
 
+def with_shares(shares: dict[str, float], *, task: str = "rain") -> dict[str, Any]:
+    return {**SMALL, "task": task, "data": {"clean": ["clean"], "weather_shares": shares}}
+
+
 def message_of(path: Path, *overrides: str) -> str:
     with pytest.raises(RecipeError) as caught:
         load_recipe(path, overrides=overrides)
@@ -127,6 +131,10 @@ def test_a_recipe_is_frozen(tmp_path: Path) -> None:
         ({**SMALL, "gradient_clip_norm": 0}, "gradient_clip_norm", "greater than 0"),
         ({**SMALL, "validate_every_steps": 0}, "validate_every_steps", "greater than"),
         ({**SMALL, "data": {}}, "data", "neither clean folders nor pairs"),
+        (with_shares({"rain": 1.0}), "", "for task weather, not for rain"),
+        (with_shares({}, task="weather"), "data.weather_shares", "names no weather"),
+        (with_shares({"fog": 1}, task="weather"), "data.weather_shares", "'fog' is none of rain"),
+        (with_shares({"snow": 0}, task="weather"), "data.weather_shares", "the share 0 of snow"),
         ({**SMALL, "data": {"clean": [], "pairs": []}}, "data", "neither clean folders nor pairs"),
         ({**SMALL, "data": {"clean": ["c"], "real_fraction": 1.5}}, "data.real_fraction", "less"),
         ({**SMALL, "data": {"clean": ["c"], "held_out_every": 1}}, "data.held_out_every", "2"),

@@ -10,7 +10,7 @@ from fairweather.data.augmentation import (
 )
 from fairweather.data.cache import ImageCache, PairCache, default_cache_folder
 from fairweather.data.check import Finding, check_pairs
-from fairweather.data.degradations import DEGRADATIONS, RainRanges, add_rain
+from fairweather.data.degradations import DEGRADATIONS, WEATHERS, RainRanges, add_rain
 from fairweather.data.degrade import degrade_folder, degrade_pixels
 from fairweather.data.layouts import (
     describe_layout,
@@ -22,6 +22,7 @@ from fairweather.data.pairs import Pair, find_images, find_pairs, read_bytes
 
 __all__ = [
     "DEGRADATIONS",
+    "WEATHERS",
     "Augmentation",
     "Finding",
     "ImageCache",

@@ -29,7 +29,7 @@ def degrade_crops(
 
     Args:
         batch: of `RandomCrops`, collated, on any device.
-        recipe: its task, identity fraction and augmentation.
+        recipe: its task, shares of weathers, identity fraction and augmentation.
         index: the stage's number.
         seed: of everything random.
         dtype: of the images returned.
@@ -41,7 +41,9 @@ def degrade_crops(
     generator = torch.Generator().manual_seed(seed)
     synthetic = batch["synthetic"]
     if synthetic.any():
-        damaged = DEGRADATIONS[recipe.task](clean, generator=generator)
+        shares = recipe.data.weather_shares
+        options = {"shares": shares} if shares else {}
+        damaged = DEGRADATIONS[recipe.task](clean, generator=generator, **options)
         stays_clean = torch.rand(len(clean), generator=generator).to(clean.device)
         damages = synthetic & (stays_clean >= identity_fraction(recipe, index))
         degraded = torch.where(damages.view(-1, 1, 1, 1), damaged, degraded)

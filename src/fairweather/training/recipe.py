@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from fairweather.data import DEGRADATIONS, Augmentation, list_layouts
+from fairweather.data import DEGRADATIONS, WEATHERS, Augmentation, list_layouts
 from fairweather.errors import OptionError
 from fairweather.models import PRESETS, ASTConfig
 from fairweather.training.losses import LOSS_NAMES
@@ -86,6 +86,11 @@ class DataSpec(Strict):
     identity_fraction: float = Field(
         0.0, ge=0, lt=1, description="share of synthetic crops left clean, to learn to do no harm"
     )
+    weather_shares: dict[str, float] | None = Field(
+        None,
+        description="how often each weather comes among the synthetic crops of task weather, as in"
+        " {rain: 1, snow: 2}; by default all as often",
+    )
     held_out_every: int = Field(
         25,
         ge=2,
@@ -95,6 +100,18 @@ class DataSpec(Strict):
     resize_px: int | None = Field(
         None, ge=16, description="squeeze every image to a square of this side before cropping"
     )
+
+    @field_validator("weather_shares")
+    @classmethod
+    def _weathers_exist(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
+        for name, share in (shares or {}).items():
+            if name not in WEATHERS:
+                raise ValueError(f"{name!r} is none of {', '.join(WEATHERS)}")
+            if not (0 < share < math.inf):
+                raise ValueError(f"the share {share:g} of {name} must be above 0; or leave it out")
+        if shares is not None and not shares:
+            raise ValueError("names no weather")
+        return shares
 
     @model_validator(mode="after")
     def _has_images(self) -> "DataSpec":
@@ -226,6 +243,8 @@ class Recipe(Strict):
             raise ValueError(
                 f"task {self.task!r}: has no synthetic degradation ({', '.join(DEGRADATIONS)})"
             )
+        if self.data.weather_shares and self.task != "weather":
+            raise ValueError(f"data.weather_shares are for task weather, not for {self.task}")
         if ("perceptual" in self.loss) is (self.perceptual_backbone is None):
             raise ValueError("the perceptual loss and perceptual_backbone belong together")
         return self

@@ -10,7 +10,7 @@ from fairweather.data.degradations.rain import RainRanges, add_rain
 from fairweather.data.degradations.raindrop import RaindropRanges, add_raindrops
 from fairweather.data.degradations.shadow import ShadowRanges, add_shadow
 from fairweather.data.degradations.snow import SnowRanges, add_snow
-from fairweather.data.degradations.weather import add_weather
+from fairweather.data.degradations.weather import WEATHERS, add_weather
 
 DEGRADATIONS: dict[str, Callable[..., Tensor]] = {
     "rain": add_rain,
@@ -24,6 +24,7 @@ DEGRADATIONS: dict[str, Callable[..., Tensor]] = {
 
 __all__ = [
     "DEGRADATIONS",
+    "WEATHERS",
     "HazeRanges",
     "MoireRanges",
     "RainRanges",

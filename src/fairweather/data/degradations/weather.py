@@ -1,5 +1,7 @@
 """Synthetic bad weather of every kind, for weights that restore whatever the weather did."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -8,22 +10,30 @@ from fairweather.data.degradations.rain import add_rain
 from fairweather.data.degradations.raindrop import add_raindrops
 from fairweather.data.degradations.snow import add_snow
 
-KINDS = (add_rain, add_raindrops, add_haze, add_snow)
+WEATHERS = {"rain": add_rain, "raindrop": add_raindrops, "haze": add_haze, "snow": add_snow}
 
 
-def add_weather(clean: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Gives each image of a batch rain, raindrops, haze or snow, all as often.
+def add_weather(
+    clean: Tensor, *, generator: torch.Generator, shares: Mapping[str, float] | None = None
+) -> Tensor:
+    """Gives each image of a batch rain, raindrops, haze or snow.
 
     Args:
         clean: (B, 3, H, W) RGB in [0, 1], at least 16×16.
         generator: a CPU generator; the same seed gives the same weather on every device.
+        shares: how often each of them comes, keys of `WEATHERS`, in any unit; all as often if None,
+            and those left out never.
 
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    drawn = torch.randint(len(KINDS), (len(clean),), generator=generator)
+    if shares is None:
+        drawn = torch.randint(len(WEATHERS), (len(clean),), generator=generator)
+    else:
+        weights = torch.tensor([shares.get(task, 0.0) for task in WEATHERS])
+        drawn = torch.multinomial(weights, len(clean), replacement=True, generator=generator)
     degraded = clean.clone()
-    for kind, damage in enumerate(KINDS):
+    for kind, damage in enumerate(WEATHERS.values()):
         chosen = (drawn == kind).to(clean.device)
         if chosen.any():
             degraded[chosen] = damage(clean[chosen], generator=generator)
