@@ -188,6 +188,7 @@ def check_a_loss_of_nan_names_the_files(
         ({"activation_checkpointing": True}, "activation_checkpointing"),
         ({"optimizer": "adam"}, "adam with weight_decay"),
         ({"stages": ({**ONE_STAGE[0], "accumulate": 2},)}, "accumulate"),
+        ({"stages": ({**ONE_STAGE[0], "frozen": ("input_conv",)},)}, "frozen"),
     ],
 )
 def check_what_keras_cannot_do_is_refused(

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fairweather.errors import DataError
+from fairweather.errors import DataError, RecipeError
 from fairweather.models import create_model
 from fairweather.training import Recipe, schedules
 from fairweather.training.data_module import RestorationData, split_pairs
-from fairweather.training.module import RestorationModule
+from fairweather.training.module import RestorationModule, freeze
 from fairweather.training.schedules import StageLength
 
 STAGE = {"crop_px": 16, "batch": 2, "steps": 6, "learning_rate": 1e-3}
@@ -148,6 +148,39 @@ def a_module(**changes: Any) -> RestorationModule:
         pairs=[],
         held_out=[],
     )
+
+
+def test_frozen_parts_keep_their_weights_and_nothing_else_does() -> None:
+    module = a_module(stages=[{**STAGE, "frozen": ["encoder.1", "input_conv.weight"]}])
+    frozen = {
+        name for name, parameter in module.model.named_parameters() if not parameter.requires_grad
+    }
+    assert frozen == {
+        name
+        for name in module.model.state_dict()
+        if name.startswith("encoder.1.") or name == "input_conv.weight"
+    }
+    before = {name: one.clone() for name, one in module.model.named_parameters()}
+    configured: Any = module.configure_optimizers()
+    torch.stack([one.sum() for one in module.model.parameters()]).sum().backward()
+    configured["optimizer"].step()
+    configured["lr_scheduler"]["scheduler"].step()
+    same = {name for name, one in module.model.named_parameters() if torch.equal(one, before[name])}
+    assert same == frozen
+    freeze(module.model, ())  # as the next stage does
+    assert all(one.requires_grad for one in module.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        (("context.gate",), "'context.gate'; there are input_conv, encoder, downsample"),
+        (("",), "leave nothing to train"),
+    ],
+)
+def test_what_cannot_be_frozen_is_named(parts: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        freeze(create_model("ast_n"), parts)
 
 
 def test_the_optimiser_follows_the_recipe() -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from fairweather.data import Pair
+from fairweather.errors import RecipeError
 from fairweather.models import AST, CONFIG_KEY
 from fairweather.training.batches import Batch, degrade_crops, degrade_held_out, seed_of
 from fairweather.training.faults import describe_fault, find_nonfinite_gradient
@@ -44,6 +45,7 @@ class RestorationModule(lightning.LightningModule):
         """
         super().__init__()
         self.model = model
+        freeze(model, recipe.stages[index].frozen)
         model.activation_checkpointing = recipe.activation_checkpointing
         if recipe.compile:
             model.compile()
@@ -151,7 +153,9 @@ class RestorationModule(lightning.LightningModule):
         stage, length = self.stage, self.length
         make = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.recipe.optimizer]
         optimizer = make(
-            self.model.parameters(), lr=stage.learning_rate, weight_decay=self.recipe.weight_decay
+            [one for one in self.model.parameters() if one.requires_grad],
+            lr=stage.learning_rate,
+            weight_decay=self.recipe.weight_decay,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
@@ -167,6 +171,27 @@ class RestorationModule(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+def freeze(model: AST, parts: tuple[str, ...]) -> None:
+    """Lets all of a model be trained but some parts.
+
+    Args:
+        model: changed in place.
+        parts: how the names of the frozen parameters begin.
+
+    Raises:
+        RecipeError: if a part is none of the model's, or nothing is left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for part in parts:
+        if not any(name.startswith(part) for name in names):
+            there = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+            raise RecipeError(f"frozen: no parameter begins with {part!r}; there are {there}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(parts))
+    if parts and not any(one.requires_grad for one in model.parameters()):
+        raise RecipeError(f"frozen: {', '.join(parts)} leave nothing to train")
 
 
 def _number(batch: Batch) -> Batch:

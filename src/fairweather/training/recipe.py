@@ -142,6 +142,11 @@ class Stage(Strict):
     identity_fraction: float | None = Field(
         None, ge=0, lt=1, description="in this stage instead of that of data"
     )
+    frozen: tuple[str, ...] = Field(
+        (),
+        description="parts that keep their weights, told by how the names of their parameters"
+        " begin, as in [context.gate]",
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Stage":

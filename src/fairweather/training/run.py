@@ -34,7 +34,7 @@ from fairweather.training.callbacks import (
 )
 from fairweather.training.curves import draw_curves
 from fairweather.training.data_module import RestorationData, crops_of_a_part, split_pairs
-from fairweather.training.module import RestorationModule
+from fairweather.training.module import RestorationModule, freeze
 from fairweather.training.recipe import Recipe
 from fairweather.training.recipe_files import dump_recipe, load_recipe
 from fairweather.training.schedules import StageLength, length_of
@@ -154,8 +154,15 @@ def refuse_impossible(recipe: Recipe, machines: Machines) -> None:
 
 
 def start_model(recipe: Recipe, weights: str | Path | None) -> AST:
-    """An untrained network of the recipe, or one with weights of the same architecture."""
+    """An untrained network of the recipe, or one with weights of the same architecture.
+
+    Raises:
+        RecipeError: if a stage freezes parts that the network does not have, or all of it.
+        CheckpointError: if `weights` cannot be loaded or are of another architecture.
+    """
     model = create_model(recipe.config)
+    for stage in recipe.stages:
+        freeze(model, stage.frozen)  # each stage does; here so that what is wrong is said at once
     if weights is not None:
         loaded = load_model(weights)
         if model.config.global_context and not loaded.config.global_context:
