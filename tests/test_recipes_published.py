@@ -179,9 +179,11 @@ def grow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def shrink(name: str) -> Recipe:
     """The recipe with a tiny network, and two steps in each of its stages."""
     recipe = load_recipe(name)
+    context = str(recipe.config.global_context).lower()
+    tiny = "embed_dim: 4, window: 2, depths: [1, 1, 1], heads: [1, 1, 1]"
     overrides = [
         "preset=ast_n",
-        "architecture={embed_dim: 4, window: 2, depths: [1, 1, 1], heads: [1, 1, 1]}",
+        f"architecture={{{tiny}, global_context: {context}}}",
         "precision=32-true",
         "activation_checkpointing=false",
         "validate_every_steps=2",
@@ -189,10 +191,10 @@ def shrink(name: str) -> Recipe:
     ]
     if recipe.data.resize_px is not None:
         overrides.append("data.resize_px=24")
-    tiny = {"crop_px": 16, "batch": 2, "accumulate": 1, "steps": 2, "epochs": "null"}
-    tiny |= {"warmup_steps": 0, "warmup_epochs": 0}
+    short = {"crop_px": 16, "batch": 2, "accumulate": 1, "steps": 2, "epochs": "null"}
+    short |= {"warmup_steps": 0, "warmup_epochs": 0}
     for index in range(len(recipe.stages)):
-        overrides += [f"stages.{index}.{key}={value}" for key, value in tiny.items()]
+        overrides += [f"stages.{index}.{key}={value}" for key, value in short.items()]
     return load_recipe(name, overrides=overrides)
 
 
