@@ -13,10 +13,7 @@ from fairweather.data.degradations.snow import SnowRanges, add_snow
 from fairweather.data.degradations.weather import WEATHERS, add_weather
 
 DEGRADATIONS: dict[str, Callable[..., Tensor]] = {
-    "rain": add_rain,
-    "raindrop": add_raindrops,
-    "haze": add_haze,
-    "snow": add_snow,
+    **WEATHERS,
     "shadow": add_shadow,
     "moire": add_moire,
     "weather": add_weather,
