@@ -8,14 +8,21 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fairweather.data import Pair
 from fairweather.errors import RecipeError
 from fairweather.models import AST, CONFIG_KEY
 from fairweather.training.batches import Batch, degrade_crops, degrade_held_out, seed_of
 from fairweather.training.faults import describe_fault, find_nonfinite_gradient
-from fairweather.training.losses import SSIM_WINDOW_PX, build_loss, load_backbone, ssim
+from fairweather.training.losses import (
+    SSIM_WINDOW_PX,
+    build_loss,
+    gate_cross_entropy,
+    load_backbone,
+    ssim,
+)
 from fairweather.training.recipe import Recipe, Stage
 from fairweather.training.schedules import StageLength, cosine_with_warmup
 
@@ -58,6 +65,8 @@ class RestorationModule(lightning.LightningModule):
         self._files_of_step: list[Pair] = []
         target = recipe.perceptual_backbone
         self.loss = build_loss(recipe.loss, backbone=load_backbone(target) if target else None)
+        self._gate_logits: Tensor | None = None
+        self._hook: RemovableHandle | None = None
 
     @property
     def _image_dtype(self) -> torch.dtype:
@@ -75,6 +84,10 @@ class RestorationModule(lightning.LightningModule):
             batch, recipe=self.recipe, index=self.index, seed=seed, dtype=self._image_dtype
         )
         loss = self.loss(self(degraded), clean)
+        if self._gate_logits is not None:
+            gate_loss = gate_cross_entropy(self._gate_logits, degraded=degraded, clean=clean)
+            self.log("train_gate_loss", gate_loss, on_step=True, sync_dist=True)
+            loss = loss + self.stage.gate_weight * gate_loss
         files = [self.pairs[index] for index in batch["index"].tolist()]
         if not torch.isfinite(loss):
             raise describe_fault(
@@ -87,6 +100,20 @@ class RestorationModule(lightning.LightningModule):
         self._files_of_step += files
         self.log("train_loss", loss, on_step=True, prog_bar=True, sync_dist=True)
         return loss
+
+    def on_fit_start(self) -> None:
+        """Listens to the gate where the stage trains it by itself."""
+        if self.stage.gate_weight:
+            assert self.model.context is not None  # as the recipe says
+            self._hook = self.model.context.gate.register_forward_hook(self._keep_gate)
+
+    def on_fit_end(self) -> None:
+        """Stops listening, for the next stage trains the same network."""
+        if self._hook is not None:
+            self._hook.remove()
+
+    def _keep_gate(self, gate: nn.Module, context: tuple[Tensor, ...], logits: Tensor) -> None:
+        self._gate_logits = logits
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stops before gradients that are not finite spoil the weights; fp16's are scaled anew."""
