@@ -26,6 +26,8 @@ from fairweather.training.losses import (
 from fairweather.training.recipe import Recipe, Stage
 from fairweather.training.schedules import StageLength, cosine_with_warmup
 
+FASTER_GATE = 10  # times the learning rate, where a stage trains the gate by itself
+
 
 class RestorationModule(lightning.LightningModule):
     """Trains a network to undo the damage of a recipe's task."""
@@ -179,8 +181,11 @@ class RestorationModule(lightning.LightningModule):
         """Adam or AdamW, linear warm-up and a cosine, stepped with every batch."""
         stage, length = self.stage, self.length
         make = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.recipe.optimizer]
+        groups = [{"params": [one for one in self.model.parameters() if one.requires_grad]}]
+        if stage.gate_weight:
+            groups = with_fast_gate(self.model, rate=stage.learning_rate)
         optimizer = make(
-            [one for one in self.model.parameters() if one.requires_grad],
+            groups,
             lr=stage.learning_rate,
             weight_decay=self.recipe.weight_decay,
         )
@@ -198,6 +203,17 @@ class RestorationModule(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+def with_fast_gate(model: AST, *, rate: float) -> list[dict[str, Any]]:
+    """Groups of an optimiser in which the gate, small numbers that must grow, learns faster."""
+    assert model.context is not None
+    gate = [*model.context.gate.parameters()]
+    rest = [one for one in model.parameters() if not any(one is other for other in gate)]
+    groups = [{"params": gate, "lr": FASTER_GATE * rate}, {"params": rest}]  # the last is drawn
+    for group in groups:
+        group["params"] = [one for one in group["params"] if one.requires_grad]
+    return [group for group in groups if group["params"]]
 
 
 def freeze(model: AST, parts: tuple[str, ...]) -> None:
