@@ -28,7 +28,15 @@ from fairweather.imaging.protocols import (
     SsimVariant,
     describe_protocol,
 )
-from fairweather.imaging.tiles import Span, TilePlan, cut_tile, merge_tiles, plan_tiles
+from fairweather.imaging.tiles import (
+    Span,
+    TilePlan,
+    as_float,
+    cut_tile,
+    merge_tiles,
+    plan_tiles,
+    quantise,
+)
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -43,6 +51,7 @@ __all__ = [
     "Span",
     "SsimVariant",
     "TilePlan",
+    "as_float",
     "cut_tile",
     "describe_protocol",
     "measure",
@@ -51,6 +60,7 @@ __all__ = [
     "merge_tiles",
     "plan_tiles",
     "prepare_image",
+    "quantise",
     "read_image",
     "write_contact_sheet",
     "write_curves",

@@ -148,3 +148,10 @@ def quantise(values: Pixels, *, out: Pixels) -> None:
         clipped *= np.float32(np.iinfo(out.dtype).max)
         np.rint(clipped, out=clipped)
     out[...] = clipped
+
+
+def as_float(values: Pixels) -> Pixels:
+    """Any supported type → float32 in [0, 1]."""
+    if np.issubdtype(values.dtype, np.integer):
+        return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+    return values.astype(np.float32)

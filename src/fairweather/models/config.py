@@ -32,6 +32,9 @@ class ASTConfig:
             scripts do not do.
         global_context: whether the whole image has a say in the bottleneck and in how much of the
             residual is added (`GlobalContext`); in no published model it has.
+        proxy_px: longer side of a small version of the photograph, which the network restores and
+            whose change is handed on to the full size (`fairweather.restoration.proxy`), for damage
+            as large as the photograph. None, as in all published models, restores it as it is.
         stochastic_depth: largest probability of skipping a residual branch while training.
     """
 
@@ -45,6 +48,7 @@ class ASTConfig:
     encoder_attention: bool = False
     bottleneck_shift: bool = False
     global_context: bool = False
+    proxy_px: int | None = None
     stochastic_depth: float = 0.1
 
     def __post_init__(self) -> None:
@@ -77,6 +81,8 @@ class ASTConfig:
                 raise OptionError(
                     f"stage {stage}: FRFN's partial convolution needs 4 channels or more"
                 )
+        if self.proxy_px is not None and self.proxy_px < 16:
+            raise OptionError(f"proxy_px {self.proxy_px}: must be at least 16, or None")
         if not 0 <= self.stochastic_depth < 1:
             raise OptionError(f"stochastic_depth {self.stochastic_depth}: must lie in [0, 1)")
 

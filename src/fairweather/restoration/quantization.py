@@ -15,7 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from fairweather.errors import DataError, ExportError
 from fairweather.files import staging
-from fairweather.imaging import read_image
+from fairweather.imaging import as_float, read_image
 from fairweather.models import AST
 from fairweather.restoration.export import (
     SHAPE,
@@ -27,7 +27,6 @@ from fairweather.restoration.export import (
     save_openvino,
     to_openvino,
 )
-from fairweather.restoration.restorer import as_float
 from fairweather.restoration.verification import (
     Exported,
     describe_export,

@@ -15,6 +15,7 @@ from fairweather.errors import FairweatherError, OptionError
 from fairweather.imaging import (
     Photo,
     Span,
+    as_float,
     cut_tile,
     merge_tiles,
     plan_tiles,
@@ -28,6 +29,7 @@ from fairweather.restoration.engines import (
 )
 from fairweather.restoration.files import FileRestorer, OnTile, Outcome, Restored
 from fairweather.restoration.memory import from_memory
+from fairweather.restoration.proxy import apply_from_proxy, make_proxy
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +145,14 @@ class Restorer(FileRestorer):
         out = np.empty_like(pixels)
         if isinstance(self.tile_px, str):
             raise FairweatherError("tile_px: is set once the budget is known")
-        self._restore_tiled(pixels, out=out, tile_px=self.tile_px, grey=grey, on_tile=on_tile)
+        proxy_px = self.engine.config.proxy_px
+        if proxy_px is None or max(pixels.shape[:2]) <= proxy_px:
+            self._restore_tiled(pixels, out=out, tile_px=self.tile_px, grey=grey, on_tile=on_tile)
+            return out
+        proxy = as_float(make_proxy(pixels, longest_px=proxy_px))
+        restored = np.empty_like(proxy)
+        self._restore_tiled(proxy, out=restored, tile_px=self.tile_px, grey=grey, on_tile=on_tile)
+        apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out)
         return out
 
     @property
@@ -267,13 +276,6 @@ def self_ensemble(engine: Callable[[np.ndarray], np.ndarray], tiles: np.ndarray)
             view = np.rot90(tiles, turns, axes=(1, 2))[:, :, ::flip]
             total += np.rot90(engine(view)[:, :, ::flip], -turns, axes=(1, 2))
     return total / 8
-
-
-def as_float(tile: np.ndarray) -> np.ndarray:
-    """Any supported type → float32 in [0, 1]."""
-    if np.issubdtype(tile.dtype, np.integer):
-        return tile.astype(np.float32) / np.float32(np.iinfo(tile.dtype).max)
-    return tile.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,0 +1,163 @@
+"""Damage as large as the photograph is undone on a small version, and handed to the full size."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+import torch.nn.functional as F
+from skimage.metrics import peak_signal_noise_ratio
+
+from fairweather import Restorer
+from fairweather.errors import OptionError
+from fairweather.models import ASTConfig, create_model
+from fairweather.restoration import proxy
+from fairweather.restoration.proxy import apply_from_proxy, interpolate, make_proxy
+
+PHOTO = skimage.data.astronaut()[:300, :450]
+PROXY_PX = 96
+
+
+def shaded(photo: np.ndarray) -> np.ndarray:
+    """With a sharp shadow over a part."""
+    kept = np.ones((*photo.shape[:2], 1))
+    kept[60:220, 100:380] = (0.5,)
+    return np.rint(photo * kept).astype(np.uint8)
+
+
+def as_unit(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.float32) / 255
+
+
+def handed_on(pixels: np.ndarray, restored: np.ndarray, **small: np.ndarray) -> np.ndarray:
+    out = np.empty_like(pixels)
+    apply_from_proxy(pixels, proxy=small["proxy"], restored=restored, out=out)
+    return out
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_what_was_not_changed_stays_to_the_bit(dtype: Any) -> None:
+    pixels = PHOTO.astype(dtype)
+    pixels = pixels * 257 if dtype is np.uint16 else pixels
+    pixels = pixels / np.float32(255) if dtype is np.float32 else pixels
+    small = as_unit(make_proxy(pixels, longest_px=PROXY_PX))
+    assert small.shape == (64, 96, 3)
+    result = handed_on(pixels, small, proxy=small)
+    if dtype is np.float32:
+        np.testing.assert_allclose(result, pixels, atol=1e-7)
+    else:
+        np.testing.assert_array_equal(result, pixels)
+
+
+def test_a_factor_is_the_same_everywhere() -> None:
+    small = as_unit(make_proxy(PHOTO // 2, longest_px=PROXY_PX))
+    brighter = (small + proxy.DARKEST) * np.float32(1.5) - proxy.DARKEST
+    expected = (as_unit(PHOTO // 2) + proxy.DARKEST) * 1.5 - proxy.DARKEST
+    result = handed_on(PHOTO // 2, brighter, proxy=small)
+    np.testing.assert_allclose(result, 255 * expected.clip(0), atol=0.51)
+
+
+def test_a_sharp_shadow_goes_and_every_detail_stays() -> None:
+    degraded = shaded(PHOTO)
+    small, wanted = (as_unit(make_proxy(one, longest_px=PROXY_PX)) for one in (degraded, PHOTO))
+    result = handed_on(degraded, wanted, proxy=small)
+    enlarged = np.rint(255 * enlarged_by_torch(wanted, PHOTO.shape[:2])).astype(np.uint8)
+    before, after, blurred = (
+        peak_signal_noise_ratio(PHOTO, one) for one in (degraded, result, enlarged)
+    )
+    assert before < 16
+    assert blurred < 28
+    assert after > 30
+
+
+def enlarged_by_torch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    return F.interpolate(planes, size=size, mode="bilinear")[0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize(("before", "after"), [(5, 17), (64, 64), (1, 7), (2, 3), (9, 10)])
+def test_interpolation_is_that_of_torch_in_any_parts(before: int, after: int) -> None:
+    line = np.random.default_rng(0).random((before, 4), dtype=np.float32)
+    part = interpolate(line, axis=0, length=after)
+    middle = after // 2
+    result = np.concatenate([part(0, middle), part(middle, after)])
+    planes = torch.from_numpy(line).T[None]
+    expected = F.interpolate(planes, size=after, mode="linear")[0].T.numpy()
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+class Seen:
+    """An engine that brightens and keeps the shapes it was given."""
+
+    def __init__(self, restorer: Restorer):
+        self.device, self.config = restorer.engine.device, restorer.engine.config
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        self.shapes.append(tiles.shape)
+        return (tiles + proxy.DARKEST) * np.float32(1.25) - proxy.DARKEST
+
+    def free_bytes(self) -> int:
+        return 1 << 30
+
+    def release(self) -> None:
+        pass
+
+
+def a_restorer(**options: Any) -> tuple[Restorer, Seen]:
+    config = dataclasses.replace(create_model("ast_n").config, proxy_px=PROXY_PX)
+    restorer = Restorer(create_model(config), device="cpu", **options)
+    seen = Seen(restorer)
+    restorer.engine = seen  # type: ignore[assignment]
+    return restorer, seen
+
+
+def test_the_network_sees_the_proxy_and_the_photograph_changes() -> None:
+    restorer, seen = a_restorer()
+    steps: list[tuple[int, int]] = []
+    result = restorer.restore_pixels(PHOTO, on_tile=lambda done, total: steps.append((done, total)))
+    assert seen.shapes == [(1, 64, 128, 3)]  # padded to windows
+    assert steps == [(1, 1)]
+    expected = 255 * ((as_unit(PHOTO) + proxy.DARKEST) * 1.25 - proxy.DARKEST)
+    # Where the proxy is clipped there is no factor to be had.
+    dark = PHOTO.max(-1) < 128
+    assert np.median(np.abs(result - expected)[dark]) < 1
+    assert result.dtype == np.uint8
+
+
+def test_half_the_strength_is_half_the_change() -> None:
+    results = [
+        a_restorer(strength=strength)[0].restore_pixels(PHOTO // 3).astype(float)
+        for strength in (0.0, 0.5, 1.0)
+    ]
+    np.testing.assert_array_equal(results[0], PHOTO // 3)
+    np.testing.assert_allclose(results[1], (results[0] + results[2]) / 2, atol=1)
+
+
+def test_a_grey_photograph_stays_grey() -> None:
+    grey = np.repeat(PHOTO[..., :1], 3, axis=2)
+    result = a_restorer()[0].restore_pixels(grey, grey=True)
+    assert np.ptp(result, axis=-1).max() == 0
+
+
+def test_a_photograph_as_small_as_a_proxy_is_restored_itself() -> None:
+    restorer, seen = a_restorer()
+    small = PHOTO[:64, :96] // 2
+    result = restorer.restore_pixels(small)
+    expected = 255 * ((as_unit(small) + proxy.DARKEST) * 1.25 - proxy.DARKEST)
+    np.testing.assert_allclose(result, expected, atol=0.51)
+    assert seen.shapes == [(1, 64, 128, 3)]
+
+
+def test_a_row_of_pixels() -> None:
+    restorer, seen = a_restorer()
+    line = PHOTO[:1]
+    assert restorer.restore_pixels(line).shape == line.shape
+    assert seen.shapes == [(1, 64, 128, 3)]
+
+
+def test_a_proxy_too_small_to_see_anything_is_refused() -> None:
+    with pytest.raises(OptionError, match="proxy_px 8: must be at least 16"):
+        ASTConfig(proxy_px=8)
