@@ -18,8 +18,8 @@ from fairweather.imaging import as_float, quantise
 from fairweather.restoration.damage import as_bytes, resized
 
 DARKEST = 0.02  # is added to both, for a factor of nearly black is not to be had from 8 bits
-RADIUS_PX = 2  # of the guided filter's windows, on the proxy
-EVEN = 0.03  # variance of the logarithm of the brightness below which a window is one surface
+RADIUS_PX = 1  # of the guided filter's windows, on the proxy
+EVEN = 0.003  # variance of the logarithm of the brightness below which a window is one surface
 ROWS = 64  # of the photograph at a time
 
 
