@@ -135,6 +135,14 @@ def test_ssim_is_that_of_scikit_image_with_the_border(
     assert loss.item() == pytest.approx(1 - np.mean(similarities), abs=tolerance)
 
 
+def test_psnr_is_the_mean_over_images_of_what_lacks_to_40_db() -> None:
+    clean = images(0, 2, 3, 8, 8)
+    restored = clean + torch.tensor([0.1, 0.01]).view(2, 1, 1, 1)
+    expected = (10 * math.log10(101) + 10 * math.log10(2)) / 2  # of 20 and 40 dB
+    assert LOSSES["psnr"](restored, clean).item() == pytest.approx(expected, rel=1e-4)
+    assert LOSSES["psnr"](clean, clean).item() == 0
+
+
 def test_ssim_trains_the_corners() -> None:
     clean = images(0, 1, 3, 16, 16)
     steepness = gradient(LOSSES["ssim"], images(1, 1, 3, 16, 16), clean).abs().mean((0, 1))

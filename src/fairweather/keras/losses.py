@@ -7,6 +7,7 @@ PyTorch one has on the same images.
 # Keras is an extra: without it there is nothing for the type checker to look up here.
 # pyright: reportMissingImports=false
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from fairweather.keras.layers import ops, register
 CHARBONNIER_EPSILON = 1e-3
 SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
+LEAST_MSE = 1e-4  # 40 dB
 
 
 @register
@@ -43,7 +45,7 @@ class WeightedLoss(keras.losses.Loss):
     """Σ weight · loss, as a recipe gives it.
 
     Args:
-        terms: weights by name: charbonnier, l1, mse, ssim, frequency or edge.
+        terms: weights by name: charbonnier, l1, mse, psnr, ssim, frequency or edge.
         name: name of the loss.
         reduction: of a batch; the terms are means already.
         dtype: what it is computed in; None takes Keras' default.
@@ -89,6 +91,12 @@ def l1(clean: Any, restored: Any) -> Any:
 def mse(clean: Any, restored: Any) -> Any:
     """difference² of each value."""
     return ops.square(restored - clean)
+
+
+def psnr(clean: Any, restored: Any) -> Any:
+    """How many dB of PSNR each image is below 40 dB, roughly; one number for each."""
+    squares = ops.mean(ops.square(restored - clean), (1, 2, 3))
+    return 10 / math.log(10) * ops.log1p(squares / LEAST_MSE)
 
 
 def ssim_map(clean: Any, restored: Any) -> Any:
@@ -159,6 +167,7 @@ LOSSES: dict[str, Callable[[Any, Any], Any]] = {
     "charbonnier": charbonnier,
     "l1": l1,
     "mse": mse,
+    "psnr": psnr,
     "ssim": structural_dissimilarity,
     "frequency": frequency,
     "edge": edge,

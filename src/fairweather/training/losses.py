@@ -25,6 +25,7 @@ Backbone = Callable[[Tensor], Tensor | Sequence[Tensor]]
 CHARBONNIER_EPSILON = 1e-3
 SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
+LEAST_MSE = 1e-4  # 40 dB
 DAMAGED_FROM = 1 / 255  # mean |difference| of a crop
 
 
@@ -56,6 +57,17 @@ def l1(restored: Tensor, clean: Tensor) -> Tensor:
 def mse(restored: Tensor, clean: Tensor) -> Tensor:
     """Mean of difference²."""
     return F.mse_loss(restored, clean)
+
+
+@in_full_precision
+def psnr(restored: Tensor, clean: Tensor) -> Tensor:
+    """How many dB of PSNR each image is below 40 dB, roughly, and the mean of that.
+
+    10·log10(1 + MSE / 1e-4) of each image, the PSNR loss of HINet (Chen et al., CVPRW 2021) with a
+    floor, so that an image without damage is left alone instead of outweighing all others.
+    """
+    squares = (restored - clean).square().mean((1, 2, 3))
+    return 10 / math.log(10) * (squares / LEAST_MSE).log1p().mean()
 
 
 @in_full_precision
@@ -149,6 +161,7 @@ LOSSES: dict[str, Loss] = {
     "charbonnier": charbonnier,
     "l1": l1,
     "mse": mse,
+    "psnr": psnr,
     "ssim": ssim,
     "frequency": frequency,
     "edge": edge,
