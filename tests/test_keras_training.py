@@ -189,13 +189,6 @@ def check_a_loss_of_nan_names_the_files(
         ({"optimizer": "adam"}, "adam with weight_decay"),
         ({"stages": ({**ONE_STAGE[0], "accumulate": 2},)}, "accumulate"),
         ({"stages": ({**ONE_STAGE[0], "frozen": ("input_conv",)},)}, "frozen"),
-        (
-            {
-                "architecture": NETWORK | {"global_context": True},
-                "stages": ({**ONE_STAGE[0], "gate_weight": 0.1},),
-            },
-            "gate_weight",
-        ),
     ],
 )
 def check_what_keras_cannot_do_is_refused(

@@ -20,7 +20,6 @@ from fairweather.training.losses import (
     WeightedLoss,
     build_loss,
     charbonnier,
-    gate_cross_entropy,
     laplacian,
     load_backbone,
 )
@@ -313,21 +312,6 @@ def test_the_sum_is_weighted() -> None:
     )
     assert total.shape == ()
     assert total.item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_gate_is_told_which_crops_are_damaged() -> None:
-    clean = images(0, 3, 3, 8, 8)
-    degraded = clean.clone()
-    degraded[1] += 0.5 / 255  # rounding
-    degraded[2, :, 2:6, 2:6] += 0.1
-    logits = torch.tensor([-2.0, 0.5, 3.0]).view(3, 1, 1, 1)
-    shares = [1 / (1 + math.exp(-logit)) for logit in logits.flatten().tolist()]
-    wrong = [shares[0], shares[1], 1 - shares[2]]
-    expected = sum(-math.log(1 - one) for one in wrong) / 3
-    loss = gate_cross_entropy(logits, degraded=degraded, clean=clean)
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-    narrow = gate_cross_entropy(logits.bfloat16(), degraded=degraded, clean=clean)
-    assert narrow.dtype == torch.float32
 
 
 def test_every_name_but_that_of_the_perceptual_loss_is_a_function() -> None:

@@ -141,7 +141,7 @@ def test_loading_processes_and_resuming_change_no_crop(tmp_path: Path) -> None:
 def a_module(**changes: Any) -> RestorationModule:
     recipe = make_recipe(**changes)
     return RestorationModule(
-        create_model(recipe.config),
+        create_model("ast_n"),
         recipe=recipe,
         index=0,
         length=length_of(recipe),
@@ -181,22 +181,6 @@ def test_frozen_parts_keep_their_weights_and_nothing_else_does() -> None:
 def test_what_cannot_be_frozen_is_named(parts: tuple[str, ...], reason: str) -> None:
     with pytest.raises(RecipeError, match=reason):
         freeze(create_model("ast_n"), parts)
-
-
-def test_a_gate_that_is_trained_by_itself_learns_faster() -> None:
-    architecture = {"global_context": True}
-    stage = {**STAGE, "gate_weight": 0.1}
-    plain: Any = a_module(architecture=architecture).configure_optimizers()
-    (everything,) = plain["optimizer"].param_groups
-    configured: Any = a_module(architecture=architecture, stages=[stage]).configure_optimizers()
-    gate, rest = configured["optimizer"].param_groups
-    assert (gate["lr"], rest["lr"]) == pytest.approx((1e-2, 1e-3))
-    assert [tuple(one.shape) for one in gate["params"]] == [(1, 128), (1,)]
-    assert len(gate["params"]) + len(rest["params"]) == len(everything["params"])
-    frozen = {**stage, "frozen": ["context.gate"]}
-    module: Any = a_module(architecture=architecture, stages=[frozen]).configure_optimizers()
-    (rest,) = module["optimizer"].param_groups
-    assert rest["lr"] == pytest.approx(1e-3)
 
 
 def test_the_optimiser_follows_the_recipe() -> None:

@@ -124,8 +124,6 @@ def test_a_recipe_is_frozen(tmp_path: Path) -> None:
         (with_stage(learning_rate="fast"), "stages.1.learning_rate", "number"),
         (with_stage(warmup_steps=20), "stages.1", "warmup_steps 20 must be under steps 20"),
         (with_stage(warmup_steps=99), "stages.1", "warmup_steps 99 must be under steps 20"),
-        (with_stage(gate_weight=-1), "stages.1.gate_weight", "greater than or equal to 0"),
-        (with_stage(gate_weight=0.1), "", "gate_weight needs architecture: {global_context: true}"),
         ({**SMALL, "preset": "ast_x"}, "preset", "ast_n, ast_s, ast_t, ast_b"),
         ({**SMALL, "loss": "l3"}, "loss", "'l3' is none of charbonnier, l1, mse"),
         ({**SMALL, "precision": 16}, "precision", "bf16-mixed"),

@@ -9,7 +9,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from tiny_runs import (
-    NETWORK,
     QUIET,
     STAGES,
     assert_close,
@@ -27,7 +26,7 @@ from torch._dynamo.backends.debugging import aot_eager
 
 from fairweather.data import find_pairs, read_bytes
 from fairweather.errors import CheckpointError, DataError, RecipeError
-from fairweather.models import AST, create_model, load_model, save_model
+from fairweather.models import AST, create_model, load_model
 from fairweather.training import Recipe, train
 from fairweather.training.curves import read_logs
 
@@ -173,27 +172,6 @@ def test_a_run_starts_from_the_weights_it_is_given(data: Path, tmp_path: Path) -
         for path in (tmp_path / "theirs" / "model.safetensors", weights)
     )
     assert_close(model, theirs, atol=1e-9)
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_a_gate_that_is_told_what_is_damaged_opens_again(
-    weight: float, data: Path, tmp_path: Path
-) -> None:
-    def recipe(**more: Any) -> Recipe:
-        stage = {"crop_px": 16, "batch": 4, "steps": 4, "learning_rate": 1e-2} | more
-        pairs = {"pairs": ["pairs"], "held_out_every": 3}
-        architecture = {**NETWORK, "global_context": True}
-        stages = [stage, stage]
-        return make_recipe(architecture=architecture, data=pairs, stages=stages, weight_decay=0)
-
-    shut = create_model(recipe().config)
-    assert shut.context is not None
-    torch.nn.init.constant_(shut.context.gate.bias, -20.0)
-    save_model(shut, tmp_path / "shut.safetensors")
-    run = tmp_path / "run"
-    train(recipe(gate_weight=weight), data=data, run=run, weights=tmp_path / "shut.safetensors")
-    bias = weights_in(run / "stage-1/last.ckpt")["model.context.gate.bias"].item()
-    assert (bias > -19.99) is (weight > 0)  # all pairs are damaged
 
 
 def test_weights_of_another_architecture_are_refused(data: Path, tmp_path: Path) -> None:

@@ -142,7 +142,6 @@ def refuse_impossible(recipe: "Recipe") -> None:
         "perceptual_backbone": recipe.perceptual_backbone is not None,
         "optimizer: adam with weight_decay": recipe.optimizer == "adam" and recipe.weight_decay > 0,
         "frozen": any(stage.frozen for stage in recipe.stages),
-        "gate_weight": any(stage.gate_weight for stage in recipe.stages),
         "accumulate": any(stage.accumulate > 1 for stage in recipe.stages),
     }
     for key, is_asked in asked.items():

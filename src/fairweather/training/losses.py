@@ -26,7 +26,6 @@ CHARBONNIER_EPSILON = 1e-3
 SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
 LEAST_MSE = 1e-4  # 40 dB
-DAMAGED_FROM = 1 / 255  # mean |difference| of a crop
 
 
 def in_full_precision(loss: Loss) -> Loss:
@@ -135,26 +134,6 @@ def laplacian(images: Tensor) -> Tensor:
         + F.pad(right, (0, 1))
         - F.pad(right, (1, 0))
     )
-
-
-def gate_cross_entropy(logits: Tensor, *, degraded: Tensor, clean: Tensor) -> Tensor:
-    """Binary cross-entropy of a gate and of whether each crop is damaged at all.
-
-    A gate that only follows from the loss of the image gets no gradient where it is shut, and can
-    shut for good.
-
-    Args:
-        logits: of the gate, B numbers of any shape.
-        degraded: (B, 3, H, W) in [0, 1].
-        clean: the same crops without the damage.
-
-    Returns:
-        A scalar, the mean over the batch.
-    """
-    dtype = torch.promote_types(clean.dtype, torch.float32)
-    damaged = (degraded - clean).abs().mean((1, 2, 3)) > DAMAGED_FROM
-    with torch.autocast(clean.device.type, enabled=False):
-        return F.binary_cross_entropy_with_logits(logits.to(dtype).flatten(), damaged.to(dtype))
 
 
 LOSSES: dict[str, Loss] = {

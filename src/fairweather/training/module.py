@@ -8,25 +8,16 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from fairweather.data import Pair
 from fairweather.errors import RecipeError
 from fairweather.models import AST, CONFIG_KEY
 from fairweather.training.batches import Batch, degrade_crops, degrade_held_out, seed_of
 from fairweather.training.faults import describe_fault, find_nonfinite_gradient
-from fairweather.training.losses import (
-    SSIM_WINDOW_PX,
-    build_loss,
-    gate_cross_entropy,
-    load_backbone,
-    ssim,
-)
+from fairweather.training.losses import SSIM_WINDOW_PX, build_loss, load_backbone, ssim
 from fairweather.training.recipe import Recipe, Stage
 from fairweather.training.schedules import StageLength, cosine_with_warmup
-
-FASTER_GATE = 10  # times the learning rate, where a stage trains the gate by itself
 
 
 class RestorationModule(lightning.LightningModule):
@@ -67,8 +58,6 @@ class RestorationModule(lightning.LightningModule):
         self._files_of_step: list[Pair] = []
         target = recipe.perceptual_backbone
         self.loss = build_loss(recipe.loss, backbone=load_backbone(target) if target else None)
-        self._gate_logits: Tensor | None = None
-        self._hook: RemovableHandle | None = None
 
     @property
     def _image_dtype(self) -> torch.dtype:
@@ -86,10 +75,6 @@ class RestorationModule(lightning.LightningModule):
             batch, recipe=self.recipe, index=self.index, seed=seed, dtype=self._image_dtype
         )
         loss = self.loss(self(degraded), clean)
-        if self._gate_logits is not None:
-            gate_loss = gate_cross_entropy(self._gate_logits, degraded=degraded, clean=clean)
-            self.log("train_gate_loss", gate_loss, on_step=True, sync_dist=True)
-            loss = loss + self.stage.gate_weight * gate_loss
         files = [self.pairs[index] for index in batch["index"].tolist()]
         if not torch.isfinite(loss):
             raise describe_fault(
@@ -102,20 +87,6 @@ class RestorationModule(lightning.LightningModule):
         self._files_of_step += files
         self.log("train_loss", loss, on_step=True, prog_bar=True, sync_dist=True)
         return loss
-
-    def on_fit_start(self) -> None:
-        """Listens to the gate where the stage trains it by itself."""
-        if self.stage.gate_weight:
-            assert self.model.context is not None  # as the recipe says
-            self._hook = self.model.context.gate.register_forward_hook(self._keep_gate)
-
-    def on_fit_end(self) -> None:
-        """Stops listening, for the next stage trains the same network."""
-        if self._hook is not None:
-            self._hook.remove()
-
-    def _keep_gate(self, gate: nn.Module, context: tuple[Tensor, ...], logits: Tensor) -> None:
-        self._gate_logits = logits
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stops before gradients that are not finite spoil the weights; fp16's are scaled anew."""
@@ -181,11 +152,8 @@ class RestorationModule(lightning.LightningModule):
         """Adam or AdamW, linear warm-up and a cosine, stepped with every batch."""
         stage, length = self.stage, self.length
         make = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.recipe.optimizer]
-        groups = [{"params": [one for one in self.model.parameters() if one.requires_grad]}]
-        if stage.gate_weight:
-            groups = with_fast_gate(self.model, rate=stage.learning_rate)
         optimizer = make(
-            groups,
+            [one for one in self.model.parameters() if one.requires_grad],
             lr=stage.learning_rate,
             weight_decay=self.recipe.weight_decay,
         )
@@ -203,17 +171,6 @@ class RestorationModule(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-
-def with_fast_gate(model: AST, *, rate: float) -> list[dict[str, Any]]:
-    """Groups of an optimiser in which the gate, small numbers that must grow, learns faster."""
-    assert model.context is not None
-    gate = [*model.context.gate.parameters()]
-    rest = [one for one in model.parameters() if not any(one is other for other in gate)]
-    groups = [{"params": gate, "lr": FASTER_GATE * rate}, {"params": rest}]  # the last is drawn
-    for group in groups:
-        group["params"] = [one for one in group["params"] if one.requires_grad]
-    return [group for group in groups if group["params"]]
 
 
 def freeze(model: AST, parts: tuple[str, ...]) -> None:

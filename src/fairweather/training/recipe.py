@@ -147,12 +147,6 @@ class Stage(Strict):
         description="parts that keep their weights, told by how the names of their parameters"
         " begin, as in [context.gate]",
     )
-    gate_weight: float = Field(
-        0.0,
-        ge=0,
-        lt=math.inf,
-        description="of a loss that tells the gate of a global context which crops are damaged",
-    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Stage":
@@ -256,8 +250,6 @@ class Recipe(Strict):
             )
         if self.data.weather_shares and self.task != "weather":
             raise ValueError(f"data.weather_shares are for task weather, not for {self.task}")
-        if any(stage.gate_weight for stage in self.stages) and not self.config.global_context:
-            raise ValueError("gate_weight needs architecture: {global_context: true}")
         if ("perceptual" in self.loss) is (self.perceptual_backbone is None):
             raise ValueError("the perceptual loss and perceptual_backbone belong together")
         return self
