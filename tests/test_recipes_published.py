@@ -152,7 +152,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
             pairs=("pairs/haze/SOTS-indoor/hazy/{}_1.jpg", "pairs/haze/SOTS-indoor/clear/{}.jpg"),
         ),
     ),
-    **dict.fromkeys(("weather_n", "weather_s"), grow_weather),
+    "weather_s": grow_weather,
     "moire_n": partial(
         grow_ours,
         pairs=tuple(f"pairs/moire/UHDM-700px/{side}/{{}}.jpg" for side in ("input", "target")),

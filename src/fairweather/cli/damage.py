@@ -77,10 +77,21 @@ def models_confusion(
     if as_json:
         sys.stdout.write(json.dumps([dataclasses.asdict(row) for row in rows]) + "\n")
         return
-    columns = ("photographs", "show", "images", *DAMAGES, "restored rightly", "wrongly")
+    columns = (
+        "photographs",
+        "show",
+        "images",
+        *DAMAGES,
+        "restored rightly",
+        "wrongly",
+        "`weather`",
+    )
     lines = [columns, ("---", "---", *["---:"] * (len(columns) - 2))]
     lines += [
-        (row.name, row.damage, row.images, *row.found.values(), row.sure_right, row.sure_wrong)
+        (
+            *(row.name, row.damage, row.images, *row.found.values()),
+            *(row.sure_right, row.sure_wrong, row.by_weather),
+        )
         for row in rows
     ]
     for line in lines:

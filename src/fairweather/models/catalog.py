@@ -37,14 +37,15 @@ def describe_weights(name: str) -> ModelEntry:
     """The entry of bundled weights, from what their file says."""
     metadata = read_metadata(name)
     config = ASTConfig(**json.loads(metadata["config"]))
-    plain = dataclasses.replace(config, global_context=False)
+    plain = dataclasses.replace(config, global_context=False, proxy_px=None)
     preset = next((preset for preset, known in PRESETS.items() if known == plain), "ast")
     context = " with a global context," if config.global_context else ""
+    proxy = f" on {config.proxy_px} px," if config.proxy_px else ""
     return describe_config(
         name,
         config,
         kind="weights",
-        description=f"{preset}{context} trained for {metadata.get('task', '?')}",
+        description=f"{preset}{context}{proxy} trained for {metadata.get('task', '?')}",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from fairweather.data import degrade_pixels, find_images, find_layout_pairs, read_bytes
 from fairweather.errors import DataError
 from fairweather.models import DAMAGE_WEIGHTS, DAMAGES, load_damage_net
-from fairweather.restoration import damage_views, probabilities
+from fairweather.restoration import damage_views, diagnose, probabilities
 
 # Folder below dev/pairs, layout, damage of the degraded sides.
 DEV_PAIRS = (
@@ -38,6 +38,8 @@ class Confusion:
         found: how many were taken for each of `DAMAGES`.
         sure_right: how many would have been restored, for this damage.
         sure_wrong: how many would have been restored, for another one.
+        by_weather: how many would have been restored with `weather`, for nothing was sure but that
+            there is weather of some kind.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Confusion:
     found: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DAMAGES, 0))
     sure_right: int = 0
     sure_wrong: int = 0
+    by_weather: int = 0
 
     @property
     def images(self) -> int:
@@ -81,11 +84,13 @@ def confuse(
     for number, (name, damage, read) in enumerate(photographs, 1):
         row = rows.setdefault((name, damage), Confusion(name, damage))
         told = probabilities(net, damage_views(read()))
-        found = max(told, key=told.__getitem__)
-        row.found[found] += 1
-        if found != "clean" and told[found] >= threshold:
-            row.sure_right += found == damage
-            row.sure_wrong += found != damage
+        found = diagnose(told, threshold=threshold, weights=(*DAMAGES, "weather"))
+        row.found[found.damage] += 1
+        if found.weights == "weather":
+            row.by_weather += 1
+        elif found.weights is not None:
+            row.sure_right += found.damage == damage
+            row.sure_wrong += found.damage != damage
         on_image(number, len(photographs))
     return list(rows.values())
 
