@@ -12,9 +12,9 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from fairweather import Restorer
 from fairweather.errors import OptionError
+from fairweather.imaging import as_float
 from fairweather.models import ASTConfig, create_model
-from fairweather.restoration import proxy
-from fairweather.restoration.proxy import apply_from_proxy, interpolate, make_proxy
+from fairweather.restoration.proxy import DARKEST, apply_from_proxy, interpolate, make_proxy
 
 PHOTO = skimage.data.astronaut()[:300, :450]
 PROXY_PX = 96
@@ -22,18 +22,14 @@ PROXY_PX = 96
 
 def shaded(photo: np.ndarray) -> np.ndarray:
     """With a sharp shadow over a part."""
-    kept = np.ones((*photo.shape[:2], 1))
-    kept[60:220, 100:380] = (0.5,)
-    return np.rint(photo * kept).astype(np.uint8)
+    result = photo.copy()
+    result[60:220, 100:380] //= 2
+    return result
 
 
-def as_unit(pixels: np.ndarray) -> np.ndarray:
-    return pixels.astype(np.float32) / 255
-
-
-def handed_on(pixels: np.ndarray, restored: np.ndarray, **small: np.ndarray) -> np.ndarray:
+def handed_on(pixels: np.ndarray, restored: np.ndarray, *, proxy: np.ndarray) -> np.ndarray:
     out = np.empty_like(pixels)
-    apply_from_proxy(pixels, proxy=small["proxy"], restored=restored, out=out)
+    apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out)
     return out
 
 
@@ -42,7 +38,7 @@ def test_what_was_not_changed_stays_to_the_bit(dtype: Any) -> None:
     pixels = PHOTO.astype(dtype)
     pixels = pixels * 257 if dtype is np.uint16 else pixels
     pixels = pixels / np.float32(255) if dtype is np.float32 else pixels
-    small = as_unit(make_proxy(pixels, longest_px=PROXY_PX))
+    small = as_float(make_proxy(pixels, longest_px=PROXY_PX))
     assert small.shape == (64, 96, 3)
     result = handed_on(pixels, small, proxy=small)
     if dtype is np.float32:
@@ -52,16 +48,16 @@ def test_what_was_not_changed_stays_to_the_bit(dtype: Any) -> None:
 
 
 def test_a_factor_is_the_same_everywhere() -> None:
-    small = as_unit(make_proxy(PHOTO // 2, longest_px=PROXY_PX))
-    brighter = (small + proxy.DARKEST) * np.float32(1.5) - proxy.DARKEST
-    expected = (as_unit(PHOTO // 2) + proxy.DARKEST) * 1.5 - proxy.DARKEST
+    small = as_float(make_proxy(PHOTO // 2, longest_px=PROXY_PX))
+    brighter = (small + DARKEST) * np.float32(1.5) - DARKEST
+    expected = (as_float(PHOTO // 2) + DARKEST) * 1.5 - DARKEST
     result = handed_on(PHOTO // 2, brighter, proxy=small)
     np.testing.assert_allclose(result, 255 * expected.clip(0), atol=0.51)
 
 
 def test_a_sharp_shadow_goes_and_every_detail_stays() -> None:
     degraded = shaded(PHOTO)
-    small, wanted = (as_unit(make_proxy(one, longest_px=PROXY_PX)) for one in (degraded, PHOTO))
+    small, wanted = (as_float(make_proxy(one, longest_px=PROXY_PX)) for one in (degraded, PHOTO))
     result = handed_on(degraded, wanted, proxy=small)
     enlarged = np.rint(255 * enlarged_by_torch(wanted, PHOTO.shape[:2])).astype(np.uint8)
     before, after, blurred = (
@@ -97,7 +93,7 @@ class Seen:
 
     def __call__(self, tiles: np.ndarray) -> np.ndarray:
         self.shapes.append(tiles.shape)
-        return (tiles + proxy.DARKEST) * np.float32(1.25) - proxy.DARKEST
+        return (tiles + DARKEST) * np.float32(1.25) - DARKEST
 
     def free_bytes(self) -> int:
         return 1 << 30
@@ -120,7 +116,7 @@ def test_the_network_sees_the_proxy_and_the_photograph_changes() -> None:
     result = restorer.restore_pixels(PHOTO, on_tile=lambda done, total: steps.append((done, total)))
     assert seen.shapes == [(1, 64, 128, 3)]  # padded to windows
     assert steps == [(1, 1)]
-    expected = 255 * ((as_unit(PHOTO) + proxy.DARKEST) * 1.25 - proxy.DARKEST)
+    expected = 255 * ((as_float(PHOTO) + DARKEST) * 1.25 - DARKEST)
     # Where the proxy is clipped there is no factor to be had.
     dark = PHOTO.max(-1) < 128
     assert np.median(np.abs(result - expected)[dark]) < 1
@@ -146,7 +142,7 @@ def test_a_photograph_as_small_as_a_proxy_is_restored_itself() -> None:
     restorer, seen = a_restorer()
     small = PHOTO[:64, :96] // 2
     result = restorer.restore_pixels(small)
-    expected = 255 * ((as_unit(small) + proxy.DARKEST) * 1.25 - proxy.DARKEST)
+    expected = 255 * ((as_float(small) + DARKEST) * 1.25 - DARKEST)
     np.testing.assert_allclose(result, expected, atol=0.51)
     assert seen.shapes == [(1, 64, 128, 3)]
 

@@ -107,7 +107,7 @@ def interpolate(maps: np.ndarray, *, axis: int, length: int) -> Callable[[int, i
     def part(start: int, stop: int) -> np.ndarray:
         place = (np.arange(start, stop) + 0.5) * (before / length) - 0.5
         place = place.clip(0, before - 1).astype(np.float32)
-        first = np.floor(place).astype(int).clip(max=max(0, before - 2))
+        first = np.floor(place).astype(int)
         shape = [1] * maps.ndim
         shape[axis] = -1
         share = (place - first).reshape(shape)
