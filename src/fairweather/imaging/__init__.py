@@ -21,6 +21,7 @@ from fairweather.imaging.metrics import (
     measure_cast,
     prepare_image,
 )
+from fairweather.imaging.pixels import as_bytes, as_float, quantise, resized
 from fairweather.imaging.protocols import (
     PROTOCOLS,
     MetricProtocol,
@@ -28,15 +29,7 @@ from fairweather.imaging.protocols import (
     SsimVariant,
     describe_protocol,
 )
-from fairweather.imaging.tiles import (
-    Span,
-    TilePlan,
-    as_float,
-    cut_tile,
-    merge_tiles,
-    plan_tiles,
-    quantise,
-)
+from fairweather.imaging.tiles import Span, TilePlan, cut_tile, merge_tiles, plan_tiles
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -51,6 +44,7 @@ __all__ = [
     "Span",
     "SsimVariant",
     "TilePlan",
+    "as_bytes",
     "as_float",
     "cut_tile",
     "describe_protocol",
@@ -62,6 +56,7 @@ __all__ = [
     "prepare_image",
     "quantise",
     "read_image",
+    "resized",
     "write_contact_sheet",
     "write_curves",
     "write_image",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairweather.errors import OptionError
+from fairweather.imaging.pixels import quantise
 
 Pixels = np.ndarray
 
@@ -139,19 +140,3 @@ def merge_tiles(
         finished = min(following.start if following else row.stop, plan.height) - row.start
         quantise(band[:finished], out=out[row.start : row.start + finished])
         pending = band[finished:] if following else band[:0]
-
-
-def quantise(values: Pixels, *, out: Pixels) -> None:
-    """Writes floats into an array of any type, clipped to [0, 1]; integers get their full range."""
-    clipped = np.clip(values, 0, 1)
-    if np.issubdtype(out.dtype, np.integer):
-        clipped *= np.float32(np.iinfo(out.dtype).max)
-        np.rint(clipped, out=clipped)
-    out[...] = clipped
-
-
-def as_float(values: Pixels) -> Pixels:
-    """Any supported type → float32 in [0, 1]."""
-    if np.issubdtype(values.dtype, np.integer):
-        return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
-    return values.astype(np.float32)

@@ -9,7 +9,6 @@ from fairweather.restoration.damage import (
     diagnose,
     mirrored,
     probabilities,
-    resized,
 )
 from fairweather.restoration.engine_choice import (
     EngineEntry,
@@ -77,7 +76,6 @@ __all__ = [
     "pick_engine",
     "plan_jobs",
     "probabilities",
-    "resized",
     "restore",
     "restore_equal_tiles",
     "restore_square_padded",

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 from fairweather.errors import CheckpointError
-from fairweather.imaging import Photo
+from fairweather.imaging import Photo, as_bytes
 from fairweather.models import list_weights
 from fairweather.restoration.damage import (
     Diagnosis,
-    as_bytes,
     bundled_net,
     classify_damage,
     diagnose,

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from fairweather.errors import ImageError
+from fairweather.imaging import as_bytes, resized
 from fairweather.models import DAMAGES, VIEW_PX, DamageNet, Views, load_damage_net
 from fairweather.restoration.memory import from_memory
 
@@ -136,21 +136,3 @@ def mirrored(image: np.ndarray) -> np.ndarray:
     """At least as large as a crop, by mirroring; of one row or column, by repeating it."""
     pad = [(0, max(0, VIEW_PX - side)) for side in image.shape[:2]]
     return np.pad(image, [*pad, (0, 0)], mode="symmetric") if any(map(any, pad)) else image
-
-
-def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 at another (height, width), antialiased."""
-    height, width = max(1, size[0]), max(1, size[1])
-    scaled = Image.fromarray(image).resize(
-        (width, height), Image.Resampling.BICUBIC, reducing_gap=3
-    )
-    return np.asarray(scaled)
-
-
-def as_bytes(pixels: np.ndarray) -> np.ndarray:
-    """uint8, uint16, or floats in [0, 1] → uint8, rounded."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype == np.uint16:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.rint(pixels * 255).astype(np.uint8)

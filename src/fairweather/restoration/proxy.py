@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairweather.imaging import as_float, quantise
-from fairweather.restoration.damage import as_bytes, resized
+from fairweather.imaging import as_bytes, as_float, quantise, resized
 
 DARKEST = 0.02  # is added to both, for a factor of nearly black is not to be had from 8 bits
 RADIUS_PX = 1  # of the guided filter's windows, on the proxy

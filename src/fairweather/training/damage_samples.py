@@ -22,8 +22,9 @@ from fairweather.data import (
     read_bytes,
 )
 from fairweather.errors import DataError
+from fairweather.imaging import resized
 from fairweather.models import DAMAGES, VIEW_PX
-from fairweather.restoration import mirrored, resized
+from fairweather.restoration import mirrored
 
 # Folder below pairs/, layout, damage, and the share of the damage's samples that are taken from it.
 REAL = (
