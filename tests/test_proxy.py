@@ -14,7 +14,14 @@ from fairweather import Restorer
 from fairweather.errors import OptionError
 from fairweather.imaging import as_float
 from fairweather.models import ASTConfig, create_model
-from fairweather.restoration.proxy import DARKEST, apply_from_proxy, interpolate, make_proxy
+from fairweather.restoration.proxy import (
+    CERTAIN,
+    DARKEST,
+    UNNOTICED,
+    apply_from_proxy,
+    interpolate,
+    make_proxy,
+)
 
 PHOTO = skimage.data.astronaut()[:300, :450]
 PROXY_PX = 96
@@ -55,6 +62,22 @@ def test_a_factor_is_the_same_everywhere() -> None:
     np.testing.assert_allclose(result, 255 * expected.clip(0), atol=0.51)
 
 
+def test_a_photograph_that_hardly_changes_is_left_alone_to_the_bit() -> None:
+    small = as_float(make_proxy(PHOTO // 2, longest_px=PROXY_PX))
+    patch = small.copy()
+    patch[20:30, 40:50] *= np.float32(1.3)
+    np.testing.assert_array_equal(handed_on(PHOTO // 2, patch, proxy=small), PHOTO // 2)
+
+
+def test_between_slight_and_certain_a_part_of_the_change_is_made() -> None:
+    small = as_float(make_proxy(PHOTO // 2, longest_px=PROXY_PX))
+    middle = np.float32((UNNOTICED + CERTAIN) / 2)
+    brighter = (small + DARKEST) * np.exp(middle) - DARKEST
+    expected = (as_float(PHOTO // 2) + DARKEST) * np.exp(middle / 2) - DARKEST
+    result = handed_on(PHOTO // 2, brighter, proxy=small)
+    np.testing.assert_allclose(result, 255 * expected, atol=0.51)
+
+
 def test_a_sharp_shadow_goes_and_every_detail_stays() -> None:
     degraded = shaded(PHOTO)
     small, wanted = (as_float(make_proxy(one, longest_px=PROXY_PX)) for one in (degraded, PHOTO))
@@ -93,7 +116,7 @@ class Seen:
 
     def __call__(self, tiles: np.ndarray) -> np.ndarray:
         self.shapes.append(tiles.shape)
-        return (tiles + DARKEST) * np.float32(1.25) - DARKEST
+        return (tiles + DARKEST) * np.float32(1.5) - DARKEST
 
     def free_bytes(self) -> int:
         return 1 << 30
@@ -116,7 +139,7 @@ def test_the_network_sees_the_proxy_and_the_photograph_changes() -> None:
     result = restorer.restore_pixels(PHOTO, on_tile=lambda done, total: steps.append((done, total)))
     assert seen.shapes == [(1, 64, 128, 3)]  # padded to windows
     assert steps == [(1, 1)]
-    expected = 255 * ((as_float(PHOTO) + DARKEST) * 1.25 - DARKEST)
+    expected = 255 * ((as_float(PHOTO) + DARKEST) * 1.5 - DARKEST)
     # Where the proxy is clipped there is no factor to be had.
     dark = PHOTO.max(-1) < 128
     assert np.median(np.abs(result - expected)[dark]) < 1
@@ -142,7 +165,7 @@ def test_a_photograph_as_small_as_a_proxy_is_restored_itself() -> None:
     restorer, seen = a_restorer()
     small = PHOTO[:64, :96] // 2
     result = restorer.restore_pixels(small)
-    expected = 255 * ((as_float(small) + DARKEST) * 1.25 - DARKEST)
+    expected = 255 * ((as_float(small) + DARKEST) * 1.5 - DARKEST)
     np.testing.assert_allclose(result, expected, atol=0.51)
     assert seen.shapes == [(1, 64, 128, 3)]
 

@@ -5,6 +5,9 @@ it away can be found on a proxy, where the network sees the whole shadow at once
 the full size, where every detail is kept. In between, the factor follows the photograph's own
 edges: in each small window its logarithm is a linear function of the logarithm of the brightness, a
 guided filter (He et al., "Guided Image Filtering", PAMI 2013; "Fast Guided Filter", 2015).
+
+A network that is not sure changes a little everywhere. So the factors of a photograph that is
+hardly changed count for nothing, and it comes back as it was.
 """
 
 from collections.abc import Callable
@@ -19,26 +22,32 @@ from fairweather.imaging import as_bytes, as_float, quantise, resized
 DARKEST = 0.02  # is added to both, for a factor of nearly black is not to be had from 8 bits
 RADIUS_PX = 1  # of the guided filter's windows, on the proxy
 EVEN = 0.003  # variance of the logarithm of the brightness below which a window is one surface
+UNNOTICED, CERTAIN = 0.15, 0.2  # root mean squares of the factors' logarithms: none, all of it
 ROWS = 64  # of the photograph at a time
 
 
 def make_proxy(pixels: np.ndarray, *, longest_px: int) -> np.ndarray:
-    """A photograph scaled down.
+    """A photograph scaled down, or as it is if it is small enough.
 
     Args:
-        pixels: (H, W, 3) RGB, uint8, uint16 or floats in [0, 1], of which a side is longer.
-        longest_px: its longer side after that.
+        pixels: (H, W, 3) RGB, uint8, uint16 or floats in [0, 1].
+        longest_px: its longer side after that, at most.
 
     Returns:
         (h, w, 3) uint8.
     """
     height, width = pixels.shape[:2]
-    scale = longest_px / max(height, width)
+    scale = min(1.0, longest_px / max(height, width))
     return resized(as_bytes(pixels), (round(height * scale), round(width * scale)))
 
 
 def apply_from_proxy(
-    pixels: np.ndarray, *, proxy: np.ndarray, restored: np.ndarray, out: np.ndarray
+    pixels: np.ndarray,
+    *,
+    proxy: np.ndarray,
+    restored: np.ndarray,
+    out: np.ndarray,
+    strength: float = 1.0,
 ) -> None:
     """Changes a photograph by the factors by which its proxy was changed.
 
@@ -47,36 +56,45 @@ def apply_from_proxy(
         proxy: (h, w, 3) float32 in [0, 1].
         restored: the same, restored.
         out: (H, W, 3) to write to, of any of those types.
+        strength: with which it was restored, in [0, 1]; less changes less, and is as certain.
     """
     height, width = pixels.shape[:2]
-    maps, factor_range = fit_factors(proxy, restored)
+    factors = np.log((restored + DARKEST) / (proxy + DARKEST))
+    factors *= certainty(factors / max(strength, 1e-6))
+    maps = fit_factors(log_brightness(proxy), factors)
+    factor_range = float(factors.min()), float(factors.max())
     maps = interpolate(maps, axis=1, length=width)(0, width)
     rows = interpolate(maps, axis=0, length=height)
     for start in range(0, height, ROWS):
         stop = min(start + ROWS, height)
         slope, offset = np.split(rows(start, stop), 2, axis=-1)
         values = as_float(pixels[start:stop])
-        factors = np.exp((slope * log_brightness(values) + offset).clip(*factor_range))
-        quantise((values + DARKEST) * factors - DARKEST, out=out[start:stop])
+        logarithms = (slope * log_brightness(values) + offset).clip(*factor_range)
+        quantise((values + DARKEST) * np.exp(logarithms) - DARKEST, out=out[start:stop])
 
 
-def fit_factors(proxy: np.ndarray, restored: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """The guided filter: logarithms of factors as linear functions of the brightness.
+def certainty(factors: np.ndarray) -> float:
+    """How much of the factors counts, in [0, 1], from their logarithms."""
+    changed = float(np.sqrt(np.square(factors).mean()))
+    return min(1.0, max(0.0, (changed - UNNOTICED) / (CERTAIN - UNNOTICED)))
+
+
+def fit_factors(brightness: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """The guided filter: factors as linear functions of the brightness in small windows.
 
     Args:
-        proxy: (h, w, 3) float32 in [0, 1].
-        restored: the same, restored.
+        brightness: (h, w, 1), logarithms.
+        factors: (h, w, 3), logarithms.
 
     Returns:
-        Slopes and offsets (h, w, 6), and the smallest and the largest logarithm that there is.
+        Slopes and offsets (h, w, 6).
     """
-    factors = np.log((restored + DARKEST) / (proxy + DARKEST))
-    brightness, wanted = (as_planes(one) for one in (log_brightness(proxy), factors))
-    mean, mean_wanted = window_mean(brightness), window_mean(wanted)
-    covariance = window_mean(brightness * wanted) - mean * mean_wanted
-    slope = covariance / (window_mean(brightness.square()) - mean.square() + EVEN)
+    guide, wanted = as_planes(brightness), as_planes(factors)
+    mean, mean_wanted = window_mean(guide), window_mean(wanted)
+    covariance = window_mean(guide * wanted) - mean * mean_wanted
+    slope = covariance / (window_mean(guide.square()) - mean.square() + EVEN)
     maps = window_mean(torch.cat((slope, mean_wanted - slope * mean), 1))
-    return maps[0].permute(1, 2, 0).numpy(), (float(factors.min()), float(factors.max()))
+    return maps[0].permute(1, 2, 0).numpy()
 
 
 def log_brightness(values: np.ndarray) -> np.ndarray:

@@ -146,13 +146,15 @@ class Restorer(FileRestorer):
         if isinstance(self.tile_px, str):
             raise FairweatherError("tile_px: is set once the budget is known")
         proxy_px = self.engine.config.proxy_px
-        if proxy_px is None or max(pixels.shape[:2]) <= proxy_px:
+        if proxy_px is None:
             self._restore_tiled(pixels, out=out, tile_px=self.tile_px, grey=grey, on_tile=on_tile)
             return out
         proxy = as_float(make_proxy(pixels, longest_px=proxy_px))
         restored = np.empty_like(proxy)
         self._restore_tiled(proxy, out=restored, tile_px=self.tile_px, grey=grey, on_tile=on_tile)
-        apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out)
+        apply_from_proxy(
+            pixels, proxy=proxy, restored=restored, out=out, strength=self.strength
+        )
         return out
 
     @property
