@@ -152,9 +152,7 @@ class Restorer(FileRestorer):
         proxy = as_float(make_proxy(pixels, longest_px=proxy_px))
         restored = np.empty_like(proxy)
         self._restore_tiled(proxy, out=restored, tile_px=self.tile_px, grey=grey, on_tile=on_tile)
-        apply_from_proxy(
-            pixels, proxy=proxy, restored=restored, out=out, strength=self.strength
-        )
+        apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out, strength=self.strength)
         return out
 
     @property
