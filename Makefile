@@ -85,7 +85,7 @@ $(KERAS): $(DEV)
 	$(INSTALL) keras $(TENSORFLOW) ai-edge-litert 'jax[cpu]'
 	@touch $@
 
-# Alone, since a CPU build of PyTorch asks for no version of it; models/kernels.py says which fit.
+# Alone, since a CPU build of PyTorch asks for no version of it; models/fast/dispatch.py says which fit.
 TRITON ?= 3.8.0
 
 $(KERNELS): $(DEV)

@@ -15,9 +15,10 @@ from parity import random_model, relative_error
 from torch import Tensor
 from triton_interpreter import repair_bfloat16
 
-from fairweather.models import AST, ASTConfig, ast, kernels
-from fairweather.models import attention_kernels as attention
-from fairweather.models import feed_forward_kernels as feed_forward
+from fairweather.models import AST, ASTConfig, ast
+from fairweather.models.fast import cuda_attention as attention
+from fairweather.models.fast import cuda_feed_forward as feed_forward
+from fairweather.models.fast import dispatch as kernels
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

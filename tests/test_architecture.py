@@ -18,11 +18,12 @@ PACKAGE = SRC / "fairweather"
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"keras", "benchmark"},
-    {"training", "evaluation", "serving"},
+    {"keras", "benchmark", "serving"},
+    {"training", "evaluation"},
     {"data", "restoration"},
+    {"export"},
     {"models", "imaging"},
-    {"files"},
+    {"hardware", "files"},
     {"errors"},
 )
 FLOOR_OF = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
@@ -33,7 +34,7 @@ PUBLIC_NAMES = {
     "FairweatherError",
     "Restorer",
     "__version__",
-    "classify_damage",
+    "classify_degradation",
     "create_model",
     "list_models",
     "load_model",

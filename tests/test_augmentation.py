@@ -32,7 +32,7 @@ def coordinates(height: int, width: int, *, image: int = 0) -> np.ndarray:
     return np.stack([rows, columns, np.full_like(rows, image)], -1).astype(np.uint8)
 
 
-def damaged(clean: np.ndarray) -> np.ndarray:
+def degrade(clean: np.ndarray) -> np.ndarray:
     return 255 - clean
 
 
@@ -45,7 +45,7 @@ def save(path: Path, pixels: np.ndarray) -> Path:
 def save_pair(folder: Path, number: int, *, size: tuple[int, int] = (24, 40)) -> Pair:
     clean = coordinates(*size, image=number)
     return Pair(
-        save(folder / f"input/{number}.png", damaged(clean)),
+        save(folder / f"input/{number}.png", degrade(clean)),
         save(folder / f"target/{number}.png", clean),
     )
 
@@ -98,7 +98,7 @@ def test_the_two_crops_of_a_pair_lie_over_each_other(pairs: list[Pair]) -> None:
         degraded, clean = arrays(crop)
         image = int(clean[0, 0, 2])
         assert bool(crop["synthetic"]) is pairs[image].is_synthetic
-        assert np.array_equal(degraded, clean if crop["synthetic"] else damaged(clean))
+        assert np.array_equal(degraded, clean if crop["synthetic"] else degrade(clean))
         top, left = (int(clean[..., axis].min()) for axis in (0, 1))
         window = coordinates(24, 40, image=image)[top : top + 16, left : left + 16]
         turned = [np.array_equal(clean, view) for view in orientations(window)]
@@ -124,9 +124,9 @@ def test_every_place_can_be_drawn(size: tuple[int, int], crop_px: int) -> None:
               for column in range(size[1] - crop_px + 1)}  # fmt: skip
     random, drawn = generator(), set()
     for _ in range(25 * len(places)):  # a place is missed once in e²⁵ times
-        degraded, crop = random_crop((damaged(clean), clean), crop_px=crop_px, random=random)
+        degraded, crop = random_crop((degrade(clean), clean), crop_px=crop_px, random=random)
         assert crop.shape == (crop_px, crop_px, 3)
-        assert np.array_equal(degraded, damaged(crop))
+        assert np.array_equal(degraded, degrade(crop))
         drawn.add((int(crop[0, 0, 0]), int(crop[0, 0, 1])))
     assert drawn == places
 
@@ -144,9 +144,9 @@ def test_all_places_are_drawn_alike() -> None:
 
 def test_a_crop_as_large_as_the_image_is_the_image() -> None:
     clean = coordinates(8, 8)
-    degraded, crop = random_crop((damaged(clean), clean), crop_px=8, random=generator())
+    degraded, crop = random_crop((degrade(clean), clean), crop_px=8, random=generator())
     assert np.array_equal(crop, clean)
-    assert np.array_equal(degraded, damaged(clean))
+    assert np.array_equal(degraded, degrade(clean))
 
 
 @pytest.mark.parametrize("size", [(5, 40), (24, 7), (5, 7), (2, 3), (1, 1), (1, 30)])
@@ -154,9 +154,9 @@ def test_a_small_image_is_reflected_on_both_sides_alike(size: tuple[int, int]) -
     clean = coordinates(*size)
     random = generator()
     for _ in range(20):
-        degraded, crop = random_crop((damaged(clean), clean), crop_px=16, random=random)
+        degraded, crop = random_crop((degrade(clean), clean), crop_px=16, random=random)
         assert crop.shape == (16, 16, 3)
-        assert np.array_equal(degraded, damaged(crop))
+        assert np.array_equal(degraded, degrade(crop))
         for axis, length in enumerate(size):
             lines = crop[..., axis].T if axis else crop[..., axis]
             first = int(lines[0, 0]) if length > 16 else 0
@@ -171,10 +171,10 @@ def test_a_larger_square_is_scaled_down_as_far_as_the_image_reaches() -> None:
     random, sides = generator(), []
     for _ in range(200):
         degraded, crop = random_crop(
-            (damaged(clean), clean), crop_px=32, random=random, largest_downscale=4
+            (degrade(clean), clean), crop_px=32, random=random, largest_downscale=4
         )
         assert crop.shape == (32, 32, 3)
-        assert np.abs(degraded.astype(int) - damaged(crop)).max() <= 1  # both rounded
+        assert np.abs(degraded.astype(int) - degrade(crop)).max() <= 1  # both rounded
         across, down = (crop[..., axis].astype(int) for axis in (1, 0))
         sides.append((across[16, 30] - across[16, 2]) / 28 * 32)
         assert abs((down[30, 16] - down[2, 16]) / 28 * 32 - sides[-1]) < 3
@@ -189,14 +189,14 @@ def test_a_smaller_square_is_scaled_up_and_may_be_a_larger_one_as_well() -> None
         random, sides = generator(), []
         for _ in range(200):
             degraded, crop = random_crop(
-                (damaged(clean), clean),
+                (degrade(clean), clean),
                 crop_px=32,
                 random=random,
                 largest_downscale=largest_downscale,
                 largest_upscale=4,
             )
             assert crop.shape == (32, 32, 3)
-            assert np.abs(degraded.astype(int) - damaged(crop)).max() <= 1  # both rounded
+            assert np.abs(degraded.astype(int) - degrade(crop)).max() <= 1  # both rounded
             across = crop[..., 1].astype(int)
             sides.append((across[16, 26] - across[16, 6]) / 20 * 32)
         assert 6.5 < min(sides) < 10
@@ -210,7 +210,7 @@ def test_small_images_pass_through_the_whole_stream(tmp_path: Path) -> None:
     for number in range(20):
         degraded, clean = arrays(crops[number])
         assert clean.shape == (16, 16, 3)
-        assert np.array_equal(degraded, damaged(clean))
+        assert np.array_equal(degraded, degrade(clean))
         assert {int(clean[..., axis].max()) for axis in (0, 1)} == {8, 10}
 
 
@@ -305,9 +305,9 @@ def test_each_choice_of_orientations(orientation: Any) -> None:
     drawn: Counter[int] = Counter()
     count = 200 * len(VIEWS[orientation])
     for _ in range(count):
-        images = damaged(clean), clean
+        images = degrade(clean), clean
         degraded, turned = random_orientation(images, random=random, orientation=orientation)
-        assert np.array_equal(degraded, damaged(turned))
+        assert np.array_equal(degraded, degrade(turned))
         drawn[views.index(turned.tobytes())] += 1
     assert set(drawn) == set(VIEWS[orientation])
     assert all(abs(n - 200) < 4.5 * math.sqrt(200) for n in drawn.values())
@@ -331,7 +331,7 @@ def test_jitter_is_one_function_of_the_bytes_of_both_images(
     """Of each channel; so what was equal stays equal, and each pixel keeps its partner."""
     clean = generator(seed).integers(0, 256, (32, 40, 3), dtype=np.uint8)
     clean[:5, :, 1] = 0
-    before = damaged(clean), clean
+    before = degrade(clean), clean
     augmentation = Augmentation(exposure_jitter_stops=stops, colour_jitter=colour)
     after = random_jitter(before, random=generator(seed), augmentation=augmentation)
     for channel in range(3):

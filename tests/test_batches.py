@@ -1,4 +1,4 @@
-"""What a step trains on: which crops are damaged, and that a seed tells how."""
+"""What a step trains on: which crops are degraded, and that a seed tells how."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def a_batch(size: int, *, synthetic: list[bool]) -> dict[str, Tensor]:
 
 
 def dimmed(clean: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Damage that, unlike rain, surely changes each image."""
+    """Degradation that, unlike rain, surely changes each image."""
     return clean * torch.rand(len(clean), 1, 1, 1, generator=generator) / 2
 
 
@@ -74,7 +74,7 @@ def test_a_stage_may_leave_more_crops_clean(monkeypatch: pytest.MonkeyPatch) -> 
     assert untouched == [0, pytest.approx(0.9, abs=0.06)]
 
 
-def test_a_held_out_image_has_the_same_damage_at_every_validation() -> None:
+def test_a_held_out_image_has_the_same_degradation_at_every_validation() -> None:
     recipe = make_recipe()
     batch = a_batch(1, synthetic=[True]) | {"number": torch.tensor([4])}
     degraded, clean = degrade_held_out(batch, recipe=recipe)

@@ -194,7 +194,7 @@ def test_half_a_pixel_is_no_finding(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("task", list(DEGRADATIONS))
-def test_offsets_under_every_damage(task: str) -> None:
+def test_offsets_under_every_degradation(task: str) -> None:
     for number in (0, 4, 5):
         degraded = degrade_pixels(scene(number), task=task, seed=number).mean(-1)
         offset = find_offset(degraded[9:, :-13], scene(number).mean(-1)[:-9, 13:])

@@ -12,10 +12,10 @@ import pytest
 from command import Run
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
-from tiny_sets import HEIGHT, WIDTH, damaged, save, scene, write_set, write_weights
+from tiny_sets import HEIGHT, WIDTH, degrade, save, scene, write_set, write_weights
 
 from fairweather.data import degrade_pixels
-from fairweather.imaging import PROTOCOLS, measure
+from fairweather.evaluation import PROTOCOLS, measure
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_two_folders_give_one_document(run: Run, data: Path) -> None:
     assert document["protocol"] == "spad"
     assert [image["name"] for image in document["images"]] == ["1", "2", "3"]
     expected = measure(
-        damaged(scene(2), seed=2, amplitude=20), scene(2), protocol=PROTOCOLS["spad"]
+        degrade(scene(2), seed=2, amplitude=20), scene(2), protocol=PROTOCOLS["spad"]
     )
     image = document["images"][1]
     assert image["psnr_db"] == pytest.approx(expected.psnr_db)
@@ -116,7 +116,7 @@ def test_options_reach_the_evaluation(run: Run, data: Path, weights: Path) -> No
     assert json.loads(layout.out)["sets"][0]["layout"] == "folders"
 
 
-def test_clean_photographs_get_damage_that_their_names_seed(
+def test_clean_photographs_get_degradation_that_their_names_seed(
     run: Run, data: Path, weights: Path, tmp_path: Path
 ) -> None:
     def trees(folder: Path, *options: str) -> dict[str, Any]:
@@ -126,13 +126,13 @@ def test_clean_photographs_get_damage_that_their_names_seed(
         return one
 
     folder = data / "target"
-    hazy = trees(folder, "--damage", "haze")
+    hazy = trees(folder, "--degradation", "haze")
     assert (hazy["name"], hazy["task"]) == ("target, synthetic haze", "haze")
     assert all(5 < image["input"]["psnr_db"] < 40 for image in hazy["images"])
-    again = trees(folder, "--damage", "haze", "-o", str(tmp_path / "report"))
+    again = trees(folder, "--degradation", "haze", "-o", str(tmp_path / "report"))
     assert again["mean"] == hazy["mean"]
     (folder / "1.png").unlink()
-    fewer = trees(folder, "--damage", "haze")
+    fewer = trees(folder, "--degradation", "haze")
     assert [image["input"] for image in fewer["images"]] == [
         image["input"] for image in hazy["images"][1:]
     ]
@@ -145,8 +145,8 @@ def test_clean_photographs_get_damage_that_their_names_seed(
 def test_clean_photographs_to_themselves(run: Run, data: Path, tmp_path: Path) -> None:
     same = write_weights(tmp_path / "same.safetensors", strength=0.0)
     other = write_weights(tmp_path / "other.safetensors", strength=0.3)
-    done = run(data / "target", "--damage", "none", "--weights", same, "--weights", other, "--json",
-               "-o", tmp_path / "report")  # fmt: skip
+    done = run(data / "target", "--degradation", "none", "--weights", same, "--weights", other,
+               "--json", "-o", tmp_path / "report")  # fmt: skip
     assert (done.status, done.err) == (0, "")
     (one,) = json.loads(done.out)["sets"]
     assert one["name"] == "target, clean"
@@ -205,9 +205,9 @@ def test_photographs_alone(run: Run, data: Path, weights: Path, tmp_path: Path) 
         (("DATA", "--layout", "none"), "layout 'none'"),
         (("DATA", "--weights", "rain", "--weights", "rain"), "given twice"),
         (("DATA", "--masks", "DATA"), "uses no masks"),
-        (("DATA", "--damage", "hail"), "damage 'hail': is none of rain, raindrop"),
-        (("DATA", "--damage", "haze", "--layout", "folders"), "leave --layout out"),
-        (("--photos", "DATA", "--damage", "haze"), "--damage belongs to DATA"),
+        (("DATA", "--degradation", "hail"), "degradation 'hail': is none of rain, raindrop"),
+        (("DATA", "--degradation", "haze", "--layout", "folders"), "leave --layout out"),
+        (("--photos", "DATA", "--degradation", "haze"), "--degradation belongs to DATA"),
     ],
 )
 def test_a_wrong_call_has_status_2(

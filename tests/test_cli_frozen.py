@@ -17,7 +17,7 @@ COMMANDS = {
     "models list": {"--json"},
     "models info": {"weights", "--json"},
     "models convert": {"source", "target", "--to", "--bottleneck-shift", "--overwrite"},
-    "models train-damage": {
+    "models train-classifier": {
         "--data", "-o", "--out", "--steps", "--minutes", "--precision", "--seed", "--workers",
     },
     "models confusion": {"--data", "--weights", "--json"},
@@ -34,7 +34,7 @@ COMMANDS = {
     },
     "benchmark speed-page": {"[results …]", "-o", "--out"},
     "evaluate": {
-        "data", "--weights", "--protocol", "--layout", "--split", "--damage", "--inference",
+        "data", "--weights", "--protocol", "--layout", "--split", "--degradation", "--inference",
         "--self-ensemble", "--device", "--restored", "--clean", "--degraded", "--photos", "--masks",
         "-o", "--out", "--json", "--list-protocols",
     },

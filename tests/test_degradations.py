@@ -84,7 +84,7 @@ def test_seed_decides_and_every_image_gets_its_own(task: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("task", TASKS)
-def test_a_seed_gives_the_same_damage_on_the_gpu(task: str) -> None:
+def test_a_seed_gives_the_same_degradation_on_the_gpu(task: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     clean = photos((64, 96))

@@ -1,4 +1,4 @@
-"""Folders of pairs with synthetic damage."""
+"""Folders of pairs with synthetic degradation."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_pairs_are_written_that_the_pair_layout_reads(photos: Path, tmp_path: Pa
     assert sheet.shape == (328, 4 * 328, 3)
 
 
-def test_a_file_gets_the_same_damage_in_any_folder(photos: Path, tmp_path: Path) -> None:
+def test_a_file_gets_the_same_degradation_in_any_folder(photos: Path, tmp_path: Path) -> None:
     degrade_folder(photos, tmp_path / "one", task="snow", seed=3)
     (photos / "0.png").write_bytes((photos / "a.png").read_bytes())
     degrade_folder(photos, tmp_path / "two", task="snow", seed=3)

@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_sets import HEIGHT, WIDTH, damaged, save, scene, write_set, write_weights
+from tiny_sets import HEIGHT, WIDTH, degrade, save, scene, write_set, write_weights
 
 from fairweather.errors import CheckpointError, OptionError
 from fairweather.evaluation import (
+    PROTOCOLS,
     RESTORED,
     Evaluation,
     Images,
     Item,
+    Measures,
     ReportWriter,
     Row,
     SetResult,
@@ -30,17 +32,12 @@ from fairweather.evaluation import (
     find_photos,
     find_test_sets,
     match_results,
-)
-from fairweather.imaging import (
-    PROTOCOLS,
-    Measures,
-    Photo,
     measure,
     measure_alone,
     measure_cast,
     prepare_image,
-    write_image,
 )
+from fairweather.imaging import Photo, write_image
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +73,7 @@ def test_rows_are_the_protocols_figures(sets: list[TestSet], weights: Path) -> N
     run = build_run(weights, device="cpu")
     for number, row in enumerate(done.sets[0].rows, 1):
         clean = scene(number)
-        degraded = damaged(clean, seed=number, amplitude=10 * number)
+        degraded = degrade(clean, seed=number, amplitude=10 * number)
         assert (row.name, row.height, row.width) == (str(number), HEIGHT, WIDTH)
         for figures, image in (
             (row.input, as_float(degraded)),
@@ -203,7 +200,7 @@ def test_what_cannot_be_evaluated_is_named_and_the_rest_goes_on(
 
 def test_grey_alpha_16_bits_and_sizes_may_mix(tmp_path: Path, weights: Path) -> None:
     """The same scene in every kind of file has the same figures."""
-    clean, degraded = scene(1), damaged(scene(1))
+    clean, degraded = scene(1), degrade(scene(1))
     grey = [np.stack([image[..., 1]] * 3, -1) for image in (clean, degraded)]
     inputs, targets = tmp_path / "set" / "input", tmp_path / "set" / "target"
     for name, (target, source) in {
@@ -211,7 +208,7 @@ def test_grey_alpha_16_bits_and_sizes_may_mix(tmp_path: Path, weights: Path) -> 
         "plain": (clean, degraded),
         "grey": (grey[0][..., 0], grey[1][..., 0]),
         "greyrgb": (grey[0], grey[1]),
-        "large": (scene(2, 40, 200), damaged(scene(2, 40, 200))),
+        "large": (scene(2, 40, 200), degrade(scene(2, 40, 200))),
     }.items():
         save(targets / f"{name}.PNG", target)
         save(inputs / f"{name}.tif", source)
@@ -230,7 +227,7 @@ def test_grey_alpha_16_bits_and_sizes_may_mix(tmp_path: Path, weights: Path) -> 
 
 
 def test_a_protocol_prepares_what_the_model_gets(tmp_path: Path, weights: Path) -> None:
-    clean, degraded = scene(1, 300, 420), damaged(scene(1, 300, 420))
+    clean, degraded = scene(1, 300, 420), degrade(scene(1, 300, 420))
     folder = tmp_path / "moire" / "set"
     save(folder / "target" / "1.png", clean)
     save(folder / "input" / "1.png", degraded)
@@ -249,7 +246,7 @@ def test_shadow_masks_are_found_by_relative_name(tmp_path: Path) -> None:
     folder, masks = tmp_path / "shadow" / "set", tmp_path / "masks"
     for place, share in (("a/1", 0.5), ("b/1", 0.25), ("c/1", 0.5), ("c/2", 0.5)):
         save(folder / "target" / f"{place}.png", scene(1, 64, 64))
-        save(folder / "input" / f"{place}.png", damaged(scene(1, 64, 64)))
+        save(folder / "input" / f"{place}.png", degrade(scene(1, 64, 64)))
         mask = np.zeros((64, 64, 3), np.uint8)
         mask[:, : int(64 * share)] = 255
         save(masks / f"{place}.jpg", mask)
@@ -274,7 +271,7 @@ def test_results_of_others(tmp_path: Path) -> None:
     write_set(tmp_path / "set", count=4)
     clean, inputs, restored = (tmp_path / "set" / n for n in ("target", "input", "restored"))
     for number in (1, 2, 4):
-        save(restored / f"{number}.png", damaged(scene(number), amplitude=5))
+        save(restored / f"{number}.png", degrade(scene(number), amplitude=5))
     save(restored / "2.png", scene(2, HEIGHT, WIDTH - 1))
     save(restored / "extra.png", scene(1))
     results = match_results(restored, clean, degraded=inputs)
@@ -289,7 +286,7 @@ def test_results_of_others(tmp_path: Path) -> None:
     assert done.weights == []
     assert done.inference is None
     row = done.sets[0].rows[1]
-    expected = measure(damaged(scene(4), amplitude=5), scene(4), protocol=PROTOCOLS["plain"])
+    expected = measure(degrade(scene(4), amplitude=5), scene(4), protocol=PROTOCOLS["plain"])
     assert row.restored[RESTORED]["psnr_db"] == pytest.approx(expected.psnr_db)
     assert row.gain_db(RESTORED) > 5
     alone = evaluate_results(match_results(restored, clean), protocol="plain")

@@ -19,15 +19,15 @@ from typer.testing import CliRunner
 import fairweather as fw
 from fairweather import cli, models
 from fairweather.errors import ExportError, MissingExtraError, OptionError
-from fairweather.models import ASTConfig
-from fairweather.restoration import (
+from fairweather.export import (
     Exported,
-    export,
     export_onnx,
     export_openvino,
     export_torch,
+    graphs,
     verify_export,
 )
+from fairweather.models import ASTConfig
 
 # Of one pixel, of one window, shorter than the padding, a batch; beside those that export verifies.
 SIZES = ((1, 1, 1), (2, 8, 8), (1, 3, 50), (3, 41, 29))
@@ -162,7 +162,7 @@ def test_a_file_that_does_not_run_at_every_size_is_not_written(
     def capture_one_size(clipped: torch.nn.Module) -> Any:
         return torch.export.export(clipped, (torch.zeros(2, 3, 64, 64),))
 
-    monkeypatch.setattr(export, "capture", capture_one_size)
+    monkeypatch.setattr(graphs, "capture", capture_one_size)
     (tmp_path / "model.pt2").write_bytes(b"old")
     with pytest.raises(ExportError, match="fails at 200×336, so nothing was written"):
         export_torch(random_model(), tmp_path / "model.pt2", overwrite=True)

@@ -73,17 +73,17 @@ def fault_of(recipe: Recipe, *callbacks: Callback, data: Path, run: Path, kept_s
     return str(caught.value)
 
 
-def test_damage_that_is_not_finite_names_the_one_image(
+def test_degradation_that_is_not_finite_names_the_one_image(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from_now_on: list[bool] = []
 
-    def damage(clean: Tensor, *, generator: torch.Generator) -> Tensor:
+    def degradation(clean: Tensor, *, generator: torch.Generator) -> Tensor:
         is_red = (clean[:, 0].amin((1, 2)) == 1) & (clean[:, 1].amax((1, 2)) == 0)
         spoilt = is_red & bool(from_now_on)
         return torch.where(spoilt.view(-1, 1, 1, 1), torch.nan, clean / 2)
 
-    monkeypatch.setitem(DEGRADATIONS, "rain", damage)
+    monkeypatch.setitem(DEGRADATIONS, "rain", degradation)
     steps: list[int] = []
     plant = StopAt(stage=0, batch=5, action=lambda module: from_now_on.append(True))
     step = RestorationModule.training_step

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from test_augmentation import damaged, generator
+from test_augmentation import degrade, generator
 
 from fairweather.data import Augmentation
 from fairweather.data.augmentation import random_jitter
@@ -16,7 +16,7 @@ def jittered_ramps(**options: float) -> Iterator[np.ndarray]:
     random = generator()
     for _ in range(200):
         degraded, clean = random_jitter(
-            (damaged(ramp), ramp), random=random, augmentation=Augmentation(**options)
+            (degrade(ramp), ramp), random=random, augmentation=Augmentation(**options)
         )
         assert np.array_equal(degraded, clean[::-1])
         yield clean

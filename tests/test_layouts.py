@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairweather.data.layout_table import LAYOUTS
-from fairweather.data.layouts import (
+from fairweather.data.layouts.layouts import (
     describe_layout,
     find_layout_pairs,
     list_layouts,
     unpack_side_by_side,
 )
+from fairweather.data.layouts.table import LAYOUTS
 from fairweather.data.pairs import find_pairs
 from fairweather.errors import DataError, OptionError
 

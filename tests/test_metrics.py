@@ -1,7 +1,7 @@
 """Every figure against an independent one: the official scripts' numbers, loops, torchmetrics.
 
 The pairs in fixtures/parity/metrics are crops of the photographs that scikit-image ships, astronaut
-(NASA, public domain) and coffee (CC0), with made-up damage.
+(NASA, public domain) and coffee (CC0), with made-up degradation.
 """
 
 import ast
@@ -22,7 +22,7 @@ from skimage.color import rgb2lab, xyz2lab
 from torchmetrics.functional import image as torch_image
 
 from fairweather.errors import ImageError, OptionError
-from fairweather.imaging import (
+from fairweather.evaluation import (
     PROTOCOLS,
     MetricProtocol,
     Source,
@@ -33,9 +33,9 @@ from fairweather.imaging import (
     metrics,
     prepare_image,
     protocols,
-    read_image,
 )
-from fairweather.imaging.metrics import WINDOW_PX, _resized
+from fairweather.evaluation.metrics import WINDOW_PX, _resized
+from fairweather.imaging import read_image
 
 PAIRS = json.loads((FIXTURES / "metrics" / "expected.json").read_text())
 NAMES = [pair["name"] for pair in PAIRS]
@@ -43,7 +43,7 @@ SHAPES = [(11, 11), (16, 24), (37, 23)]
 
 
 def fixture(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The damaged and the clean image, uint8."""
+    """The degraded and the clean image, uint8."""
     folder = FIXTURES / "metrics"
     paths = folder / "input" / name, folder / "target" / f"{name.split('_')[0]}.png"
     restored, clean = (read_image(path).pixels for path in paths)

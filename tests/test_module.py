@@ -1,4 +1,4 @@
-"""The parts of a training stage: which images it sees, how they are damaged, how it steps."""
+"""The parts of a training stage: which images it sees, how they are degraded, how it steps."""
 
 from pathlib import Path
 from typing import Any

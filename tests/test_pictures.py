@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from tiny_sets import scene
 
-from fairweather.evaluation.histogram import as_svg, count_gains, write_png
-from fairweather.evaluation.pictures import (
+from fairweather.evaluation.report.histogram import as_svg, count_gains, write_png
+from fairweather.evaluation.report.pictures import (
     enlarged,
     error_map,
     fitted,

@@ -1,4 +1,4 @@
-"""Damage as large as the photograph is undone on a small version, and handed to the full size."""
+"""What is as large as the photograph is undone on a small version, and handed on."""
 
 import dataclasses
 from typing import Any

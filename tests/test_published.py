@@ -1,8 +1,8 @@
 import pytest
 
+from fairweather.evaluation import PROTOCOLS
 from fairweather.evaluation.inference import INFERENCES, usual_inference
 from fairweather.evaluation.published import PUBLISHED, published_key, why_not_comparable
-from fairweather.imaging import PROTOCOLS
 from fairweather.training import list_recipes, load_recipe
 
 SPAD = {"protocol": PROTOCOLS["spad"], "inference": "square_pad_128", "images": 1000}

@@ -159,7 +159,7 @@ def test_every_fault_is_named(tmp_path: Path) -> None:
     assert all(place in message for place in ("stages.1.batch", "stages.1.steps", "colour"))
 
 
-def test_a_task_without_synthetic_damage_can_be_trained_on_pairs(tmp_path: Path) -> None:
+def test_a_task_without_synthetic_degradation_can_be_trained_on_pairs(tmp_path: Path) -> None:
     tree = {**SMALL, "task": "sunshine", "data": {"pairs": ["pairs"]}}
     assert load_recipe(save(tmp_path, tree)).task == "sunshine"
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_sets import damaged, save, scene, write_set, write_weights
+from tiny_sets import degrade, save, scene, write_set, write_weights
 
 from fairweather.errors import DataError
 from fairweather.evaluation import (
+    PROTOCOLS,
     Evaluation,
     Images,
     ReportWriter,
@@ -28,7 +29,6 @@ from fairweather.evaluation import (
     match_results,
 )
 from fairweather.evaluation import report as room
-from fairweather.imaging import PROTOCOLS
 
 Make = Callable[..., Evaluation]
 
@@ -130,7 +130,7 @@ def test_figures_are_the_best_and_the_worst(make: Make, tmp_path: Path) -> None:
         number = int(pick(gains)) + 1
         with Image.open(figures / f"Rain100L-{kind}.png") as image:
             panel = np.asarray(image)[:, :32]
-        degraded = damaged(scene(number), seed=number, amplitude=10 * number)
+        degraded = degrade(scene(number), seed=number, amplitude=10 * number)
         np.testing.assert_array_equal(panel, degraded)
 
 

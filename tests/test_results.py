@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fairweather.evaluation import (
+    PROTOCOLS,
     RESTORED,
     Evaluation,
     Item,
@@ -20,10 +21,9 @@ from fairweather.evaluation import (
     as_results_tree,
     as_tree,
 )
+from fairweather.evaluation.report.wording import coloured_gain, figure_text, figures_line, label
 from fairweather.evaluation.results import as_table
 from fairweather.evaluation.weights import WeightsFacts
-from fairweather.evaluation.wording import coloured_gain, figure_text, figures_line, label
-from fairweather.imaging import PROTOCOLS
 
 MINE = WeightsFacts("mine", "mine.safetensors", False, "ab" * 32, 1000, "rain", "noise")
 SET = TestSet("Rain100L", "rain", (Item("a", Path("a.png")),), benchmark="rain100l")

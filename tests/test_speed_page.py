@@ -68,5 +68,5 @@ def test_the_page_in_docs_is_what_the_committed_results_give(tmp_path: Path) -> 
     write_speed_page(results, tmp_path / "benchmarks.md")
     committed = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
     assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == committed, (
-        "run `fairweather benchmark speed-page docs/benchmarks/*.json -o docs/benchmarks.md`"
+        "run `fairweather benchmark speed-page docs/results/speed/*.json -o docs/results/speed.md`"
     )

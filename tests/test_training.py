@@ -133,7 +133,7 @@ def test_the_best_of_the_last_stage_is_kept(trained: Path) -> None:
     assert float(metadata["held_out_psnr_db"]) == pytest.approx(max(scores_db), abs=1e-3)
 
 
-def test_training_undoes_the_damage(data: Path, tmp_path: Path) -> None:
+def test_training_undoes_the_degradation(data: Path, tmp_path: Path) -> None:
     """The pairs are darkened to a half; a few steps must brighten them by several dB."""
     stage = {"crop_px": 16, "batch": 2, "steps": 20, "learning_rate": 5e-3, "warmup_steps": 4}
     recipe = make_recipe(

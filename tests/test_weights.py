@@ -16,7 +16,7 @@ from fairweather.models import list_weights
 
 Pixels = np.ndarray
 
-# Gain [dB] over the input: of pairs below dev/pairs, and of parts of Kodak under synthetic damage.
+# Gain [dB] over the input: of pairs below dev/pairs, and of parts of Kodak, degraded.
 PAIRS = {
     ("rain", "rain/Rain100L"): 4.5,
     ("rain", "rain/Rain100H"): 8.0,
@@ -37,9 +37,9 @@ SYNTHETIC = {
     "shadow": 1.0,
     "weather": 2.0,
 }
-# With a global context: a part of a clean photograph may pass for damaged, as its card says.
+# With a global context: a part of a clean photograph may pass for degraded, as its card says.
 JUDGE_THE_WHOLE = {"haze", "moire", "shadow", "weather"}
-# On whole photographs of Kodak; `weather` is 2 dB behind the weights for one damage.
+# On whole photographs of Kodak; `weather` is 2 dB behind the weights for one degradation.
 WHOLE = {("weather", "raindrop"): 2.7, ("weather", "snow"): 3.03, ("shadow", "shadow"): 3.0}
 FREE = {"moire": 0.0}  # most of UHDM's error are tones, which synthetic moiré hardly changes
 
@@ -73,7 +73,9 @@ def test_all_weights_have_floors() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "name"), PAIRS)
-def test_pairs_of_real_damage_or_of_benchmarks_get_better(task: str, name: str, data: Path) -> None:
+def test_pairs_of_real_degradation_or_of_benchmarks_get_better(
+    task: str, name: str, data: Path
+) -> None:
     rows = []
     for path in sorted((data / "dev/pairs" / name / "input").iterdir()):
         degraded = read_image(path).pixels
@@ -86,23 +88,23 @@ def test_pairs_of_real_damage_or_of_benchmarks_get_better(task: str, name: str, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", SYNTHETIC)
-def test_synthetic_damage_is_undone(task: str, kodak: list[Pixels]) -> None:
-    damaged = [degrade_pixels(photo, task=task, seed=seed) for seed, photo in enumerate(kodak)]
-    pairs = zip(damaged, kodak, strict=True)
+def test_synthetic_degradation_is_undone(task: str, kodak: list[Pixels]) -> None:
+    degraded = [degrade_pixels(photo, task=task, seed=seed) for seed, photo in enumerate(kodak)]
+    pairs = zip(degraded, kodak, strict=True)
     gains = [psnr_db(restorer(task)(one), clean) - psnr_db(one, clean) for one, clean in pairs]
     assert np.mean(gains) >= SYNTHETIC[task]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "damage"), WHOLE)
-def test_whole_photographs_get_better(task: str, damage: str, data: Path) -> None:
-    """Under the damage of `fairweather evaluate --damage`."""
+@pytest.mark.parametrize(("task", "degradation"), WHOLE)
+def test_whole_photographs_get_better(task: str, degradation: str, data: Path) -> None:
+    """Under the degradation of `fairweather evaluate --degradation`."""
     gains = []
     for path in sorted((data / "dev/clean/Kodak24").iterdir()):
         clean = read_image(path).pixels
-        damaged = degrade_pixels(clean, task=damage, seed=zlib.crc32(path.stem.encode()))
-        gains.append(psnr_db(restorer(task)(damaged), clean) - psnr_db(damaged, clean))
-    assert np.mean(gains) >= WHOLE[task, damage]
+        degraded = degrade_pixels(clean, task=degradation, seed=zlib.crc32(path.stem.encode()))
+        gains.append(psnr_db(restorer(task)(degraded), clean) - psnr_db(degraded, clean))
+    assert np.mean(gains) >= WHOLE[task, degradation]
 
 
 @pytest.mark.slow
@@ -130,6 +132,6 @@ def test_free_photographs_get_better(task: str, photo: str) -> None:
     clean = getattr(skimage.data, photo)()[:256, 100:420]
     gains = []
     for seed in range(3):
-        damaged = degrade_pixels(clean, task=task, seed=seed)
-        gains.append(psnr_db(restorer(task)(damaged), clean) - psnr_db(damaged, clean))
+        degraded = degrade_pixels(clean, task=task, seed=seed)
+        gains.append(psnr_db(restorer(task)(degraded), clean) - psnr_db(degraded, clean))
     assert np.mean(gains) >= FREE.get(task, 1.0)

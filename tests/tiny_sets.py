@@ -19,7 +19,7 @@ def scene(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     return np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def damaged(pixels: np.ndarray, *, seed: int = 0, amplitude: int = 30) -> np.ndarray:
+def degrade(pixels: np.ndarray, *, seed: int = 0, amplitude: int = 30) -> np.ndarray:
     """The same with noise."""
     noise = np.random.default_rng(seed).integers(-amplitude, amplitude + 1, pixels.shape)
     return (pixels + noise).clip(0, 255).astype(np.uint8)
@@ -36,7 +36,7 @@ def write_set(root: Path, *, count: int = 3, sides: tuple[str, str] = ("input", 
     for number in range(1, count + 1):
         clean = scene(number)
         save(root / sides[1] / f"{number}.png", clean)
-        degraded = damaged(clean, seed=number, amplitude=10 * number)
+        degraded = degrade(clean, seed=number, amplitude=10 * number)
         save(root / sides[0] / f"{number}.png", degraded)
     return root
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from fairweather.errors import FairweatherError
 from fairweather.models import create_model, list_models, load_model
-from fairweather.restoration import Restorer, classify_damage, restore
+from fairweather.restoration import Restorer, classify_degradation, restore
 
 __version__ = version("fairweather")
 
@@ -19,7 +19,7 @@ __all__ = [
     "FairweatherError",
     "Restorer",
     "__version__",
-    "classify_damage",
+    "classify_degradation",
     "create_model",
     "list_models",
     "load_model",

@@ -34,7 +34,7 @@ class DataBenchmark:
         loading_crops_per_s: reading, cropping, turning and batching of photographs that were
             decoded before and lie in a mapped cache.
         decoding_crops_per_s: the same without a cache, so that each crop decodes a photograph.
-        degradation_crops_per_s: synthetic damage, which is made where the network is trained.
+        degradation_crops_per_s: synthetic degradation, which is made where the network is trained.
         step_crops_per_s: forward, backward and AdamW.
     """
 
@@ -79,9 +79,9 @@ def benchmark_data(
         max_images: photographs to draw from, spread over the folder. They are decoded into a
             temporary folder before anything is measured.
         preset: the network that is trained.
-        task: whose damage is made.
+        task: whose degradation is made.
         precision: of the step, `fp32` or `bf16`.
-        device: where damage is made and the step runs, as torch names it.
+        device: where degradation is made and the step runs, as torch names it.
         on_round: is told how many rounds are done, of how many.
 
     Raises:
@@ -127,7 +127,7 @@ def loading(
 
 
 def degradation(clean: Tensor, *, task: str) -> Callable[[], object]:
-    """Makes other damage of a batch each time."""
+    """Makes other degradation of a batch each time."""
     generator = torch.Generator().manual_seed(0)
     return lambda: synchronized(DEGRADATIONS[task](clean, generator=generator))
 

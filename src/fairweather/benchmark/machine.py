@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fairweather.restoration import physical_memory_bytes
+from fairweather.hardware import physical_memory_bytes
 
 FORMAT = "fairweather speed 1"
 CPU_INFO = Path("/proc/cpuinfo")

@@ -10,7 +10,7 @@ from fairweather.benchmark.official import REPOSITORY, check_checkout
 from fairweather.benchmark.speed import COPY, MATRIX, Tree
 from fairweather.benchmark.subject import Subject
 from fairweather.errors import OptionError
-from fairweather.restoration import check_precision, pick_device
+from fairweather.hardware import check_precision, pick_device
 
 
 @dataclass(frozen=True)

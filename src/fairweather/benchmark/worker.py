@@ -19,7 +19,7 @@ from fairweather.benchmark.clock import peak_bytes, timed
 from fairweather.benchmark.jobs import Job, job_of
 from fairweather.benchmark.works import Work, build
 from fairweather.errors import FairweatherError
-from fairweather.restoration import keep_freed_memory
+from fairweather.hardware import keep_freed_memory
 
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 

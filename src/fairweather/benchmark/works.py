@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from fairweather.benchmark.clock import timed
 from fairweather.benchmark.jobs import Job
 from fairweather.benchmark.official import load_official
+from fairweather.hardware import PRECISIONS, lowered
 from fairweather.models import load_model, plain_kernels
-from fairweather.restoration import PRECISIONS, create_engine, lowered, restore_square_padded
+from fairweather.restoration import create_engine, restore_square_padded
 
 MATRIX_SIDE = {"cpu": 2048}
 GPU_MATRIX_SIDE = 8192

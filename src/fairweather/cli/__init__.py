@@ -14,8 +14,8 @@ from fairweather.cli.benchmark_speed import (
     benchmark_speed_page_command,
     benchmark_training_command,
 )
+from fairweather.cli.classifier import models_confusion, models_train_classifier
 from fairweather.cli.console import err_console, out_console
-from fairweather.cli.damage import models_confusion, models_train_damage
 from fairweather.cli.data import data_check, data_degrade, data_layouts, data_unpack
 from fairweather.cli.evaluate import evaluate_command
 from fairweather.cli.export import export_command
@@ -43,7 +43,7 @@ models_app = typer.Typer(help="List, describe and convert models.", no_args_is_h
 models_app.command("list")(models_list)
 models_app.command("info")(models_info)
 models_app.command("convert")(models_convert)
-models_app.command("train-damage")(models_train_damage)
+models_app.command("train-classifier")(models_train_classifier)
 models_app.command("confusion")(models_confusion)
 app.add_typer(models_app, name="models")
 data_app = typer.Typer(help="Check, make and describe data to train on.", no_args_is_help=True)

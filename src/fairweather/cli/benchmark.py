@@ -12,7 +12,7 @@ from rich.table import Table
 from fairweather.benchmark import DataBenchmark, benchmark_data
 from fairweather.cli.console import counting, out_console
 from fairweather.cli.options import AsJson
-from fairweather.restoration import keep_freed_memory
+from fairweather.hardware import keep_freed_memory
 
 
 def benchmark_data_command(

@@ -33,10 +33,12 @@ def data_degrade(
     source: Annotated[Path, typer.Argument(metavar="FOLDER", help="Clean photographs.")],
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the pairs.")],
-    task: Annotated[str, typer.Option(help=f"The damage: {', '.join(DEGRADATIONS)}.")] = "rain",
-    seed: Annotated[int, typer.Option(help="The same seed makes the same damage.")] = 0,
+    task: Annotated[
+        str, typer.Option(help=f"The degradation: {', '.join(DEGRADATIONS)}.")
+    ] = "rain",
+    seed: Annotated[int, typer.Option(help="The same seed makes the same degradation.")] = 0,
 ) -> None:
-    """Make pairs for training: input/ with synthetic damage, target/ clean, and a contact sheet."""
+    """Make pairs for training: input/ degraded, target/ clean, and a contact sheet."""
     with counting("photographs") as show:
         count = degrade_folder(source, out, task=task, seed=seed, on_done=show)
     out_console.print(f"{count} pairs in {out}, the first of them in {out / 'contact_sheet.jpg'}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BELONGS = {
     "--layout": ("DATA",),
     "--split": ("--layout",),
-    "--damage": ("DATA",),
+    "--degradation": ("DATA",),
     "--clean": ("--restored",),
     "--degraded": ("--restored",),
     "--protocol": ("DATA", "--restored"),
@@ -46,7 +46,7 @@ class Call:
     masks: Path | None
     layout: str | None
     split: str | None
-    damage: str | None
+    degradation: str | None
     protocol: str | None
     weights: tuple[str, ...]
     inference: str | None
@@ -81,10 +81,10 @@ def evaluate_command(
     split: Annotated[
         str | None, typer.Option(help="Which part of a layout.", show_default="test")
     ] = None,
-    damage: Annotated[
+    degradation: Annotated[
         str | None,
         typer.Option(
-            help="DATA holds clean photographs: give them the damage of a task, or none, to see"
+            help="DATA holds clean photographs: degrade them as a task does, or, with none, see"
             " whether they are left alone."
         ),
     ] = None,
@@ -137,7 +137,7 @@ def evaluate_command(
         masks=masks,
         layout=layout,
         split=split,
-        damage=damage,
+        degradation=degradation,
         protocol=protocol,
         weights=tuple(weights or ()),
         inference=inference,
@@ -169,8 +169,8 @@ def check_call(call: Call) -> None:
         raise OptionError("give one of: a test set, --restored DIR with --clean DIR, --photos DIR")
     if "--restored" in given and "--clean" not in given:
         raise OptionError("--restored needs --clean, the folder of their clean versions")
-    if {"--damage", "--layout"} <= given:
-        raise OptionError("--damage makes pairs of clean photographs; leave --layout out")
+    if {"--degradation", "--layout"} <= given:
+        raise OptionError("--degradation makes pairs of clean photographs; leave --layout out")
     for option, owners in BELONGS.items():
         if option in given and not given & set(owners):
             raise OptionError(f"{option} belongs to {' or '.join(owners)}; leave it out")
@@ -204,7 +204,7 @@ def run_call(call: Call, out: Path | None, *, hidden: bool) -> tuple["Evaluation
 def choose_sets(call: Call) -> list["TestSet"]:
     """What is asked for: test sets, results by name, or photographs."""
     from fairweather.evaluation import (
-        find_damaged_set,
+        find_degraded_set,
         find_photos,
         find_test_sets,
         match_results,
@@ -215,8 +215,8 @@ def choose_sets(call: Call) -> list["TestSet"]:
     if call.photos is not None:
         return [find_photos(call.photos)]
     assert call.data is not None
-    if call.damage is not None:
-        return [find_damaged_set(call.data, damage=call.damage)]
+    if call.degradation is not None:
+        return [find_degraded_set(call.data, degradation=call.degradation)]
     return find_test_sets(call.data, layout=call.layout, split=call.split or "test")
 
 
@@ -306,7 +306,7 @@ def means_table(evaluation: "Evaluation") -> Table:
 
 def print_protocols() -> None:
     """Every protocol in words."""
-    from fairweather.imaging import PROTOCOLS, describe_protocol
+    from fairweather.evaluation import PROTOCOLS, describe_protocol
 
     for protocol in PROTOCOLS.values():
         out_console.print(f"{describe_protocol(protocol)}\n")

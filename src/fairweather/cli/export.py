@@ -14,8 +14,7 @@ from fairweather.cli.models import SUFFIXES, Naming, import_keras, load_source
 from fairweather.cli.options import parse_size
 from fairweather.data import find_pairs
 from fairweather.errors import ExportError
-from fairweather.models import read_metadata
-from fairweather.restoration import (
+from fairweather.export import (
     Exported,
     Quantized,
     check_target,
@@ -24,6 +23,7 @@ from fairweather.restoration import (
     export_openvino_int8,
     export_torch,
 )
+from fairweather.models import read_metadata
 
 
 class Format(enum.StrEnum):

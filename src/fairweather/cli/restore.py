@@ -13,6 +13,7 @@ import typer
 from fairweather.cli.console import err_console, out_console, progress_bar
 from fairweather.cli.options import AsJson
 from fairweather.data import degrade_pixels
+from fairweather.hardware import keep_freed_memory
 from fairweather.imaging import DEFAULT_MAX_PIXELS, Photo, write_image, write_side_by_side
 from fairweather.models import list_weights
 from fairweather.restoration import (
@@ -22,7 +23,6 @@ from fairweather.restoration import (
     Restored,
     Restorer,
     Summary,
-    keep_freed_memory,
     plan_jobs,
     run_jobs,
 )
@@ -54,7 +54,9 @@ def restore_command(
     ] = None,
     task: Annotated[
         str,
-        typer.Option(help=f"Damage to undo: {', '.join(list_weights())}; or auto, which finds it."),
+        typer.Option(
+            help=f"Degradation to undo: {', '.join(list_weights())}; or auto, which finds it."
+        ),
     ] = "rain",
     weights: Annotated[
         str | None,
@@ -179,10 +181,10 @@ class Shown:
 
 
 def found(outcome: Restored) -> str:
-    """The damage that `--task auto` found, and how sure it is."""
+    """The degradation that `--task auto` found, and how sure it is."""
     if outcome.diagnosis is None:
         return ""
-    return f"  {outcome.diagnosis.damage}, {outcome.diagnosis.probability:.0%}"
+    return f"  {outcome.diagnosis.degradation}, {outcome.diagnosis.probability:.0%}"
 
 
 def is_left_alone(outcome: Restored) -> bool:

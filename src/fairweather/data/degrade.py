@@ -1,4 +1,4 @@
-"""A folder of clean photographs → a folder of pairs with synthetic damage, and a contact sheet."""
+"""Make a folder of pairs and a contact sheet from a folder of clean photographs."""
 
 import zlib
 from collections.abc import Callable
@@ -25,13 +25,13 @@ def degrade_folder(
     seed: int = 0,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Writes `input/` (damaged) and `target/` (clean), which `find_pairs` reads, as 8-bit PNG.
+    """Writes `input/` (degraded) and `target/` (clean), which `find_pairs` reads, as 8-bit PNG.
 
     Args:
         source: a folder of clean photographs, searched with all below.
         out: where to write; it must not hold pairs yet.
-        task: which damage, a key of `DEGRADATIONS`.
-        seed: of the damage; with the same seed a file gets the same damage in any folder.
+        task: which degradation, a key of `DEGRADATIONS`.
+        seed: of the degradation; with the same seed a file gets the same degradation in any folder.
         on_done: called with (photographs done, photographs in all).
 
     Returns:
@@ -68,7 +68,7 @@ def degrade_folder(
 
 
 def degrade_pixels(pixels: np.ndarray, *, task: str, seed: int) -> np.ndarray:
-    """Damages one image, (H, W, 3) uint8 RGB.
+    """Degrades one image, (H, W, 3) uint8 RGB.
 
     Raises:
         DataError: if a side is under 16 px.

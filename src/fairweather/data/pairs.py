@@ -18,7 +18,7 @@ class Pair:
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether the damage has still to be made."""
+        """Whether the degradation has still to be made."""
         return self.degraded == self.clean
 
 

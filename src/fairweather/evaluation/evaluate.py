@@ -10,20 +10,14 @@ import numpy as np
 from fairweather.data import degrade_pixels
 from fairweather.errors import DataError, FairweatherError, OptionError
 from fairweather.evaluation.inference import Run, build_run, usual_inference
-from fairweather.evaluation.rows import RESTORED, Evaluation, Figures, Images, Row, SetResult
-from fairweather.evaluation.sets import NO_DAMAGE, Item, TestSet, name_images
+from fairweather.evaluation.metrics import measure, measure_alone, measure_cast, prepare_image
+from fairweather.evaluation.protocols import PROTOCOLS, MetricProtocol
+from fairweather.evaluation.report.rows import RESTORED, Evaluation, Figures, Images, Row, SetResult
+from fairweather.evaluation.sets import NO_DEGRADATION, Item, TestSet, name_images
 from fairweather.evaluation.weights import describe_weights, name_weights
-from fairweather.imaging import (
-    PROTOCOLS,
-    MetricProtocol,
-    measure,
-    measure_alone,
-    measure_cast,
-    prepare_image,
-    read_image,
-)
+from fairweather.hardware import pick_device
+from fairweather.imaging import read_image
 from fairweather.models import load_model
-from fairweather.restoration import pick_device
 
 OnImage = Callable[[Evaluation, SetResult, Row, Images], None]
 OnProgress = Callable[[int, int], None]
@@ -46,7 +40,7 @@ def evaluate(
     """Restores every degraded image with all of the weights and measures it, one at a time.
 
     Args:
-        sets: as `find_test_sets` and `find_damaged_set` give them.
+        sets: as `find_test_sets` and `find_degraded_set` give them.
         weights: bundled names, files, or folders with one.
         protocol: a name of `PROTOCOLS`.
         inference: how the model is run, one of `INFERENCES`.
@@ -74,10 +68,12 @@ def evaluate(
     def read(item: Item) -> tuple[Images, dict[str, float]]:
         assert item.clean is not None
         clean = read_pixels(item.clean, how)
-        degraded = damage_pixels(clean, item) if item.damage else read_degraded(item, how)
+        degraded = degrade_item(clean, item) if item.degradation else read_degraded(item, how)
         check_sizes(degraded, clean=clean)
         restored, seconds = run_all(runs, degraded)
-        return Images(None if item.damage == NO_DAMAGE else degraded, restored, clean), seconds
+        return Images(
+            None if item.degradation == NO_DEGRADATION else degraded, restored, clean
+        ), seconds
 
     run_sets(evaluation, sets, read, score, on_image=on_image, on_progress=on_progress)
     return evaluation
@@ -298,18 +294,18 @@ def read_degraded(item: Item, protocol: MetricProtocol) -> np.ndarray:
     return read_pixels(item.degraded, protocol)
 
 
-def damage_pixels(clean: np.ndarray, item: Item) -> np.ndarray:
+def degrade_item(clean: np.ndarray, item: Item) -> np.ndarray:
     """The input that is made of a clean image, rounded to 8 bits as a file of it would be.
 
     Args:
         clean: (H, W, 3) float32 in [0, 1].
-        item: its damage, and the name that seeds it.
+        item: its degradation, and the name that seeds it.
     """
-    if item.damage == NO_DAMAGE:
+    if item.degradation == NO_DEGRADATION:
         return clean
     pixels = np.rint(clean * np.float32(255)).astype(np.uint8)
     seed = zlib.crc32(item.name.encode())
-    return degrade_pixels(pixels, task=item.damage, seed=seed) / np.float32(255)
+    return degrade_pixels(pixels, task=item.degradation, seed=seed) / np.float32(255)
 
 
 def check_sizes(pixels: np.ndarray, *, clean: np.ndarray, what: str = "degraded") -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fairweather.errors import FairweatherError, OptionError
-from fairweather.imaging import MetricProtocol
+from fairweather.evaluation.protocols import MetricProtocol
+from fairweather.hardware import pick_device
 from fairweather.models import AST, load_model
 from fairweather.restoration import (
     Restorer,
-    pick_device,
     restore_equal_tiles,
     restore_square_padded,
     self_ensemble,

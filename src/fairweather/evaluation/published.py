@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fairweather.imaging import MetricProtocol
+from fairweather.evaluation.protocols import MetricProtocol
 
 
 @dataclass(frozen=True)

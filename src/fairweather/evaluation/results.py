@@ -10,10 +10,10 @@ from importlib.metadata import version
 from typing import Any
 
 from fairweather.evaluation.inference import INFERENCES
+from fairweather.evaluation.protocols import describe_protocol
 from fairweather.evaluation.published import PUBLISHED, why_not_comparable
-from fairweather.evaluation.rows import RESTORED, Evaluation, Figures, Mean, Row, SetResult
+from fairweather.evaluation.report.rows import RESTORED, Evaluation, Figures, Mean, Row, SetResult
 from fairweather.evaluation.weights import INPUT
-from fairweather.imaging import describe_protocol
 
 FORMAT = "fairweather evaluation 1"
 PACKAGES = ("fairweather", "torch", "numpy", "scikit-image", "pillow")
@@ -81,7 +81,7 @@ def _set_tree(evaluation: Evaluation, result: SetResult) -> dict[str, Any]:
         "layout": result.about.layout,
         "split": result.about.split,
         "folder": result.about.folder,
-        "damage": result.about.damage,
+        "degradation": result.about.degradation,
         "count": len(result.rows),
         "mean": {
             "input": _mean_tree(result.mean(None)) if result.has_input else None,

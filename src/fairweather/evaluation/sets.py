@@ -20,7 +20,7 @@ TOLD_BY = (
 )
 PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "all",
          "indoor", "outdoor", "data", "test_a", "test_b"}  # fmt: skip
-NO_DAMAGE = "none"
+NO_DEGRADATION = "none"
 FOR_TRAINING = {"train", "training", "val", "valid", "validation"}
 
 
@@ -34,15 +34,15 @@ class Item:
         degraded: the input, if there is one.
         clean: what it is compared with, if there is such an image.
         restored: what somebody else made of the input.
-        damage: what is done to the clean image to make the input: a task, `none`, or empty where
-            the input is a file.
+        degradation: what makes the input of the clean image: a task or `none`; empty if the input
+            is a file.
     """
 
     name: str
     degraded: Path | None
     clean: Path | None = None
     restored: Path | None = None
-    damage: str = ""
+    degradation: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class TestSet:
 
     Attributes:
         name: as its folder is called, with those above where it would mean nothing alone.
-        task: the damage, told from the folders above; empty if they do not say.
+        task: the degradation, told from the folders above; empty if they do not say.
         items: what is restored and compared.
         faults: what belongs to no item, one sentence each.
         layout: the layout that it was read as, if one was asked for.
         split: the part of that layout.
         benchmark: its key in the table of published figures, or empty.
-        folder: of clean photographs that are given a damage: its name.
-        damage: which; `none` where they are to be left alone.
+        folder: of clean photographs that are given a degradation: its name.
+        degradation: which; `none` where they are to be left alone.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of its name
@@ -71,7 +71,7 @@ class TestSet:
     split: str = ""
     benchmark: str = ""
     folder: str = ""
-    damage: str = ""
+    degradation: str = ""
 
 
 def find_test_sets(root: Path, *, layout: str | None = None, split: str = "test") -> list[TestSet]:
@@ -113,29 +113,31 @@ def find_test_sets(root: Path, *, layout: str | None = None, split: str = "test"
     return found
 
 
-def find_damaged_set(folder: Path, *, damage: str) -> TestSet:
-    """Clean photographs as a test set: with synthetic damage, or to be left alone.
+def find_degraded_set(folder: Path, *, degradation: str) -> TestSet:
+    """Clean photographs as a test set: with synthetic degradation, or to be left alone.
 
     Args:
         folder: searched with all below.
-        damage: a task of `DEGRADATIONS`, whose damage depends on an image's name alone; `none`
-            gives the photographs themselves, which should come back as they are.
+        degradation: a task of `DEGRADATIONS`, seeded by each image's name; `none` gives the
+            photographs themselves, which should come back as they are.
 
     Raises:
         DataError: if the folder is missing or holds no image.
-        OptionError: for a damage that there is not.
+        OptionError: for a degradation that there is not.
     """
-    if damage not in (*DEGRADATIONS, NO_DAMAGE):
-        raise OptionError(f"damage {damage!r}: is none of {', '.join(DEGRADATIONS)}, {NO_DAMAGE}")
+    if degradation not in (*DEGRADATIONS, NO_DEGRADATION):
+        raise OptionError(
+            f"degradation {degradation!r}: is none of {', '.join(DEGRADATIONS)}, {NO_DEGRADATION}"
+        )
     images = name_images(folder)
     name = folder.resolve().name
     return TestSet(
-        f"{name}, clean" if damage == NO_DAMAGE else f"{name}, synthetic {damage}",
-        "" if damage == NO_DAMAGE else damage,
-        tuple(Item(key, None, path, damage=damage) for key, path in images.paths.items()),
+        f"{name}, clean" if degradation == NO_DEGRADATION else f"{name}, synthetic {degradation}",
+        "" if degradation == NO_DEGRADATION else degradation,
+        tuple(Item(key, None, path, degradation=degradation) for key, path in images.paths.items()),
         images.faults,
         folder=name,
-        damage=damage,
+        degradation=degradation,
     )
 
 

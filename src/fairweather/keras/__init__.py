@@ -10,11 +10,11 @@ try:
     from fairweather.keras.convert import from_torch, load_model, save_model, to_torch
     from fairweather.keras.data import HeldOutImages, TrainingBatches, load_data, to_tf_data
     from fairweather.keras.export import export_litert, export_saved_model
+    from fairweather.keras.fit import train
     from fairweather.keras.losses import Charbonnier, WeightedLoss
     from fairweather.keras.metrics import PSNR, SSIM
     from fairweather.keras.model import AST, create_model
     from fairweather.keras.optimization import CosineWithWarmup, build_optimizer
-    from fairweather.keras.training import train
 except ModuleNotFoundError as missing:
     if missing.name is None or missing.name.startswith("fairweather"):
         raise

@@ -91,7 +91,7 @@ class TrainingBatches(keras.utils.PyDataset):
 class HeldOutImages(keras.utils.PyDataset):
     """Image i → (degraded, clean), two of (1, H, W, 3): the centre of every held-out image.
 
-    The damage of clean images is the same at every validation.
+    The degradation of clean images is the same at every validation.
     """
 
     def __init__(self, recipe: "Recipe", *, pairs: Sequence[Pair], cache: Path | None = None):

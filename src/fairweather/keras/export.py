@@ -13,10 +13,7 @@ import keras
 import numpy as np
 
 from fairweather.errors import ExportError, OptionError
-from fairweather.files import staging
-from fairweather.keras.layers import ops
-from fairweather.keras.model import AST
-from fairweather.restoration import (
+from fairweather.export import (
     Exported,
     check_target,
     describe_export,
@@ -24,6 +21,9 @@ from fairweather.restoration import (
     size_bytes,
     verify_export,
 )
+from fairweather.files import staging
+from fairweather.keras.layers import ops
+from fairweather.keras.model import AST
 
 TOLERANCE = 1e-3
 LITERT_SIZE = (256, 256)

@@ -20,31 +20,31 @@ from fairweather.models.checkpoint import (
     save_model,
     save_official,
 )
-from fairweather.models.config import ASTConfig, shift_pattern, stochastic_depth_schedule
-from fairweather.models.damage import (
-    DAMAGE_WEIGHTS,
-    DAMAGES,
+from fairweather.models.classifier import (
+    CLASSES,
+    CLASSIFIER_WEIGHTS,
     VIEW_PX,
-    DamageNet,
+    DegradationClassifier,
     Views,
-    load_damage_net,
-    save_damage_net,
+    load_classifier,
+    save_classifier,
 )
-from fairweather.models.kernels import plain_kernels
+from fairweather.models.config import ASTConfig, shift_pattern, stochastic_depth_schedule
+from fairweather.models.fast.dispatch import plain_kernels
 from fairweather.models.official import from_official, to_official
 from fairweather.models.padding import pad_to_multiple
 from fairweather.models.presets import PRESETS
 
 __all__ = [
     "AST",
+    "CLASSES",
+    "CLASSIFIER_WEIGHTS",
     "CONFIG_KEY",
-    "DAMAGES",
-    "DAMAGE_WEIGHTS",
     "OPEN_GATE",
     "PRESETS",
     "VIEW_PX",
     "ASTConfig",
-    "DamageNet",
+    "DegradationClassifier",
     "ModelEntry",
     "StochasticDepth",
     "Views",
@@ -56,14 +56,14 @@ __all__ = [
     "from_official",
     "list_models",
     "list_weights",
-    "load_damage_net",
+    "load_classifier",
     "load_model",
     "pad_to_multiple",
     "plain_kernels",
     "read_metadata",
     "read_state",
     "relative_position_index",
-    "save_damage_net",
+    "save_classifier",
     "save_model",
     "save_official",
     "shift_pattern",

@@ -15,7 +15,13 @@ from torch.utils.checkpoint import checkpoint
 
 from fairweather.errors import OptionError
 from fairweather.models.config import ASTConfig, shift_pattern, stochastic_depth_schedule
-from fairweather.models.kernels import (
+from fairweather.models.fast.cpu_strips import (
+    convolve_to_image,
+    needed_sides,
+    run_in_strips,
+    runs_in_strips,
+)
+from fairweather.models.fast.dispatch import (
     Branches,
     attend_in_windows,
     fuses,
@@ -26,12 +32,6 @@ from fairweather.models.kernels import (
     window_attention,
 )
 from fairweather.models.padding import pad_to_multiple
-from fairweather.models.strips import (
-    convolve_to_image,
-    needed_sides,
-    run_in_strips,
-    runs_in_strips,
-)
 
 OPEN_GATE = 4.0  # 98 % open
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fairweather.errors import OptionError
-from fairweather.models.kernels import Branches
+from fairweather.models.fast.dispatch import Branches
 
 FeedForwardKind = Literal["frfn", "leff", "mlp"]
 
@@ -33,8 +33,9 @@ class ASTConfig:
         global_context: whether the whole image has a say in the bottleneck and in how much of the
             residual is added (`GlobalContext`); in no published model it has.
         proxy_px: longer side of a small version of the photograph, which the network restores and
-            whose change is handed on to the full size (`fairweather.restoration.proxy`), for damage
-            as large as the photograph. None, as in all published models, restores it as it is.
+            whose change is handed on to the full size (`fairweather.restoration.proxy`), for
+            degradations as large as the photograph. None, as in all published models, restores it
+            as it is.
         stochastic_depth: largest probability of skipping a residual branch while training.
     """
 

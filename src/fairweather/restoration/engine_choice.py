@@ -4,13 +4,14 @@ import importlib.util
 from dataclasses import dataclass
 
 from fairweather.errors import MissingExtraError, OptionError
+from fairweather.hardware import pick_device
 from fairweather.models import AST
-from fairweather.restoration.converted_engines import (
+from fairweather.restoration.converted import (
     CONVERTERS,
     create_onnxruntime_engine,
     create_openvino_engine,
 )
-from fairweather.restoration.engines import Engine, TorchEngine, pick_device
+from fairweather.restoration.engines import Engine, TorchEngine
 
 EXTRA = "cpu"
 

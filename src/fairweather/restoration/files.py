@@ -16,9 +16,25 @@ from fairweather.imaging import (
     write_image,
     write_side_by_side,
 )
-from fairweather.restoration.damage import Diagnosis
 
 OnTile = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the classifier found, and what is done about it.
+
+    Attributes:
+        degradation: the most probable of `CLASSES` (`fairweather.models`).
+        probability: of it.
+        sure: whether that is enough to act on.
+        weights: bundled weights to restore with; None leaves the photograph as it is.
+    """
+
+    degradation: str
+    probability: float
+    sure: bool
+    weights: str | None
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,7 @@ class Restored:
     width: int
     seconds: float
     notes: tuple[str, ...]
-    diagnosis: Diagnosis | None = None  # where the damage was not given, but found
+    diagnosis: Diagnosis | None = None  # where the degradation was not given, but found
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,7 @@ class Outcome:
     Attributes:
         photo: the restored one; the one that was given if it is left as it is.
         notes: sentences for the user.
-        diagnosis: where the damage was not given, but found.
+        diagnosis: where the degradation was not given, but found.
     """
 
     photo: Photo
@@ -82,7 +98,7 @@ class FileRestorer(abc.ABC):
 
         Raises:
             ImageError: if the source cannot be read or the target not be written.
-            CheckpointError: if weights are chosen by the damage, and none are bundled for it.
+            CheckpointError: if weights are chosen by the degradation, and none are bundled for it.
         """
         source, target = Path(source), Path(target)
         started = time.monotonic()

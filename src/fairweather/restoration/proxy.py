@@ -1,4 +1,4 @@
-"""Damage that is as large as the photograph, undone on a small version of it, the proxy.
+"""Degradation that is as large as the photograph, undone on a small version of it, the proxy.
 
 A shadow multiplies the light by what hardly changes from pixel to pixel, so the factor that takes
 it away can be found on a proxy, where the network sees the whole shadow at once, and be applied at

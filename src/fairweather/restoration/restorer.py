@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fairweather.errors import FairweatherError, OptionError
+from fairweather.hardware import is_out_of_memory
 from fairweather.imaging import (
     Photo,
     Span,
@@ -22,13 +23,9 @@ from fairweather.imaging import (
 )
 from fairweather.models import AST, find_weights, load_model
 from fairweather.restoration.engine_choice import create_engine
-from fairweather.restoration.engines import (
-    TorchEngine,
-    activation_bytes_per_px,
-    is_out_of_memory,
-)
+from fairweather.restoration.engines import TorchEngine, activation_bytes_per_px
 from fairweather.restoration.files import FileRestorer, OnTile, Outcome, Restored
-from fairweather.restoration.memory import from_memory
+from fairweather.restoration.in_memory import from_memory
 from fairweather.restoration.proxy import apply_from_proxy, make_proxy
 
 log = logging.getLogger(__name__)

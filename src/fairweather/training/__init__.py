@@ -4,9 +4,9 @@ from fairweather.errors import MissingExtraError
 
 try:
     from fairweather.training.batches import degrade_crops, degrade_held_out, seed_of
+    from fairweather.training.classifier import ClassifierTraining, train_classifier
+    from fairweather.training.classifier_confusion import Confusion, confuse
     from fairweather.training.curves import draw_curves
-    from fairweather.training.damage import DamageTraining, train_damage
-    from fairweather.training.damage_confusion import Confusion, confuse
     from fairweather.training.data_module import HeldOutCrops, split_pairs
     from fairweather.training.plan import Plan, StagePlan, plan_training
     from fairweather.training.recipe import DataSpec, PairFolder, Recipe, Stage
@@ -24,7 +24,7 @@ try:
         train,
     )
     from fairweather.training.schedules import StageLength, length_of
-    from fairweather.training.search import SearchResult, tune
+    from fairweather.training.tune import SearchResult, tune
 except ModuleNotFoundError as missing:
     if missing.name is None or missing.name.startswith("fairweather"):
         raise
@@ -33,8 +33,8 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 __all__ = [
+    "ClassifierTraining",
     "Confusion",
-    "DamageTraining",
     "DataSpec",
     "HeldOutCrops",
     "Machines",
@@ -61,6 +61,6 @@ __all__ = [
     "split_pairs",
     "start_model",
     "train",
-    "train_damage",
+    "train_classifier",
     "tune",
 ]

@@ -25,7 +25,7 @@ def seed_of(batch: Batch, *, recipe: Recipe, index: int) -> int:
 def degrade_crops(
     batch: Batch, *, recipe: Recipe, index: int, seed: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """What a step trains on, with damage made for the synthetic crops, and MixUp.
+    """What a step trains on, with degradation made for the synthetic crops, and MixUp.
 
     Args:
         batch: of `RandomCrops`, collated, on any device.
@@ -43,10 +43,10 @@ def degrade_crops(
     if synthetic.any():
         shares = recipe.data.weather_shares
         options = {"shares": shares} if shares else {}
-        damaged = DEGRADATIONS[recipe.task](clean, generator=generator, **options)
+        made = DEGRADATIONS[recipe.task](clean, generator=generator, **options)
         stays_clean = torch.rand(len(clean), generator=generator).to(clean.device)
-        damages = synthetic & (stays_clean >= identity_fraction(recipe, index))
-        degraded = torch.where(damages.view(-1, 1, 1, 1), damaged, degraded)
+        makes = synthetic & (stays_clean >= identity_fraction(recipe, index))
+        degraded = torch.where(makes.view(-1, 1, 1, 1), made, degraded)
     augmentation = recipe.augmentation
     if torch.rand((), generator=generator) < augmentation.mixup_probability:
         return mix_up(degraded, clean, alpha=augmentation.mixup_alpha, generator=generator)
@@ -62,7 +62,7 @@ def identity_fraction(recipe: Recipe, index: int) -> float:
 def degrade_held_out(
     batch: Batch, *, recipe: Recipe, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """One held-out image, under damage that is the same at every validation.
+    """One held-out image, under degradation that is the same at every validation.
 
     Args:
         batch: one image of `HeldOutCrops`, collated.

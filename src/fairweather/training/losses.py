@@ -63,7 +63,7 @@ def psnr(restored: Tensor, clean: Tensor) -> Tensor:
     """How many dB of PSNR each image is below 40 dB, roughly, and the mean of that.
 
     10·log10(1 + MSE / 1e-4) of each image, the PSNR loss of HINet (Chen et al., CVPRW 2021) with a
-    floor, so that an image without damage is left alone instead of outweighing all others.
+    floor, so that an image without degradation is left alone instead of outweighing all others.
     """
     squares = (restored - clean).square().mean((1, 2, 3))
     return 10 / math.log(10) * (squares / LEAST_MSE).log1p().mean()

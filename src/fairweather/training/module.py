@@ -21,7 +21,7 @@ from fairweather.training.schedules import StageLength, cosine_with_warmup
 
 
 class RestorationModule(lightning.LightningModule):
-    """Trains a network to undo the damage of a recipe's task."""
+    """Trains a network to undo the degradation of a recipe's task."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class RestorationModule(lightning.LightningModule):
             raise describe_fault(what, step=self.global_step, pairs=files)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """PSNR and SSIM of held-out crops under damage that is the same at every validation.
+        """PSNR and SSIM of held-out crops under degradation that is the same at every validation.
 
         Returns:
             `degraded`, `restored` and `clean` (1, 3, H, W) in [0, 1], and the image's `number`.

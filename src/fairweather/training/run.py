@@ -21,8 +21,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from fairweather.data import Pair, check_pairs
 from fairweather.errors import CheckpointError, DataError, RecipeError, TrainingError
 from fairweather.files import replacing
+from fairweather.hardware import keep_freed_memory
 from fairweather.models import AST, add_global_context, create_model, load_model, save_model
-from fairweather.restoration import keep_freed_memory
 from fairweather.training.callbacks import (
     BestPoint,
     Curves,

@@ -1,4 +1,4 @@
-"""Synthetic damage: batches of clean images → the same scenes degraded, by task."""
+"""Synthetic degradation: batches of clean images → the same scenes degraded, by task."""
 
 from collections.abc import Callable
 

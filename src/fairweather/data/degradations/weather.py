@@ -33,8 +33,8 @@ def add_weather(
         weights = torch.tensor([shares.get(task, 0.0) for task in WEATHERS])
         drawn = torch.multinomial(weights, len(clean), replacement=True, generator=generator)
     degraded = clean.clone()
-    for kind, damage in enumerate(WEATHERS.values()):
+    for kind, degradation in enumerate(WEATHERS.values()):
         chosen = (drawn == kind).to(clean.device)
         if chosen.any():
-            degraded[chosen] = damage(clean[chosen], generator=generator)
+            degraded[chosen] = degradation(clean[chosen], generator=generator)
     return degraded

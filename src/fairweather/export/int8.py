@@ -1,0 +1,228 @@
+"""OpenVINO models in 8 bits: calibrated by NNCF on pairs, and measured before they are written."""
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.metrics import peak_signal_noise_ratio
+
+from fairweather.errors import DataError, ExportError
+from fairweather.export.graphs import (
+    SHAPE,
+    Portable,
+    check_openvino_target,
+    import_extra,
+    openvino_runner,
+    quiet,
+    save_openvino,
+    to_openvino,
+)
+from fairweather.export.verification import (
+    Exported,
+    describe_export,
+    sample_images,
+    size_bytes,
+    verify_export,
+)
+from fairweather.files import staging
+from fairweather.imaging import as_float, read_image
+from fairweather.models import AST
+
+CALIBRATION_PX = 256  # the middle of an image of the pairs
+CALIBRATION_SHAPE = (1, 3, CALIBRATION_PX, CALIBRATION_PX)
+MOST_PAIRS = 24  # for each of calibration and measurement
+LARGEST_LOSS_DB = 0.1
+COARSE = 0.5  # of one pixel: 8 bits are judged by their PSNR, this only finds a broken graph
+TIMED_ROUNDS = 9
+# What NNCF would quantise by itself where it gains no time and costs quality.
+KEPT_TYPES = ["Add", "Divide", "Gelu", "MVN", "Multiply", "ReduceMean", "Relu", "Softmax"]
+
+ImagePair = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to run a model in OpenVINO.
+
+    Attributes:
+        psnr_db: mean over the pairs that it was measured on.
+        times_as_fast: as fp32 at 256×256, processor seconds of one thread on this machine.
+    """
+
+    psnr_db: float
+    times_as_fast: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantized(Exported):
+    """An OpenVINO model in 8 bits.
+
+    Attributes:
+        pairs: how many it was measured on; none of them calibrated it.
+        variants: `fp32` and `int8`, whose other operations are in fp32, and where the processor has
+            bfloat16, `int8, bf16` and `bf16`, which compute them, or all, in that.
+    """
+
+    pairs: int = 0
+    variants: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
+
+    def loss_db(self, name: str = "int8") -> float:
+        """What a variant loses against fp32."""
+        return self.variants["fp32"].psnr_db - self.variants[name].psnr_db
+
+
+def export_openvino_int8(
+    model: AST,
+    path: str | Path,
+    *,
+    pairs: Sequence[tuple[Path, Path]],
+    metadata: Mapping[str, str] | None = None,
+    largest_loss_db: float = LARGEST_LOSS_DB,
+    overwrite: bool = False,
+) -> Quantized:
+    """Writes an OpenVINO model whose linear layers and convolutions compute in 8 bits.
+
+    NNCF calibrates it on every second pair; on the others its PSNR is compared with that of fp32.
+
+    Args:
+        model: stays as it is.
+        path: the `.xml` to write, with its weights in a `.bin` beside it.
+        pairs: (degraded, clean) files of images of 256 px or more a side, four pairs or more.
+        metadata: what else the file shall say, as `fairweather.models.read_metadata` gives it.
+        largest_loss_db: of PSNR; a model that loses more is not written.
+        overwrite: whether files at `path` may be replaced.
+
+    Raises:
+        OptionError: for another suffix.
+        DataError: for too few pairs, or images that are too small.
+        ExportError: if `path` is taken, or the model loses too much.
+        MissingExtraError: without the extra `int8`.
+        OSError: if the files cannot be written.
+    """
+    nncf, path = import_nncf(), Path(path)
+    check_openvino_target(path, overwrite=overwrite)
+    if len(pairs) < 4:
+        raise DataError(
+            f"8 bits are calibrated and measured on four pairs or more, not {len(pairs)}"
+        )
+    calibration = [read_middle(degraded) for degraded, _ in pairs[: 2 * MOST_PAIRS : 2]]
+    measured = [
+        (read_middle(degraded), read_middle(clean))
+        for degraded, clean in pairs[1 : 2 * MOST_PAIRS : 2]
+    ]
+    core, network = to_openvino(Portable(model))
+    with silent():
+        eight = quantize(nncf, network, calibration)
+    about = describe_export(model.config, metadata, shape=SHAPE)
+    with staging(path, overwrite=overwrite) as whole:
+        save_openvino(eight, whole, {**about, "precision": "int8"})
+        run, exact = openvino_runner(core, whole), openvino_runner(core, network)
+        differences = verify_export(
+            run, exact, images=sample_images(channels_last=False), tolerance=COARSE
+        )
+        done = Quantized(
+            path,
+            size_bytes(whole, whole.with_suffix(".bin")),
+            differences,
+            pairs=len(measured),
+            variants=compare(core, network, eight, pairs=measured),
+        )
+        if not done.loss_db() <= largest_loss_db:  # true for NaN as well
+            raise ExportError(
+                f"8 bits lose {done.loss_db():.3f} dB, where {largest_loss_db:g} are allowed, so"
+                " nothing was written; calibrate with pairs of the degradation that the weights are"
+                " for, or allow more (--largest-loss, largest_loss_db)"
+            )
+    return done
+
+
+def quantize(nncf: Any, network: Any, images: Sequence[np.ndarray]) -> Any:
+    """The network in 8 bits, for any size as before."""
+    parameters = importlib.import_module("nncf.quantization.advanced_parameters")
+    # A scale for each channel would count axis 1 as the channels, which is the height here.
+    whole = parameters.QuantizationParameters(per_channel=False)
+    return nncf.quantize(
+        network,
+        nncf.Dataset(list(images)),
+        subset_size=len(images),
+        ignored_scope=nncf.IgnoredScope(types=KEPT_TYPES, validate=False),
+        advanced_parameters=parameters.AdvancedQuantizationParameters(
+            activations_quantization_params=whole
+        ),
+    )
+
+
+def read_middle(path: Path) -> np.ndarray:
+    """The middle of an image: (1, 3, 256, 256) float32 in [0, 1]."""
+    pixels = read_image(path).pixels
+    top, left = ((side - CALIBRATION_PX) // 2 for side in pixels.shape[:2])
+    if min(top, left) < 0:
+        raise DataError(
+            f"{path}: is {pixels.shape[0]}×{pixels.shape[1]}; calibration needs {CALIBRATION_PX} px"
+            " a side"
+        )
+    middle = pixels[top : top + CALIBRATION_PX, left : left + CALIBRATION_PX]
+    return np.ascontiguousarray(as_float(middle).transpose(2, 0, 1)[None])
+
+
+def compare(
+    core: Any, network: Any, eight: Any, *, pairs: Sequence[ImagePair]
+) -> dict[str, Variant]:
+    """Quality and speed of a network, of the same in 8 bits, and of both with bfloat16."""
+    variants = {"fp32": (network, "f32"), "int8": (eight, "f32")}
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        variants |= {"int8, bf16": (eight, "bf16"), "bf16": (network, "bf16")}
+    runs, psnr_db = {}, {}
+    for name, (graph, precision) in variants.items():
+        fixed = graph.clone()
+        fixed.reshape(list(CALIBRATION_SHAPE))
+        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1}
+        runs[name] = core.compile_model(fixed, "CPU", settings)
+        psnr_db[name] = mean_psnr_db(runs[name], pairs)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(TIMED_ROUNDS):
+        for name, run in runs.items():  # in turns: other work disturbs all alike
+            started = time.process_time()
+            run({0: pairs[0][0]})
+            seconds[name].append(time.process_time() - started)
+    exact = np.asarray(seconds["fp32"])
+    return {
+        name: Variant(psnr_db[name], float(np.median(exact / np.asarray(taken))))
+        for name, taken in seconds.items()
+    }
+
+
+def mean_psnr_db(run: Any, pairs: Sequence[ImagePair]) -> float:
+    """Mean PSNR over pairs, RGB, of floats."""
+    scores = [
+        peak_signal_noise_ratio(clean, run({0: degraded})[0], data_range=1)
+        for degraded, clean in pairs
+    ]
+    return float(np.mean(scores))
+
+
+def import_nncf() -> Any:
+    """NNCF, which would otherwise tell Google Analytics of every call, unasked."""
+    before = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        with silent():
+            return import_extra("nncf", extra="int8")
+    finally:
+        del sys.modules["openvino_telemetry"]
+        if before is not None:
+            sys.modules["openvino_telemetry"] = before
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Leaves out what NNCF logs, and the bars that it prints."""
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        yield

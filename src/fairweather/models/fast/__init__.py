@@ -1,0 +1,1 @@
+"""Fast backends of the operations that AST is made of."""

@@ -1,0 +1,309 @@
+"""A block on a CPU without gradients: in strips and tiles that stay in the cache.
+
+Plain PyTorch spends more than half of a block's time outside of matrix products. Here oneDNN's
+linear layers apply the GELU or add the residual while their output is still in a register, windows
+are cut out once for both linear layers of the attention, logits become attention weights in place,
+and no intermediate tensor is larger than a band of rows, however large the image. The numbers are
+those of the plain path up to rounding.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairweather.models.fast.dispatch import is_plain_only
+
+if TYPE_CHECKING:
+    from fairweather.models.ast import Block, FeatureRefinement, WindowAttention
+
+WINDOWS_IN_STRIP = 64
+BAND_BYTES = 8 << 20  # of normalised rows
+TILE_BYTES = 2 << 20  # of one of the feed-forward network's tensors
+TILE_TOKENS = 1024  # at least: a call costs 20 µs, and products of few rows are slow
+REACH = 2  # rows: what the partial and the depthwise convolution reach together
+
+onednn: Any = torch.ops.mkldnn
+
+
+def find_onednn() -> bool:
+    """Whether this PyTorch has oneDNN's linear layers and convolutions with what follows them."""
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(onednn, name) for name in ("_linear_pointwise", "_convolution_pointwise")
+    )
+
+
+HAS_ONEDNN = find_onednn()
+
+
+def runs_in_strips(x: Tensor) -> bool:
+    """Whether a tensor like x can go through a block this way; graphs are made of the plain one."""
+    return (
+        HAS_ONEDNN
+        and not is_plain_only()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    )
+
+
+def needed_sides(
+    decoder: nn.ModuleList, x: Tensor, *, height: int, width: int
+) -> list[tuple[int | None, int | None]]:
+    """Rows and columns of each decoder stage that an output of height × width depends on.
+
+    Around the image lies padding. The encoder and the bottleneck need all of it; a block of the
+    decoder reaches only so far.
+
+    Args:
+        decoder: its stages.
+        x: what comes out of the bottleneck; None, which is all, where it does not run in strips.
+        height: of the image.
+        width: of the image.
+    """
+    if not runs_in_strips(x):
+        return [(None, None)] * len(decoder)
+    sides: list[tuple[int | None, int | None]] = []
+    rows, columns = height + 1, width + 1  # the last convolution reaches one pixel
+    for stage in reversed(decoder):
+        rows, columns = needed_length(stage, rows), needed_length(stage, columns)
+        sides.append((rows, columns))
+        rows, columns = math.ceil(rows / 2), math.ceil(columns / 2)
+    return sides[::-1]
+
+
+def needed_length(stage: nn.Module, length: int) -> int:
+    """How many rows a stage has to be given for so many right ones: a multiple of its windows."""
+    window, blocks = 1, list[Any](stage.children())
+    for block in reversed(blocks):
+        window, shift = block.attention.window, block.attention.shift
+        length = math.ceil((length + REACH - shift) / window) * window + shift
+    return math.ceil(length / window) * window
+
+
+def run_in_strips(block: "Block", x: Tensor) -> Tensor:
+    """What `block(x)` gives in evaluation mode.
+
+    Args:
+        block: one whose feed-forward network is an FRFN.
+        x: (B, H, W, C) float32 on the CPU; it is overwritten if it is contiguous.
+
+    Returns:
+        (B, H, W, C).
+    """
+    x = x.contiguous()
+    for image in x:
+        if block.attention is not None:
+            attend(block.attention, block.attention_norm, image)
+        refine(block.feed_forward, block.feed_forward_norm, image)  # type: ignore[arg-type]
+    return x
+
+
+def attend(attention: "WindowAttention", norm: nn.LayerNorm, image: Tensor) -> None:
+    """Adds attention(norm(image)) to an image (H, W, C), some rows of windows at a time.
+
+    A strip reads and writes the same rows, so no other strip misses what it overwrites.
+    """
+    height, width, channels = image.shape
+    window, shift = attention.window, attention.shift
+    rows, columns = height // window, width // window
+    step = max(1, WINDOWS_IN_STRIP // columns)
+    for first in range(0, rows, step):
+        last = min(rows, first + step)
+        top, bottom = first * window + shift, last * window + shift
+        strip = image[top:bottom]
+        if bottom > height:  # the last windows go on at the top of the image
+            strip = torch.cat((strip, image[: bottom - height]))
+        if shift:
+            strip = torch.roll(strip, -shift, dims=1)
+        windows = strip.view(-1, window, columns, window, channels)
+        windows = windows.transpose(1, 2).reshape(-1, window**2, channels)
+        qkv = linear(attention.qkv, norm(windows))
+        attended = attend_strip(attention, qkv, columns=columns, is_last=last == rows)
+        merged = linear_plus(attention.output, attended, windows)
+        merged = merged.view(-1, columns, window, window, channels).transpose(1, 2)
+        if not shift:
+            strip.view(-1, window, columns, window, channels).copy_(merged)
+            continue
+        merged = torch.roll(merged.reshape(-1, width, channels), shift, dims=1)
+        image[top:bottom] = merged[: height - top]
+        if bottom > height:
+            image[: bottom - height] = merged[height - top :]
+
+
+def attend_strip(
+    attention: "WindowAttention", qkv: Tensor, *, columns: int, is_last: bool
+) -> Tensor:
+    """Queries, keys and values (windows, window², 3C) → (windows, window², C).
+
+    Args:
+        attention: its bias, masks and branches.
+        qkv: of some rows of windows.
+        columns: windows in a row.
+        is_last: whether the last row is the image's.
+    """
+    count, tokens, channels = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    size = channels // attention.heads
+    query, key, value = qkv.view(count, tokens, 3, attention.heads, size).unbind(2)
+    bias, share, masks = attention.position_bias(), attention.dense_share(), attention.masks()
+    attended = torch.empty(count, tokens, attention.heads, size)
+    for head in range(attention.heads):
+        logits = torch.baddbmm(bias[head], query[:, :, head], key[:, :, head].mT, alpha=size**-0.5)
+        if masks:
+            row_mask, column_mask, corner_mask = masks
+            by_row = logits.view(-1, columns, tokens, tokens)
+            inner = by_row[:-1] if is_last else by_row
+            inner[:, -1] += column_mask
+            if is_last:
+                by_row[-1, :-1] += row_mask
+                by_row[-1, -1] += corner_mask
+        weights = fuse_in_place(logits, share, branches=attention.branches)
+        attended[:, :, head] = torch.bmm(weights, value[:, :, head])
+    return attended.view(count, tokens, channels)
+
+
+def fuse_in_place(logits: Tensor, dense_share: Tensor | None, *, branches: str) -> Tensor:
+    """Attention weights of the same shape as the logits, which are overwritten."""
+    if branches == "sparse":
+        return logits.relu_().square_()
+    dense = logits.softmax(-1)
+    if branches == "dense" or dense_share is None:
+        return dense
+    return torch.lerp(logits.relu_().square_(), dense, dense_share, out=dense)
+
+
+def refine(frfn: "FeatureRefinement", norm: nn.LayerNorm, image: Tensor) -> None:
+    """Adds frfn(norm(image)) to an image (H, W, C), a band of rows at a time."""
+    height, width, channels = image.shape
+    step = share(height, max(REACH, BAND_BYTES // (4 * width * channels)))
+    before = image[:0]
+    for top in range(0, height, step):
+        bottom = min(height, top + step)
+        start = max(0, top - REACH)
+        above = image[start:top]
+        after = above.clone()
+        above.copy_(before)  # for as long as they are read
+        x = norm(image[start : bottom + REACH])
+        above.copy_(after)
+        before = image[bottom - REACH : bottom].clone()
+        margin = min(1, top)  # of what the partial convolution gives, one row is kept on each side
+        x = enhance(frfn, x)[top - start - margin :][: margin + bottom - top + 1]
+        refine_band(frfn, x[None], image[None, top:bottom], margin=margin)
+
+
+def enhance(frfn: "FeatureRefinement", x: Tensor) -> Tensor:
+    """The partial convolution of x (H, W, C), in its memory."""
+    quarter = frfn.partial.in_channels
+    convolved = F.conv2d(x[None, ..., :quarter].permute(0, 3, 1, 2), frfn.partial.weight, padding=1)
+    x[..., :quarter] = convolved[0].permute(1, 2, 0)
+    return x
+
+
+def refine_band(frfn: "FeatureRefinement", x: Tensor, image: Tensor, *, margin: int) -> None:
+    """Adds what follows the partial convolution to a band of rows, tile by tile.
+
+    Args:
+        frfn: its layers.
+        x: behind the partial convolution, (1, margin + H or one row more, W, C).
+        image: the band, (1, H, W, C).
+        margin: rows of x above the band.
+    """
+    height, width = image.shape[1:3]
+    rows, columns = tile_sides(height, width, frfn.depthwise.in_channels)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        lines = slice(top + margin, bottom + margin)
+        for left in range(0, width, columns):
+            place = slice(left, min(width, left + columns))
+            refine_tile(frfn, x, image[:, top:bottom, place], lines, place)
+
+
+def tile_sides(height: int, width: int, channels: int) -> tuple[int, int]:
+    """Rows and columns of a tile [tokens].
+
+    What the depthwise convolution reaches beyond a tile is computed twice, so strips of a wide
+    image, which are of few rows, would be a third more work. Where the image is narrow a tile is as
+    wide as it is: its rows then lie together, and need no copy.
+    """
+    tokens = max(TILE_TOKENS, TILE_BYTES // (4 * channels))
+    side = math.isqrt(tokens)
+    columns = width if width <= 4 * side else share(width, 2 * side)
+    return share(height, max(1, tokens // columns)), columns
+
+
+def share(length: int, most: int) -> int:
+    """The length of pieces as long as each other, none of them longer than `most`."""
+    return math.ceil(length / math.ceil(length / most))
+
+
+def refine_tile(
+    frfn: "FeatureRefinement", x: Tensor, tile: Tensor, rows: slice, columns: slice
+) -> None:
+    """Adds what follows the partial convolution to a tile of an image.
+
+    Args:
+        frfn: its layers.
+        x: behind the partial convolution, (1, H, W, C); what lies around the tile is read too.
+        tile: (1, rows, columns, C).
+        rows: where the tile lies in x.
+        columns: the same.
+    """
+    depthwise, expand = frfn.depthwise, frfn.expand
+    (weight, gate_weight), (bias, gate_bias) = expand.weight.chunk(2), expand.bias.chunk(2)
+    above, left = max(0, rows.start - 1), max(0, columns.start - 1)
+    reached = x[:, above : rows.stop + 1, left : columns.stop + 1]  # by the convolution
+    # Zeros are needed at an edge of the image only; elsewhere they would be worked on in vain.
+    row_padding = int(reached.shape[1] < rows.stop - rows.start + 2)
+    column_padding = int(reached.shape[2] < columns.stop - columns.start + 2)
+    local = onednn._linear_pointwise(reached, weight, bias, "gelu", [], "none")
+    local = onednn._convolution_pointwise(
+        local.permute(0, 3, 1, 2),
+        depthwise.weight,
+        depthwise.bias,
+        [row_padding, column_padding],
+        *([1, 1], [1, 1], depthwise.groups),  # stride, dilation, groups
+        *("gelu", [], "none"),
+    ).permute(0, 2, 3, 1)
+    if row_padding:
+        local = local[:, rows.start - above : rows.stop - above]
+    if column_padding:
+        local = local[:, :, columns.start - left : columns.stop - left]
+    gate = onednn._linear_pointwise(x[:, rows, columns], gate_weight, gate_bias, "gelu", [], "none")
+    tile.add_(linear(frfn.project, gate.mul_(local)))
+
+
+def convolve_to_image(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What a 3 × 3 convolution to few channels gives.
+
+    oneDNN computes 16 channels where there are 3. So one convolution gives four pixels at a time.
+
+    Args:
+        layer: its padding is 1.
+        x: (B, C, H, W), H and W even.
+
+    Returns:
+        (B, channels, H, W).
+    """
+    channels = layer.out_channels
+    weight = layer.weight.new_zeros(channels, 2, 2, layer.in_channels, 4, 4)
+    for row in range(2):
+        for column in range(2):
+            weight[:, row, column, :, row : row + 3, column : column + 3] = layer.weight
+    assert layer.bias is not None
+    four = F.conv2d(x, weight.flatten(0, 2), layer.bias.repeat_interleave(4), stride=2, padding=1)
+    return F.pixel_shuffle(four, 2)
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """layer(x); oneDNN is faster than the BLAS where there are few channels."""
+    return onednn._linear_pointwise(x, layer.weight, layer.bias, "none", [], "none")
+
+
+def linear_plus(layer: nn.Linear, x: Tensor, residual: Tensor) -> Tensor:
+    """layer(x) + residual."""
+    return onednn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, "add")

@@ -1,0 +1,186 @@
+"""`--task auto`: which degradation a photograph has, and the weights that restore it."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from fairweather.errors import CheckpointError, ImageError
+from fairweather.imaging import Photo, as_bytes, resized
+from fairweather.models import (
+    CLASSES,
+    VIEW_PX,
+    DegradationClassifier,
+    Views,
+    list_weights,
+    load_classifier,
+)
+from fairweather.restoration.files import Diagnosis, FileRestorer, OnTile, Outcome
+from fairweather.restoration.in_memory import from_memory
+from fairweather.restoration.restorer import Restorer
+
+SEEN_PX = 768  # long side at which larger photographs are looked at, too
+GRID = 3
+WEATHER = ("rain", "raindrop", "haze", "snow")  # what the all-in-one weights restore
+
+
+class AutoRestorer(FileRestorer):
+    """Restores photograph files, each with the bundled weights for its degradation.
+
+    What is clean, or not surely degraded, is written as it is.
+    """
+
+    def __init__(self, load: Callable[[str], Restorer] = Restorer):
+        """Loads nothing yet.
+
+        Args:
+            load: gives a Restorer with the bundled weights of a name; called once for each.
+        """
+        self._load = load
+        self._restorers: dict[str, Restorer] = {}
+
+    def process_photo(self, photo: Photo, *, on_tile: OnTile | None = None) -> Outcome:
+        """Restores a photo that was read with `read_image`, or gives it back as it is.
+
+        Raises:
+            CheckpointError: if no bundled weights restore the degradation.
+        """
+        found = classify_degradation(as_bytes(photo.pixels))
+        known = list_weights()
+        diagnosis = diagnose(found, threshold=bundled_net()[1], weights=known)
+        notes = explain(diagnosis)
+        if diagnosis.weights is None:
+            return Outcome(photo, notes, diagnosis)
+        if diagnosis.weights not in known:
+            raise CheckpointError(
+                f"shows {diagnosis.degradation} ({diagnosis.probability:.0%}), for which no"
+                f" weights are bundled; choose others with --task ({', '.join(known)}) or --weights"
+            )
+        restored = self._restorer(diagnosis.weights).restore_photo(photo, on_tile=on_tile)
+        return Outcome(restored, notes, diagnosis)
+
+    def _restorer(self, weights: str) -> Restorer:
+        if weights not in self._restorers:
+            self._restorers[weights] = self._load(weights)
+        return self._restorers[weights]
+
+
+def explain(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """What a user should know about a diagnosis beside the degradation itself."""
+    if diagnosis.weights is None and diagnosis.degradation == "clean":
+        return ("no degradation was found, so the photograph is as it was",)
+    if diagnosis.weights is None:
+        return (
+            f"it may be {diagnosis.degradation}, but that is not sure, so the photograph is as it"
+            " was; --task restores it in any case",
+        )
+    if diagnosis.weights != diagnosis.degradation:
+        return (f"restored with the weights {diagnosis.weights}",)
+    return ()
+
+
+def classify_degradation(image: Any) -> dict[str, float]:
+    """How probable each degradation is, by the bundled classifier.
+
+    A photograph is seen as a whole, scaled down to 96 × 96, and in nine crops of 96 × 96 at its
+    own scale. One whose long side is over 768 px is also seen in nine crops of it at 768 px, where
+    the streaks and drops of a large photograph look like those of a small one.
+
+    Args:
+        image: whatever a `Restorer` restores, except a batch.
+
+    Returns:
+        The probabilities of clean, rain, raindrop, haze, snow, shadow and moire, which sum to 1.
+
+    Raises:
+        ImageError: for a batch, or another shape, type or range.
+    """
+    found: list[dict[str, float]] = []
+
+    def look(pixels: np.ndarray, *, grey: bool = False) -> np.ndarray:
+        found.append(probabilities(bundled_net()[0], classifier_views(as_bytes(pixels))))
+        return pixels
+
+    if isinstance(image, torch.Tensor) and image.ndim == 4:
+        raise ImageError(f"cannot classify a batch of shape {tuple(image.shape)}; give one image")
+    from_memory(image, look)
+    return found[0]
+
+
+def probabilities(net: DegradationClassifier, views: Views) -> dict[str, float]:
+    """The probability of each of `CLASSES` for one photograph."""
+    with torch.inference_mode():
+        return dict(zip(CLASSES, net(views).double().softmax(-1)[0].tolist(), strict=True))
+
+
+@functools.cache
+def bundled_net() -> tuple[DegradationClassifier, float]:
+    """The bundled classifier, and the probability from which it is sure."""
+    net, metadata = load_classifier()
+    return net, float(metadata["threshold"])
+
+
+def diagnose(found: dict[str, float], *, threshold: float, weights: Iterable[str]) -> Diagnosis:
+    """Decides what to do about a photograph.
+
+    The degradation's own weights restore it, or else the all-in-one `weather` where it is weather.
+    Where no degradation is probable enough, but weather of some kind is, `weather` does, too. A
+    photograph that is probably clean, or of which nothing is sure, has no weights.
+
+    Args:
+        found: what `classify_degradation` gives.
+        threshold: the probability from which a degradation is sure.
+        weights: names of bundled weights.
+
+    Returns:
+        The degradation, and its weights. Weights that are not bundled are named, too.
+    """
+    bundled = set(weights)
+    degradation = max(found, key=found.__getitem__)
+    sure = found[degradation] >= threshold
+    if degradation == "clean":
+        return Diagnosis(degradation, found[degradation], sure, None)
+    if sure:
+        by_all = degradation not in bundled and degradation in WEATHER and "weather" in bundled
+        return Diagnosis(
+            degradation, found[degradation], sure, "weather" if by_all else degradation
+        )
+    is_weather = sum(found[name] for name in WEATHER) >= threshold and "weather" in bundled
+    return Diagnosis(degradation, found[degradation], sure, "weather" if is_weather else None)
+
+
+def classifier_views(pixels: np.ndarray) -> Views:
+    """What the classifier sees of one photograph.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB, of any size; what is smaller than a crop is mirrored outwards.
+
+    Returns:
+        A batch of one, the same for the same pixels.
+    """
+    height, width = pixels.shape[:2]
+    scales = [pixels]
+    if max(height, width) > SEEN_PX:
+        scale = SEEN_PX / max(height, width)
+        scales.append(resized(pixels, (round(height * scale), round(width * scale))))
+    crops = [crop for image in scales for crop in grid_crops(mirrored(image))]
+    small = resized(pixels, (VIEW_PX, VIEW_PX))
+    images = torch.from_numpy(np.stack([*crops, small])).permute(0, 3, 1, 2).float() / 255
+    return Views(images[None, :-1], images[-1:])
+
+
+def grid_crops(image: np.ndarray) -> list[np.ndarray]:
+    """Crops spread evenly from border to border, those at one place once."""
+    rows, columns = (
+        dict.fromkeys(round(i * (side - VIEW_PX) / (GRID - 1)) for i in range(GRID))
+        for side in image.shape[:2]
+    )
+    return [image[y : y + VIEW_PX, x : x + VIEW_PX] for y in rows for x in columns]
+
+
+def mirrored(image: np.ndarray) -> np.ndarray:
+    """At least as large as a crop, by mirroring; of one row or column, by repeating it."""
+    pad = [(0, max(0, VIEW_PX - side)) for side in image.shape[:2]]
+    return np.pad(image, [*pad, (0, 0)], mode="symmetric") if any(map(any, pad)) else image

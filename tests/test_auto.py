@@ -1,0 +1,392 @@
+"""The degradation of a photograph: views, the bundled classifier, `--task auto`, its training."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from command import Run
+from PIL import Image
+
+import fairweather
+from fairweather.data import degrade_pixels
+from fairweather.errors import CheckpointError, ImageError
+from fairweather.imaging import read_image
+from fairweather.models import (
+    CLASSES,
+    CLASSIFIER_WEIGHTS,
+    VIEW_PX,
+    DegradationClassifier,
+    list_weights,
+    load_classifier,
+    save_classifier,
+)
+from fairweather.restoration import (
+    AutoRestorer,
+    Diagnosis,
+    auto,
+    classifier_views,
+    classify_degradation,
+    diagnose,
+)
+
+NAMES = ("astronaut", "chelsea", "coffee", "rocket")
+PHOTO = np.ascontiguousarray(skimage.data.astronaut()[20:76, 180:240])
+CARD = CLASSIFIER_WEIGHTS.with_suffix(".md")
+BUNDLED = pytest.mark.skipif(
+    not CLASSIFIER_WEIGHTS.exists(), reason="NOT TESTED: the classifier, which is not bundled yet"
+)
+CLEAN_RIGHT = 4
+DEGRADED_RIGHT = 24
+FLOORS = {"dev, clean": 0.6, "dev, degraded": 0.6, "real, degraded": 0.3}
+
+
+@pytest.fixture
+def net(monkeypatch: pytest.MonkeyPatch) -> DegradationClassifier:
+    """An untrained classifier in place of the bundled one."""
+    torch.manual_seed(0)
+    net = DegradationClassifier().eval()
+    monkeypatch.setattr(auto, "bundled_net", lambda: (net, 0.6))
+    return net
+
+
+@pytest.fixture
+def told(
+    net: DegradationClassifier, monkeypatch: pytest.MonkeyPatch
+) -> dict[int, dict[str, float]]:
+    """What the classifier is made to say of photographs, by the value of their first pixel."""
+    answers: dict[int, dict[str, float]] = {}
+
+    def classify(pixels: np.ndarray) -> dict[str, float]:
+        return {name: answers[int(pixels[0, 0, 0])].get(name, 0.0) for name in CLASSES}
+
+    monkeypatch.setattr(auto, "classify_degradation", classify)
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("size", "crops"),
+    [
+        ((1, 1), 1),
+        ((1, 300), 3),
+        ((96, 96), 1),
+        ((95, 97), 2),
+        ((200, 768), 9),
+        ((300, 769), 18),
+        ((2, 4000), 6),
+        ((1500, 1000), 18),
+    ],
+)
+def test_views_of_any_size(size: tuple[int, int], crops: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    before = pixels.copy()
+    views = classifier_views(pixels)
+    assert views.crops.shape == (1, crops, 3, VIEW_PX, VIEW_PX)
+    assert views.whole.shape == (1, 3, VIEW_PX, VIEW_PX)
+    for images in (views.crops, views.whole):
+        assert images.dtype == torch.float32
+        assert 0 <= images.min() <= images.max() <= 1
+    again = classifier_views(pixels)
+    assert torch.equal(views.crops, again.crops)
+    assert torch.equal(views.whole, again.whole)
+    assert np.array_equal(pixels, before)
+
+
+def test_crops_reach_every_border() -> None:
+    rows, columns = np.mgrid[:300, :400]
+    pixels = np.stack((rows * 255 // 299, columns * 255 // 399, 0 * rows), -1).astype(np.uint8)
+    crops = classifier_views(pixels).crops[0]
+    assert crops[:, 0].min() == crops[:, 1].min() == 0
+    assert crops[:, 0].max() == crops[:, 1].max() == 1
+
+
+@pytest.mark.usefixtures("net")
+def test_all_kinds_of_images_are_classified_alike() -> None:
+    found = classify_degradation(PHOTO)
+    assert tuple(found) == CLASSES
+    assert sum(found.values()) == pytest.approx(1)
+    assert found == fairweather.classify_degradation(PHOTO)
+    tensor = torch.from_numpy(PHOTO).permute(2, 0, 1)
+    alpha = np.dstack((PHOTO, PHOTO[..., 0]))
+    same = [
+        PHOTO.astype(np.uint16) * 257,
+        PHOTO / 255,
+        PHOTO / np.float32(255),
+        tensor,
+        tensor / 255,
+        alpha,
+        Image.fromarray(PHOTO),
+        Image.fromarray(alpha),
+    ]
+    for image in same:
+        assert classify_degradation(image) == found
+    grey = PHOTO[..., 1]
+    assert classify_degradation(grey) == classify_degradation(np.stack((grey,) * 3, -1))
+    for wrong in (tensor[None], PHOTO.astype(np.int32), "photo.jpg", PHOTO * 2.0):
+        with pytest.raises(ImageError):
+            classify_degradation(wrong)
+
+
+@pytest.mark.usefixtures("net")
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 5), (900, 30)])
+def test_the_smallest_photographs_are_classified(size: tuple[int, int]) -> None:
+    found = classify_degradation(np.full((*size, 3), 90, np.uint8))
+    assert sum(found.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("found", "bundled", "wanted"),
+    [
+        ({"rain": 0.9}, ["rain"], ("rain", True, "rain")),
+        ({"rain": 0.9}, ["rain", "weather"], ("rain", True, "rain")),
+        ({"haze": 0.9}, ["rain"], ("haze", True, "haze")),
+        ({"haze": 0.9}, ["rain", "weather"], ("haze", True, "weather")),
+        ({"moire": 0.9}, ["rain", "weather"], ("moire", True, "moire")),
+        ({"clean": 0.9}, ["rain"], ("clean", True, None)),
+        ({"clean": 0.4, "rain": 0.3, "haze": 0.3}, ["weather"], ("clean", False, None)),
+        ({"rain": 0.45, "clean": 0.55 - 0.2, "haze": 0.2}, ["rain"], ("rain", False, None)),
+        ({"rain": 0.45, "haze": 0.3, "clean": 0.25}, ["weather"], ("rain", False, "weather")),
+        ({"shadow": 0.5, "rain": 0.3, "clean": 0.2}, ["weather"], ("shadow", False, None)),
+    ],
+)
+def test_what_is_done_about_a_degradation(
+    found: dict[str, float], bundled: list[str], wanted: tuple[str, bool, str | None]
+) -> None:
+    every = {name: found.get(name, 0.0) for name in CLASSES}
+    name, sure, weights = wanted
+    expected = Diagnosis(name, every[name], sure, weights)
+    assert diagnose(every, threshold=0.6, weights=bundled) == expected
+
+
+@BUNDLED
+def test_the_bundled_file() -> None:
+    assert CLASSIFIER_WEIGHTS.stat().st_size < 1 << 20
+    assert "degradation" not in list_weights()
+    net, metadata = load_classifier()
+    assert not net.training
+    assert 0.3 <= float(metadata["threshold"]) <= 0.95
+    assert 100_000 <= int(metadata["parameters"]) <= 300_000
+    digest = hashlib.sha256(CLASSIFIER_WEIGHTS.read_bytes()).hexdigest()
+    assert re.findall(r"\b[0-9a-f]{64}\b", CARD.read_text("utf-8")) == [digest]
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is no classifier"):
+        load_classifier(list_weights()["rain"])
+    with pytest.raises(CheckpointError, match="is no file"):
+        load_classifier(tmp_path / "none.safetensors")
+    net = DegradationClassifier()
+    save_classifier(net, tmp_path / "a.safetensors", metadata={"threshold": "0.5"})
+    again, metadata = load_classifier(tmp_path / "a.safetensors")
+    assert metadata["threshold"] == "0.5"
+    views = classifier_views(PHOTO)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(views), net.eval()(views))
+    del net.head
+    save_classifier(net, tmp_path / "b.safetensors", metadata={})
+    with pytest.raises(CheckpointError, match=r"does not fit the classifier: head\.weight"):
+        load_classifier(tmp_path / "b.safetensors")
+
+
+@BUNDLED
+def test_free_photographs_with_synthetic_degradation() -> None:
+    right = Counter[str]()
+    for name in NAMES:
+        photo = getattr(skimage.data, name)()
+        for task in CLASSES:
+            for seed in (1, 2):
+                view = np.ascontiguousarray(photo[:, ::-1]) if seed == 2 else photo
+                image = view if task == "clean" else degrade_pixels(view, task=task, seed=seed)
+                found = classify_degradation(image)
+                right[task] += max(found, key=found.__getitem__) == task
+    print(f"\nof 8 each: {dict(right)}")
+    assert right["clean"] >= CLEAN_RIGHT
+    assert right.total() - right["clean"] >= DEGRADED_RIGHT
+
+
+def save_photos(folder: Path, *first: int) -> list[Path]:
+    folder.mkdir()
+    paths = []
+    for value in first:
+        pixels = PHOTO.copy()
+        pixels[0, 0] = value
+        paths.append(folder / f"{value}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def test_auto_restores_a_folder_of_different_photographs(
+    run: Run,
+    told: dict[int, dict[str, float]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    only_rain = {"rain": list_weights()["rain"]}
+    monkeypatch.setattr(auto, "list_weights", lambda: only_rain)
+    clean, rain, shadow, unsure = save_photos(tmp_path / "in", 0, 1, 2, 3)
+    told |= {0: {"clean": 1}, 1: {"rain": 0.97, "clean": 0.03}}
+    told |= {2: {"shadow": 0.98, "clean": 0.02}, 3: {"moire": 0.29, "clean": 0.27, "snow": 0.21}}
+    out = tmp_path / "out"
+    done = run("restore", tmp_path / "in", "-o", out, "--task", "auto", "--device", "cpu")
+    assert done.status == 1
+    lines = done.out.splitlines()
+    assert [line.split(")  ")[1] for line in lines if "→" in line] == [
+        "clean, 100%", "rain, 97%", "moire, 29%",
+    ]  # fmt: skip
+    assert "no degradation was found" in done.out
+    assert "it may be moire" in done.out
+    failures = [line for line in done.err.splitlines() if line.startswith("failed: ")]
+    assert len(failures) == 1
+    assert failures[0].startswith(f"failed: '{shadow}': shows shadow (98%), for which no weights")
+    assert "--task (" in failures[0]
+    assert "--weights" in failures[0]
+    assert done.err.splitlines()[-1] == "1 restored, 2 left as they were, 1 failed"
+    for unchanged in (clean, unsure):
+        assert (out / unchanged.name).read_bytes() == unchanged.read_bytes()
+    restored = read_image(out / rain.name).pixels
+    expected = fairweather.Restorer("rain", device="cpu")(read_image(rain).pixels)
+    assert np.array_equal(restored, expected)
+    assert not (out / shadow.name).exists()
+
+
+def test_auto_in_json_with_another_format_and_a_comparison(
+    run: Run, told: dict[int, dict[str, float]], tmp_path: Path
+) -> None:
+    (clean,) = save_photos(tmp_path / "in", 0)
+    told[0] = {"clean": 0.8, "rain": 0.2}
+    target = tmp_path / "clean.tif"
+    call = ("restore", clean, "-o", target, "--task", "auto", "--compare", "--json")
+    done = run(*call)
+    assert done.status == 0
+    (restored,) = json.loads(done.out)["restored"]
+    assert restored["diagnosis"] == {
+        "degradation": "clean", "probability": 0.8, "sure": True, "weights": None,
+    }  # fmt: skip
+    assert np.array_equal(read_image(target).pixels, read_image(clean).pixels)
+    assert Path(restored["compare"]).is_file()
+    again = json.loads(run(*call).out)
+    assert "exists already" in again["failed"][0]["reason"]
+    assert run(*call, "--overwrite").status == 0
+
+
+def test_auto_loads_weights_once_and_takes_weather_for_snow(
+    told: dict[int, dict[str, float]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded: list[str] = []
+    rain = fairweather.Restorer("rain", device="cpu")
+
+    def load(name: str) -> fairweather.Restorer:
+        loaded.append(name)
+        return rain
+
+    monkeypatch.setattr(auto, "list_weights", lambda: dict.fromkeys(["rain", "weather"]))
+    restorer = AutoRestorer(load)
+    told |= {0: {"snow": 1}, 1: {"raindrop": 1}, 2: {"rain": 1}}
+    for path in save_photos(tmp_path / "in", 0, 1, 2):
+        done = restorer.restore_file(path, tmp_path / path.name)
+        assert done.diagnosis is not None
+        assert ("restored with the weights weather" in done.notes) == (path.name != "2.png")
+    assert loaded == ["weather", "rain"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--weights", "rain"), ("--device", "abacus"), ("--tile", "big"), ("--strength", "2")],
+)
+def test_a_wrong_call_of_auto(
+    run: Run, told: dict[int, dict[str, float]], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (path,) = save_photos(tmp_path / "in", 0)
+    told[0] = {"rain": 1}
+    done = run("restore", path, "--task", "auto", *arguments)
+    assert done.status == 2
+    assert [found.name for found in (tmp_path / "in").iterdir()] == ["0.png"]
+
+
+def test_a_training_of_three_steps(run: Run, tmp_path: Path) -> None:
+    clean = tmp_path / "data" / "clean"
+    clean.mkdir(parents=True)
+    for number, name in enumerate(NAMES):
+        photo = getattr(skimage.data, name)()[40:140, 100:250]
+        Image.fromarray(photo).save(clean / f"{number}.png")
+    for side in ("input", "target"):
+        folder = tmp_path / "data" / "pairs" / "rain" / "Rain13K-sample" / side
+        folder.mkdir(parents=True)
+        Image.fromarray(PHOTO).save(folder / "a.png")
+    results = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for target in results:
+        done = run(
+            "models", "train-classifier", "--data", tmp_path / "data", "-o", target,
+            "--steps", 3, "--workers", 0, "--seed", 4,
+        )  # fmt: skip
+        assert (done.status, done.err) == (0, "")
+        assert "of step 3, with" in done.out
+    net, metadata = load_classifier(results[0])
+    assert metadata["seed"] == "4"
+    assert (
+        metadata["training_data"]
+        == "synthetic degradation on 3 clean photographs, and 1 real pairs"
+    )
+    assert net(classifier_views(PHOTO)).shape == (1, len(CLASSES))
+    again = load_classifier(results[1])[0].state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in net.state_dict().items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.safetensors", "b.safetensors", "data",
+    ]  # fmt: skip
+
+
+def test_a_training_that_cannot_begin(run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "a.safetensors"
+    assert run("models", "train-classifier", "--data", tmp_path, "-o", target).status == 1
+    assert (
+        run("models", "train-classifier", "--data", tmp_path, "-o", tmp_path / "a.pth").status == 2
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_of_confusions(run: Run, net: DegradationClassifier, tmp_path: Path) -> None:
+    weights = tmp_path / "net.safetensors"
+    save_classifier(net, weights, metadata={"threshold": "0.6"})
+    call = ("models", "confusion", "--weights", weights, "--data")
+    for folder in ("dev/clean/Kodak24", "real/rain", "dev/pairs/rain/Rain100L/input"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(PHOTO).save(tmp_path / folder / "a.png")
+    (tmp_path / "dev/pairs/rain/Rain100L/target").mkdir()
+    Image.fromarray(PHOTO).save(tmp_path / "dev/pairs/rain/Rain100L/target/a.png")
+    rows = json.loads(run(*call, tmp_path, "--json").out)
+    assert [(row["name"], row["degradation"]) for row in rows] == [
+        ("dev/clean/Kodak24", "clean"),
+        ("dev/clean/Kodak24, synthetic snow", "snow"),
+        ("dev/pairs/rain/Rain100L", "rain"),
+        ("dev/pairs/rain/Rain100L, clean sides", "clean"),
+        ("real/rain", "rain"),
+    ]
+    assert [sum(row["found"].values()) for row in rows] == [1] * 5
+    table = run(*call, tmp_path).out
+    assert len(table.splitlines()) == 2 + 5
+    done = run(*call, tmp_path / "none")
+    assert (done.status, done.out) == (1, "")
+
+
+@BUNDLED
+@pytest.mark.slow
+def test_photographs_of_the_dev_sets(data: Path) -> None:
+    """Figures of docs/auto.md; the floors lie well below."""
+    from fairweather.training import confuse
+
+    right, images = Counter[str](), Counter[str]()
+    for row in confuse(data):
+        kind = row.name.partition("/")[0] + (
+            ", clean" if row.degradation == "clean" else ", degraded"
+        )
+        right[kind] += row.found[row.degradation]
+        images[kind] += row.images
+    shares = {kind: right[kind] / images[kind] for kind in images}
+    print(f"\n{ {kind: round(share, 3) for kind, share in shares.items()} }")
+    for kind, floor in FLOORS.items():
+        assert shares[kind] >= floor, kind

@@ -1,0 +1,132 @@
+"""The CPU's way through a block beside the plain one."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from fairweather.models import AST, ASTConfig, create_model, plain_kernels
+from fairweather.models.ast import Block
+from fairweather.models.fast import cpu_strips as strips
+
+SMALL = ASTConfig(embed_dim=8, depths=(1, 2, 2), heads=(1, 2, 4), window=4, mlp_ratio=1.5)
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"branches": "dense", "encoder_attention": True},
+    {"branches": "sparse", "bottleneck_shift": True},
+    {"window": 8, "mlp_ratio": 4, "global_context": True},
+    # Deep, so that there is more padding than the decoder has to compute.
+    {"depths": (1, 1, 1, 1, 3, 2, 2), "heads": (1,) * 7},
+    {"depths": (1, 1, 1, 1, 3, 2, 2), "heads": (1,) * 7, "window": 3},
+)
+
+pytestmark = pytest.mark.skipif(not strips.HAS_ONEDNN, reason="NOT TESTED: no oneDNN here")
+
+
+def a_model(**changes: Any) -> AST:
+    torch.manual_seed(0)
+    model = AST(dataclasses.replace(SMALL, **changes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def error_of(model: torch.nn.Module, x: torch.Tensor) -> float:
+    """Largest difference to the plain path, beside the largest value."""
+    with torch.no_grad():
+        output = model(x)
+        with plain_kernels():
+            expected = model(x)
+    assert output.shape == expected.shape
+    return ((output - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+@pytest.mark.parametrize("size", [(1, 1), (37, 53), (64, 200)])
+def test_it_gives_what_the_plain_path_gives(
+    changes: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strips, "WINDOWS_IN_STRIP", 5)  # strips end in the middle of a row
+    monkeypatch.setattr(strips, "TILE_BYTES", 9_000)
+    monkeypatch.setattr(strips, "TILE_TOKENS", 30)
+    monkeypatch.setattr(strips, "BAND_BYTES", 3_000)
+    used = []
+    run = strips.run_in_strips
+    monkeypatch.setattr(
+        "fairweather.models.ast.run_in_strips", lambda *args: used.append(1) or run(*args)
+    )
+    assert error_of(a_model(**changes), torch.rand(2, 3, *size)) < 1e-5
+    assert used
+
+
+@pytest.mark.parametrize("height", [1, 7, 768])
+@pytest.mark.parametrize("width", [1, 64, 257, 1280])
+@pytest.mark.parametrize("channels", [5, 64, 128, 1024])
+def test_tiles_cover_an_image_and_keep_to_their_size(
+    height: int, width: int, channels: int
+) -> None:
+    rows, columns = strips.tile_sides(height, width, channels)
+    assert 1 <= rows <= height
+    assert 1 <= columns <= width
+    assert rows * columns <= max(strips.TILE_TOKENS, strips.TILE_BYTES // (4 * channels))
+
+
+def test_the_decoder_leaves_out_padding_that_nothing_depends_on() -> None:
+    decoder = create_model("ast_t").decoder
+    with torch.inference_mode():
+        sides = strips.needed_sides(decoder, torch.zeros(1, 1, 1, 1), height=720, width=1278)
+    # Up to the next window, and beyond where blocks and the last convolution reach.
+    assert sides[-1] == (728, 1288)
+    assert all(above <= 2 * below for above, below in zip(sides[-1], sides[-2], strict=True))
+    assert strips.needed_sides(decoder, torch.zeros(1), height=720, width=1278)[0] == (None, None)
+
+
+def test_wide_images_waste_little_on_the_rims_of_tiles() -> None:
+    rows, columns = strips.tile_sides(768, 1280, 128)  # the last decoder stage at 1280×720
+    assert (rows + 2) * (columns + 2) < 1.1 * rows * columns
+
+
+@pytest.mark.parametrize("change", ["in place", "state dict", "data"])
+def test_changed_weights_are_seen(change: str) -> None:
+    model, image = a_model(), torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        before = model(image)
+        changed = {name: tensor * 1.5 for name, tensor in model.state_dict().items()}
+        if change == "state dict":
+            model.load_state_dict(changed)
+        for name, parameter in model.named_parameters():
+            if change == "in place":
+                parameter.copy_(changed[name])
+            elif change == "data":
+                parameter.data = changed[name]
+        assert not torch.allclose(model(image), before)
+    assert error_of(model, image) < 1e-5
+
+
+@pytest.mark.parametrize("width", [4, 12])  # windows of a single column are cut without a copy
+def test_the_input_of_a_block_is_not_changed(width: int) -> None:
+    for stage in (0, 2):
+        block = Block(SMALL, stage, shifts=True, drop_probability=0.0).eval()
+        x = torch.rand(1, 8, width, SMALL.channels[stage])
+        before = x.clone()
+        with torch.no_grad():
+            block(x)
+        assert torch.equal(x, before)
+
+
+def test_gradients_autocast_and_training_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise AssertionError("the strips were used")
+
+    monkeypatch.setattr("fairweather.models.ast.run_in_strips", refuse)
+    model, image = a_model(), torch.rand(1, 3, 16, 16)
+    model(image)
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            model(image)
+        model.train()(image)
+        model.eval().double()(image.double())
+        a_model(feed_forward="mlp")(image)
+        with pytest.raises(AssertionError, match="strips were used"):
+            a_model()(image)

@@ -1,0 +1,124 @@
+"""8 bits in OpenVINO: calibrated on pairs, measured on others, refused if they lose too much."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from parity import random_model
+from typer.testing import CliRunner
+
+from fairweather import cli
+from fairweather.data import degrade_pixels
+from fairweather.errors import DataError, ExportError
+from fairweather.export import Quantized, export_openvino_int8
+from fairweather.imaging import Photo, write_image
+from fairweather.models import AST, save_model
+
+NEEDS = ("nncf", "onnxscript", "openvino")
+MISSING = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"NOT TESTED: 8 bits, without {MISSING}"),
+    # PyTorch's, OpenVINO's and NNCF's own, while they load.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five pairs, of which the third and the fifth calibrate with the first."""
+    folder, photo = tmp_path_factory.mktemp("pairs"), skimage.data.astronaut()
+    for number in range(5):
+        clean = np.ascontiguousarray(photo[:, 50 * number : 50 * number + 270])
+        rainy = degrade_pixels(clean, task="rain", seed=number)
+        for side, pixels in (("input", rainy), ("target", clean)):
+            (folder / side).mkdir(exist_ok=True)
+            write_image(folder / side / f"{number}.png", Photo(pixels))
+    return folder
+
+
+def pairs_of(folder: Path) -> list[tuple[Path, Path]]:
+    return [(path, folder / "target" / path.name) for path in sorted((folder / "input").iterdir())]
+
+
+def a_model() -> AST:
+    return random_model(std=0.05)
+
+
+@pytest.mark.slow
+def test_eight_bits_of_any_size_are_measured(folder: Path, tmp_path: Path) -> None:
+    import openvino
+
+    model, path = a_model(), tmp_path / "small.xml"
+    done = export_openvino_int8(model, path, pairs=pairs_of(folder), largest_loss_db=1)
+    assert isinstance(done, Quantized)
+    assert done.pairs == 2
+    assert {"fp32", "int8"} <= set(done.variants)
+    assert abs(done.loss_db()) < 1
+    assert done.variants["fp32"].times_as_fast == 1
+    network = openvino.Core().read_model(path)
+    assert network.get_rt_info(["fairweather", "precision"]).astype(str) == "int8"
+    assert any(op.get_type_name() == "FakeQuantize" for op in network.get_ops())
+    run = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for shape in ((1, 3, 41, 29), (2, 3, 64, 96)):
+        image = np.random.default_rng(1).random(shape, dtype=np.float32)
+        with torch.no_grad():
+            exact = model(torch.from_numpy(image)).clamp(0, 1).numpy()
+        found = run({0: image})[0]
+        assert found.shape == exact.shape
+        assert 1e-5 < np.abs(found - exact).mean() < 0.05
+
+
+@pytest.mark.slow
+def test_what_loses_too_much_is_not_written(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"8 bits lose .* where -50 are allowed"):
+        export_openvino_int8(
+            a_model(), tmp_path / "small.xml", pairs=pairs_of(folder), largest_loss_db=-50
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_is_told() -> None:
+    code = (
+        "import sys\n"
+        "from fairweather.export.int8 import import_nncf\n"
+        "import_nncf()\n"
+        "told = sys.modules['nncf.telemetry.wrapper'].telemetry\n"
+        "print(type(told).__name__, 'openvino_telemetry' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.split() == ["MagicMock", "False"]  # which is NNCF's stub
+
+
+def test_too_few_and_too_small_pairs(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.xml"
+    with pytest.raises(DataError, match="on four pairs or more, not 3"):
+        export_openvino_int8(a_model(), path, pairs=pairs_of(folder)[:3])
+    write_image(tmp_path / "small.png", Photo(np.zeros((256, 255, 3), np.uint8)))
+    with pytest.raises(DataError, match=r"small\.png: is 256×255; calibration needs 256 px"):
+        export_openvino_int8(a_model(), path, pairs=[(tmp_path / "small.png",) * 2] * 4)
+
+
+@pytest.mark.slow
+def test_the_command_says_what_8_bits_cost(folder: Path, tmp_path: Path) -> None:
+    save_model(a_model(), tmp_path / "small.safetensors")
+    call = ["export", str(tmp_path / "small.safetensors"), str(tmp_path / "small.xml")]
+    call += ["--int8", str(folder), "--largest-loss", "1"]
+    done = CliRunner().invoke(cli.app, [*call, "--to", "openvino"])
+    assert done.exit_code == 0, done.output
+    assert "2 pairs that did not calibrate it" in done.stdout
+    assert "times as fast as fp32" in done.stdout
+    assert (tmp_path / "small.bin").exists()
+    other = CliRunner().invoke(cli.app, [*call, "--to", "onnx"])
+    assert other.exit_code == 2
+    assert "openvino" in other.output
+    assert not (tmp_path / "small.onnx").exists()

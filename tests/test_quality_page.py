@@ -1,0 +1,169 @@
+"""The page of figures: from results.json files and nothing else."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_sets import write_set, write_weights
+
+from fairweather.errors import DataError
+from fairweather.evaluation import (
+    as_tree,
+    evaluate,
+    evaluate_photos,
+    find_degraded_set,
+    find_photos,
+    find_test_sets,
+    write_benchmark_page,
+)
+from fairweather.evaluation.quality_page import command_of
+from fairweather.models import list_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> dict[str, Any]:
+    """Of two sets, under a protocol that both have a reason against."""
+    write_set(tmp_path / "rain" / "Rain100L")
+    write_set(tmp_path / "rain" / "a|b", count=2)
+    weights = write_weights(tmp_path / "mine.safetensors", strength=0.3)
+    sets = find_test_sets(tmp_path / "rain")
+    return as_tree(evaluate(sets, weights=[weights], protocol="plain", device="cpu"))
+
+
+def write_page(tmp_path: Path, *trees: Any) -> str:
+    paths = [tmp_path / f"{number}.json" for number in range(len(trees))]
+    for path, one in zip(paths, trees, strict=True):
+        path.write_text(json.dumps(one), encoding="utf-8")
+    write_benchmark_page(paths[::-1], tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    write_benchmark_page(paths, tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == text
+    return text
+
+
+def test_the_page_in_docs_is_what_the_committed_results_give(tmp_path: Path) -> None:
+    results = sorted((DOCS / "benchmark").glob("*.json"))
+    assert results
+    write_benchmark_page(results, tmp_path / "benchmark.md")
+    committed = (DOCS / "benchmark.md").read_text(encoding="utf-8")
+    assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == committed, (
+        "run `fairweather benchmark page docs/results/quality/*.json -o docs/results/quality.md`"
+    )
+
+
+def test_the_committed_results_are_complete_and_of_the_bundled_weights() -> None:
+    """When weights change, evaluate them with the commands that docs/results/quality.md gives."""
+    bundled = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in list_weights().items()
+    }
+    found = set()
+    for path in (DOCS / "benchmark").glob("*.json"):
+        one = json.loads(path.read_text(encoding="utf-8"))
+        assert one["faults"] == [], path
+        for weights in one["weights"]:
+            assert weights["sha256"] == bundled[weights["name"]], f"{path}: of other weights"
+            found.add(weights["name"])
+    assert found == set(bundled), "weights without figures"
+
+
+def test_the_page_tells_figures_sources_and_how_they_were_made(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    page = write_page(tmp_path, tree)
+    one = next(one for one in tree["sets"] if one["name"] == "Rain100L")
+    before, after = one["mean"]["input"], one["mean"]["restored"]["mine"]
+    assert "## rain\n" in page
+    figures = f"{before['psnr_db']:.2f} | {before['ssim']:.4f} |  |"
+    assert f"| Rain100L | 3 | plain | ours | input | {figures}" in page
+    assert (
+        f"|  |  |  |  | `mine` | {after['psnr_db']:.2f} | {after['ssim']:.4f} |"
+        f" {after['gain_db']:+.2f} |" in page
+    )
+    assert "| a\\|b | 2 |" in page
+    assert "Restormer, 39.10 dB / 0.9787 (MMagic's" in page
+    assert "not comparable: ours is the mean of 3 images, theirs of 100;" in page
+    assert "fairweather evaluate DATA --weights mine.safetensors --protocol plain -o report" in page
+    assert tree["weights"][0]["sha256"] in page
+    assert tree["date"] in page
+    assert f"torch {tree['versions']['torch']}" in page
+    assert "- Protocol plain (fairweather's own)." in page
+    assert "- `ours`: tiles on the network's own grid" in page
+    assert str(tmp_path) not in page
+
+
+def test_several_results_of_a_set_stand_together(tmp_path: Path, tree: dict[str, Any]) -> None:
+    other = json.loads(json.dumps(tree))
+    other["protocol"]["name"] = "mine"
+    for one in other["sets"]:
+        if one["published"]:
+            one["published"]["not_comparable_because"].append("one more")
+    other["inference"], other["self_ensemble"] = "whole", True
+    other["faults"] = ["one"]
+    other["sets"][0]["mean"]["input"] |= {"psnr_db": None, "mean_of": {"psnr_db": 0}}
+    page = write_page(tmp_path, tree, other)
+    assert page.count("## rain\n") == 1
+    lines = [line.split(" | ")[:4] for line in page.splitlines() if line.startswith("| Rain100L")]
+    assert lines == [
+        ["| Rain100L", "3", "plain", "ours"],
+        ["| Rain100L", "3", "mine", "whole, self-ensemble"],
+    ]
+    assert "∞ (of 0)" in page
+    assert page.count("Rain100L, published: ") == 1
+    assert "Ours under `plain` is not comparable" in page
+    assert "1 could not be evaluated" in page
+    assert page.count(tree["weights"][0]["sha256"]) == 1
+
+
+def test_the_command_of_synthetic_degradation(tmp_path: Path) -> None:
+    write_set(tmp_path, count=1)
+    weights = write_weights(tmp_path / "mine.safetensors")
+    for degradation in ("haze", "none"):
+        photos = find_degraded_set(tmp_path / "target", degradation=degradation)
+        done = evaluate([photos], weights=[weights], protocol="plain", device="cpu")
+        assert command_of(as_tree(done)) == (
+            "fairweather evaluate DATA/target --weights mine.safetensors --protocol plain"
+            f" --degradation {degradation} -o report"
+        )
+
+
+def test_commands() -> None:
+    weights = [{"name": "rain", "file": "rain.safetensors", "bundled": True}]
+    tree = {
+        "weights": weights,
+        "protocol": {"name": "spad"},
+        "inference": "square_pad_128",
+        "self_ensemble": True,
+        "sets": [{"name": "SPAD", "layout": "spad", "split": "test"}],
+    }
+    assert command_of(tree) == (
+        "fairweather evaluate DATA/SPAD --weights rain --protocol spad --inference square_pad_128"
+        " --self-ensemble --layout spad --split test -o report"
+    )
+    sets = [{"layout": "", "split": ""}]
+    other = tree | {"weights": [], "inference": None, "self_ensemble": False, "sets": sets}
+    assert command_of(other).startswith("fairweather evaluate --restored RESTORED --clean CLEAN")
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", count=1)
+    weights = write_weights(tmp_path / "mine.safetensors")
+    photos = find_photos(tmp_path / "set" / "input")
+    alone = json.dumps(as_tree(evaluate_photos(photos, weights=[weights], device="cpu")))
+    path = tmp_path / "a.json"
+    for content, message in (
+        (None, "cannot be read as JSON"),
+        ("{", "cannot be read as JSON"),
+        ("[]", "is no results.json"),
+        ('{"sets": []}', "is no results.json"),
+        (alone, "of photographs without clean versions"),
+    ):
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(DataError, match=message):
+            write_benchmark_page([path], tmp_path / "page.md")
+    assert not (tmp_path / "page.md").exists()
