@@ -85,6 +85,43 @@ def test_held_out_images_are_not_trained_on_by_way_of_another_folder(tmp_path: P
     assert not held_out & numbers_in(data.train_dataloader())
 
 
+def test_layers_of_rain_stay_on_their_side(tmp_path: Path) -> None:
+    numbered(tmp_path, "clean", range(4))
+    numbered(tmp_path, "layers", range(9))
+    for side in ("input", "target"):
+        numbered(tmp_path, f"pairs/{side}", range(9, 13))
+    layers = {"layers": ["layers"], "layers_of_pairs": True, "held_out_every": 4}
+    data = {"clean": ["clean"], "pairs": ["pairs"], "real_fraction": 0.5, **layers}
+    training, held_out = split_pairs(make_recipe(data=data), tmp_path)
+    sources = []
+    for pairs in (training, held_out):
+        layered = [pair for pair in pairs if pair.degrade]
+        (bank,) = {getattr(pair.degrade, "__self__") for pair in layered}  # noqa: B009
+        assert {pair.clean for pair in layered} == {
+            pair.clean for pair in pairs if pair.is_synthetic
+        }
+        files = [source for source in bank.sources if isinstance(source, Path)]
+        rainy = [source for source in bank.sources if not isinstance(source, Path)]
+        assert rainy == [pair for pair in pairs if not pair.is_synthetic]
+        sources.append({path.stem for path in files})
+    assert sources == [{"01", "02", "03", "05", "06", "07"}, {"00", "04", "08"}]
+
+
+def test_held_out_layers_are_the_same_at_every_validation(tmp_path: Path) -> None:
+    numbered(tmp_path, "clean", range(4))
+    streaks = np.zeros((64, 64, 3), np.uint8)
+    streaks[:, ::8] = 90
+    for number in range(3):
+        save(tmp_path / f"layers/{number}.png", streaks)
+    data = tiny_data(tmp_path, layers=["layers"], held_out_every=2)
+    first, again = (list(data.val_dataloader()) for _ in range(2))
+    kinds = [batch["synthetic"].item() for batch in first]
+    assert kinds == [True, True, False, False]
+    for one, two in zip(first, again, strict=True):
+        assert torch.equal(one["degraded"], two["degraded"])
+        assert torch.equal(one["degraded"], one["clean"]) is one["synthetic"].item()
+
+
 def test_one_image_is_not_enough(tmp_path: Path) -> None:
     numbered(tmp_path, "clean", range(1, 2))
     with pytest.raises(DataError, match="one image is not enough"):

@@ -139,6 +139,11 @@ def test_a_recipe_is_frozen(tmp_path: Path) -> None:
         ({**SMALL, "data": {"clean": ["c"], "real_fraction": 1.5}}, "data.real_fraction", "less"),
         ({**SMALL, "data": {"clean": ["c"], "held_out_every": 1}}, "data.held_out_every", "2"),
         ({**SMALL, "task": "sunshine"}, "sunshine", "no synthetic degradation"),
+        (
+            {**SMALL, "task": "snow", "data": {"clean": ["c"], "layers": ["l"]}},
+            "data.layers",
+            "to clean images of task rain",
+        ),
         ([SMALL], "recipe", "dictionary"),
         (None, "recipe", "dictionary"),
         ("rain", "recipe", "dictionary"),

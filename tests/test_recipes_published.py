@@ -124,6 +124,16 @@ def grow_ours(root: Path, *, pairs: tuple[str, str] | None = None) -> Path:
     return root
 
 
+def grow_rain(root: Path) -> Path:
+    """Clean photographs, three sets of rainy pairs, and layers of streaks."""
+    for rain in ("Rain13K-sample", "Rain800", "GT-RAIN"):
+        sides = tuple(f"pairs/rain/{rain}/{side}/{{}}.jpg" for side in ("input", "target"))
+        save_pairs(root, sides, numbers=range(1, 1 + PAIRS))
+    layers = tuple(f"layers/rain/Garg06/{{}}-{view}.png" for view in (4, 6))
+    save_pairs(root, layers, numbers=range(1, 1 + PAIRS))
+    return grow_ours(root)
+
+
 def grow_weather(root: Path) -> Path:
     """Clean photographs, hazy rooms and rainy pairs."""
     grow_ours(
@@ -142,6 +152,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
         grow_ours,
         pairs=tuple(f"pairs/rain/Rain13K-sample/{side}/{{}}.jpg" for side in ("input", "target")),
     ),
+    "rain_layers_n": grow_rain,
     "raindrop_n": grow_ours,
     "snow_n": grow_ours,
     **dict.fromkeys(

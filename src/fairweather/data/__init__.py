@@ -4,13 +4,21 @@ from fairweather.data.augmentation import (
     Augmentation,
     RandomCrops,
     mix_up,
+    random_camera,
     random_crop,
     random_jitter,
     random_orientation,
 )
 from fairweather.data.cache import ImageCache, PairCache, default_cache_folder
 from fairweather.data.check import Finding, check_pairs
-from fairweather.data.degradations import DEGRADATIONS, WEATHERS, RainRanges, add_rain
+from fairweather.data.degradations import (
+    DEGRADATIONS,
+    WEATHERS,
+    RainLayers,
+    RainRanges,
+    add_rain,
+    split_layers,
+)
 from fairweather.data.degrade import degrade_folder, degrade_pixels
 from fairweather.data.layouts import (
     describe_layout,
@@ -28,6 +36,7 @@ __all__ = [
     "ImageCache",
     "Pair",
     "PairCache",
+    "RainLayers",
     "RainRanges",
     "RandomCrops",
     "add_rain",
@@ -41,9 +50,11 @@ __all__ = [
     "find_pairs",
     "list_layouts",
     "mix_up",
+    "random_camera",
     "random_crop",
     "random_jitter",
     "random_orientation",
     "read_bytes",
+    "split_layers",
     "unpack_side_by_side",
 ]

@@ -1,11 +1,12 @@
 """Random crops of pairs; all that is drawn is drawn for both images of a pair alike."""
 
+import io
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -65,6 +66,13 @@ class Augmentation(BaseModel):
         description="both images are raised to a power from 1 / (1 + this) to 1 + this: light and"
         " dark photographs whose blacks stay black",
     )
+    camera_probability: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of crops of which both images are enlarged up to four times, sharpened"
+        " and compressed, as cameras do it; before synthetic degradation is drawn",
+    )
     mixup_probability: float = Field(
         default=0.0,
         ge=0,
@@ -93,6 +101,7 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
         length: int,
         seed: int | tuple[int, ...],
         real_fraction: float = 0.0,
+        layer_fraction: float = 0.0,
         augmentation: Augmentation = ORIENTATION_ONLY,
         images: ImageCache | None = None,
     ):
@@ -103,19 +112,21 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
             crop_px: side of a crop; smaller images are reflected outwards.
             length: how many crops there are.
             seed: of everything random; numbers from 0.
-            real_fraction: share of crops taken from real pairs where there are both kinds.
+            real_fraction: share of crops taken from real pairs where there are other kinds too.
+            layer_fraction: share of the others whose pairs have a `degrade`, where there are any.
             augmentation: what is varied; MixUp is not done here, see `mix_up`.
             images: where decoded images are kept; None keeps them in the memory of this process.
         """
         self.cache = PairCache(pairs, images=images)
-        self.kinds = [
-            [i for i, pair in enumerate(pairs) if pair.is_synthetic is synthetic]
-            for synthetic in (True, False)
-        ]
+        self.kinds: tuple[list[int], ...] = ([], [], [])
+        for index, pair in enumerate(pairs):
+            kind = 2 if not pair.is_synthetic else 1 if pair.degrade else 0
+            self.kinds[kind].append(index)
         self.crop_px = crop_px
         self.length = length
         self.seed = seed
         self.real_fraction = real_fraction
+        self.layer_fraction = layer_fraction
         self.augmentation = augmentation
         if not pairs:
             raise DataError("there is nothing to crop from: no pairs and no clean images")
@@ -127,18 +138,15 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
         """One crop.
 
         Returns:
-            `degraded` and `clean` (3, crop_px, crop_px) uint8, which share memory in a synthetic
-            pair; `synthetic`, a boolean; `index` of the pair in `pairs` and the `number` asked for,
-            so that a bad batch can be traced.
+            `degraded` and `clean` (3, crop_px, crop_px) uint8, which share memory where the
+            training step has to degrade one, which is `synthetic`; `index` of the pair in `pairs`
+            and the `number` asked for, so that a bad batch can be traced.
         """
         # Drawn in this order since the first weights were trained; what is new is drawn last.
         seed = (self.seed,) if isinstance(self.seed, int) else self.seed
         random = np.random.default_rng((*seed, number))
-        synthetic, real = self.kinds
-        choices = (
-            real if (random.random() < self.real_fraction and real) or not synthetic else synthetic
-        )
-        index = choices[random.integers(len(choices))]
+        index = self._choose(random)
+        pair = self.cache.pairs[index]
         crops = random_crop(
             self.cache[index],
             crop_px=self.crop_px,
@@ -147,14 +155,30 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
             largest_upscale=self.augmentation.largest_upscale,
         )
         crops = random_orientation(crops, random=random, orientation=self.augmentation.orientation)
-        degraded, clean = random_jitter(crops, random=random, augmentation=self.augmentation)
+        crops = random_jitter(crops, random=random, augmentation=self.augmentation)
+        if pair.degrade:
+            crops = pair.degrade(crops[1], random), crops[1]
+        if random.random() < self.augmentation.camera_probability:
+            crops = random_camera(crops, random=random)
+        degraded, clean = crops
         return {
             "degraded": torch.from_numpy(degraded).permute(2, 0, 1),
             "clean": torch.from_numpy(clean).permute(2, 0, 1),
-            "synthetic": torch.tensor(self.cache.pairs[index].is_synthetic),
+            "synthetic": torch.tensor(pair.is_synthetic and pair.degrade is None),
             "index": torch.tensor(index),
             "number": torch.tensor(number),
         }
+
+    def _choose(self, random: np.random.Generator) -> int:
+        synthetic, layered, real = self.kinds
+        takes_real = random.random() < self.real_fraction and real
+        if takes_real or not (synthetic or layered):
+            choices = real
+        elif layered and (random.random() < self.layer_fraction or not synthetic):
+            choices = layered
+        else:
+            choices = synthetic
+        return choices[random.integers(len(choices))]
 
 
 def random_crop(
@@ -242,6 +266,33 @@ def random_jitter(
         return np.stack([tables[c].take(image[..., c]) for c in range(3)], axis=-1)
 
     return alike(images, multiply)
+
+
+def random_camera(images: Crops, *, random: np.random.Generator) -> Crops:
+    """Both images as a camera might have made them: enlarged, sharpened and compressed alike.
+
+    Half of them are enlarged, 2 to 4 times; all are sharpened more or less, and JPEG of quality 60
+    to 95.
+    """
+    side_px = images[0].shape[0]
+    enlarged = 2 ** random.uniform(1, 2) if random.random() < 0.5 else 1.0
+    cut_px = max(1, round(side_px / enlarged))
+    top, left = random.integers(side_px - cut_px + 1, size=2)
+    filters = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+    resampling = filters[random.integers(len(filters))]
+    radius_px, percent = random.uniform(0.5, 2), int(random.integers(120))
+    quality = int(random.integers(60, 96))
+
+    def develop(image: np.ndarray) -> np.ndarray:
+        photo = Image.fromarray(image[top : top + cut_px, left : left + cut_px])
+        if cut_px < side_px:
+            photo = photo.resize((side_px, side_px), resampling)
+        photo = photo.filter(ImageFilter.UnsharpMask(radius_px, percent, 0))
+        file = io.BytesIO()
+        photo.save(file, "JPEG", quality=quality)
+        return np.array(Image.open(file))
+
+    return alike(images, develop)
 
 
 def alike(images: Crops, change: Callable[[np.ndarray], np.ndarray]) -> Crops:

@@ -1,5 +1,6 @@
 """Pairs of degraded and clean images: which files they are, and their bytes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +9,23 @@ import numpy as np
 from fairweather.errors import DataError
 from fairweather.imaging import IMAGE_SUFFIXES, read_image
 
+Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files of one scene; a clean photograph without a partner is its own `degraded`."""
+    """Two files of one scene; a clean photograph without a partner is its own `degraded`.
+
+    Attributes:
+        degraded: the one file.
+        clean: the other.
+        degrade: makes the degraded crop of a clean one, both (H, W, 3) uint8, when it is cut. None
+            leaves a synthetic pair to the training step.
+    """
 
     degraded: Path
     clean: Path
+    degrade: Degrade | None = None
 
     @property
     def is_synthetic(self) -> bool:

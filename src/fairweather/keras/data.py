@@ -63,6 +63,7 @@ class TrainingBatches(keras.utils.PyDataset):
             length=batches * self.stage.batch,
             seed=(recipe.seed, index),
             real_fraction=recipe.data.real_fraction or 0.0,
+            layer_fraction=recipe.data.layer_fraction,
             augmentation=recipe.augmentation,
             images=ImageCache(cache, resize_px=recipe.data.resize_px),
         )

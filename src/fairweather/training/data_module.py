@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning
@@ -15,12 +16,14 @@ from fairweather.data import (
     ImageCache,
     Pair,
     PairCache,
+    RainLayers,
     RandomCrops,
     find_images,
     find_layout_pairs,
+    split_layers,
 )
 from fairweather.errors import DataError
-from fairweather.training.recipe import Recipe, Stage
+from fairweather.training.recipe import DataSpec, Recipe, Stage
 from fairweather.training.schedules import StageLength
 
 
@@ -36,18 +39,20 @@ class HeldOutCrops(torch.utils.data.Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """As `RandomCrops` and the image's number; what is smaller than the crop stays as it is."""
-        degraded, clean = self.cache[index]
+        pair = self.cache.pairs[index]
+        degraded, clean = (self._centre(pixels) for pixels in self.cache[index])
+        if pair.degrade:  # the same at every validation
+            degraded = pair.degrade(clean, np.random.default_rng(index))
         return {
-            "degraded": self._centre(degraded),
-            "clean": self._centre(clean),
-            "synthetic": torch.tensor(self.cache.pairs[index].is_synthetic),
+            "degraded": torch.from_numpy(degraded).permute(2, 0, 1),
+            "clean": torch.from_numpy(clean).permute(2, 0, 1),
+            "synthetic": torch.tensor(pair.is_synthetic and pair.degrade is None),
             "number": torch.tensor(index),
         }
 
-    def _centre(self, pixels: np.ndarray) -> Tensor:
+    def _centre(self, pixels: np.ndarray) -> np.ndarray:
         top, left = (max(0, (side - self.crop_px) // 2) for side in pixels.shape[:2])
-        crop = pixels[top : top + self.crop_px, left : left + self.crop_px]
-        return torch.from_numpy(crop.copy()).permute(2, 0, 1)
+        return pixels[top : top + self.crop_px, left : left + self.crop_px].copy()
 
 
 class RestorationData(lightning.LightningDataModule):
@@ -97,6 +102,7 @@ class RestorationData(lightning.LightningDataModule):
             length=self.length.steps * self.stage.batch,
             seed=(self.recipe.seed, self.index),
             real_fraction=self.recipe.data.real_fraction or 0.0,
+            layer_fraction=self.recipe.data.layer_fraction,
             augmentation=self.recipe.augmentation,
             images=self.images,
         )
@@ -152,7 +158,25 @@ def split_pairs(recipe: Recipe, root: Path) -> tuple[list[Pair], list[Pair]]:
     held_out_scenes = dict.fromkeys(list(scenes)[::stride])
     training = [pair for pair in pairs if pair.clean.resolve() not in held_out_scenes]
     held_out = [pair for scene in held_out_scenes for pair in scenes[scene]]
+    if data.layers:
+        training, held_out = add_layered_pairs(training, held_out, data=data, root=root)
     held_out = held_out[:: math.ceil(len(held_out) / data.held_out_at_most)]
     if not training:
         raise DataError(f"{root}: one image is not enough to train and to validate on")
     return training, held_out
+
+
+def add_layered_pairs(
+    training: list[Pair], held_out: list[Pair], *, data: DataSpec, root: Path
+) -> tuple[list[Pair], list[Pair]]:
+    """Add each clean photograph once more, under rain from the layers of its own side."""
+    paths = [path for folder in data.layers for path in find_images(root / folder)]
+    sides = []
+    for pairs, layers in zip(
+        (training, held_out), split_layers(paths, held_out_every=data.held_out_every), strict=True
+    ):
+        rainy = [pair for pair in pairs if not pair.is_synthetic and data.layers_of_pairs]
+        bank = RainLayers([*layers, *rainy])
+        layered = [replace(pair, degrade=bank.degrade) for pair in pairs if pair.is_synthetic]
+        sides.append([*pairs, *layered])
+    return sides[0], sides[1]

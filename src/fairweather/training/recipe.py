@@ -86,6 +86,17 @@ class DataSpec(Strict):
     identity_fraction: float = Field(
         0.0, ge=0, lt=1, description="share of synthetic crops left clean, to learn to do no harm"
     )
+    layers: tuple[str, ...] = Field(
+        (),
+        description="folders of grey images of rain streaks, added to clean images for some of the"
+        " crops of task rain",
+    )
+    layers_of_pairs: bool = Field(
+        False, description="add what the rain of the pairs added to the layers"
+    )
+    layer_fraction: float = Field(
+        0.5, ge=0, le=1, description="share of the crops of clean images that get the layers' rain"
+    )
     weather_shares: dict[str, float] | None = Field(
         None,
         description="how often each weather comes among the synthetic crops of task weather, as in"
@@ -248,6 +259,8 @@ class Recipe(Strict):
             raise ValueError(
                 f"task {self.task!r}: has no synthetic degradation ({', '.join(DEGRADATIONS)})"
             )
+        if self.data.layers and not (self.data.clean and self.task == "rain"):
+            raise ValueError("data.layers are added to clean images of task rain")
         if self.data.weather_shares and self.task != "weather":
             raise ValueError(f"data.weather_shares are for task weather, not for {self.task}")
         if ("perceptual" in self.loss) is (self.perceptual_backbone is None):

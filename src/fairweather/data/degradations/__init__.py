@@ -7,6 +7,7 @@ from torch import Tensor
 from fairweather.data.degradations.haze import HazeRanges, add_haze
 from fairweather.data.degradations.moire import MoireRanges, add_moire
 from fairweather.data.degradations.rain import RainRanges, add_rain
+from fairweather.data.degradations.rain_layers import LayerRanges, RainLayers, split_layers
 from fairweather.data.degradations.raindrop import RaindropRanges, add_raindrops
 from fairweather.data.degradations.shadow import ShadowRanges, add_shadow
 from fairweather.data.degradations.snow import SnowRanges, add_snow
@@ -23,7 +24,9 @@ __all__ = [
     "DEGRADATIONS",
     "WEATHERS",
     "HazeRanges",
+    "LayerRanges",
     "MoireRanges",
+    "RainLayers",
     "RainRanges",
     "RaindropRanges",
     "ShadowRanges",
@@ -35,4 +38,5 @@ __all__ = [
     "add_shadow",
     "add_snow",
     "add_weather",
+    "split_layers",
 ]
