@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from skimage import data
 
-from fairweather import __version__, cli
+from fairweather import __version__, cli, models
 from fairweather.imaging import read_image, write_image
 from fairweather.imaging.image import Photo
 from fairweather.models import PRESETS, create_model, load_model, save_model
@@ -254,9 +254,7 @@ def test_version_and_help(run: Run) -> None:
 
 
 def test_models_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        cli.models, "list_models", functools.cache(cli.models.list_models)
-    )  # for the time
+    monkeypatch.setattr(models, "list_models", functools.cache(models.list_models))  # for the time
     entries = {entry["name"]: entry for entry in json.loads(run("models", "list", "--json").out)}
     assert set(PRESETS) <= set(entries)
     assert entries["ast_n"]["kind"] == "preset"
