@@ -166,14 +166,13 @@ def test_options_reach_the_restorer(restore: Run, weights: Path, tmp_path: Path)
     source, target = tmp_path / "a.png", tmp_path / "b.png"
     image = data.astronaut()[:30, :140]
     Image.fromarray(image).save(source)
-    options = ("--tile", 128, "--self-ensemble", "--strength", 0.5, "--precision", "bf16")
+    options = ("--tile", 128, "--strength", 0.5, "--precision", "bf16")
     assert restore(source, "-o", target, *options).status == 0
-    expected = Restorer(
-        weights, device="cpu", tile=128, self_ensemble=True, strength=0.5, precision="bf16"
-    )(image)
+    expected = Restorer(weights, device="cpu", tile=128, strength=0.5, precision="bf16")(image)
     np.testing.assert_array_equal(read_image(target).pixels, expected)
-    assert restore(source, "-o", target, "--overwrite", "--tile", "none").status == 0
-    expected = Restorer(weights, device="cpu", tile=None)(image)
+    options = ("--overwrite", "--tile", "none", "--self-ensemble")
+    assert restore(source, "-o", target, *options).status == 0
+    expected = Restorer(weights, device="cpu", tile=None, self_ensemble=True)(image)
     np.testing.assert_array_equal(read_image(target).pixels, expected)
     refused = restore(source, "-o", tmp_path / "c.png", "--max-pixels", 30 * 140 - 1)
     assert (refused.status, (tmp_path / "c.png").exists()) == (1, False)
