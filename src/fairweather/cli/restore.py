@@ -65,7 +65,9 @@ def restore_command(
         str,
         typer.Option(help="What runs the network: auto, torch, compiled, openvino or onnxruntime."),
     ] = "auto",
-    precision: Annotated[Precision, typer.Option(help="Format of its numbers.")] = Precision.fp32,
+    precision: Annotated[
+        Precision, typer.Option(help="Number format to compute in.")
+    ] = Precision.fp32,
     tile: Annotated[
         str, typer.Option(help="Side of a tile in pixels, auto, or none for no tiles.")
     ] = "auto",
@@ -84,7 +86,8 @@ def restore_command(
     skip_existing: Annotated[
         bool,
         typer.Option(
-            "--skip-existing", help="Skip what is already restored, to go on after an interruption."
+            "--skip-existing",
+            help="Skip inputs whose target exists, to continue an interrupted run.",
         ),
     ] = False,
     max_pixels: Annotated[
