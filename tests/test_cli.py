@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -250,6 +252,28 @@ def test_version_and_help(run: Run) -> None:
     assert run("--version") == (0, f"{__version__}\n", "")
     assert "PHOTO|FOLDER|GLOB" in run("restore", "-h").out
     assert run("nonsense").status == 2
+
+
+def test_restoring_loads_nothing_that_it_does_not_need(weights: Path, tmp_path: Path) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "a.jpg")
+    call = ["fairweather", "restore", str(tmp_path / "a.jpg"), "--weights", str(weights)]
+    code = f"""
+import sys
+from fairweather.cli import main
+sys.argv = {call}
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code
+print(*{{name.split(".")[0] for name in sys.modules}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.restored.jpg").exists()
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "torch" in loaded
+    needless = {"skimage", "scipy", "huggingface_hub", "pooch", "openvino", "lightning", "jinja2"}
+    assert loaded & needless == set()
 
 
 def test_models_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
