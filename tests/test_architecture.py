@@ -1,18 +1,26 @@
 """The rules of the house that a machine can keep: who imports whom, and what is left out."""
 
-import ast
+import graphlib
+import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from imports import (
+    PACKAGE,
+    SRC,
+    Import,
+    import_graph,
+    imports_of,
+    listed_names,
+    module_of,
+    public_names,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
-SRC = ROOT / "src"
-PACKAGE = SRC / "fairweather"
+ROOT = SRC.parent
 
 # From the top down. A wing imports from the floors below its own, and from nothing beside or above.
 FLOORS = (
@@ -29,7 +37,27 @@ FLOORS = (
 FLOOR_OF = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
 MAY_IMPORT_THE_PACKAGE = {"__main__", "cli"}  # for the rest it would be a circle
 
-MAX_LINES = 450
+MAX_LINES = 400
+# Not split yet: at most 450 lines. This list may only get shorter.
+LONG_FILES = {
+    "src/fairweather/data/check.py",
+    "src/fairweather/data/layouts/layouts.py",
+    "src/fairweather/data/layouts/table.py",
+    "src/fairweather/models/ast.py",
+    "tests/test_augmentation.py",
+    "tests/test_check.py",
+    "tests/test_degradations.py",
+    "tests/test_losses.py",
+    "tests/test_metrics.py",
+    "tests/test_remote_weights.py",
+    "tests/test_restorer.py",
+}
+# Imports that close a circle within a wing and are not mended yet; this list may only get shorter.
+KNOWN_CIRCLES = {("models.fast.cuda_attention", "models.fast.dispatch")}
+HEAVY = {
+    "torch", "numpy", "scipy", "skimage", "PIL", "tifffile", "safetensors", "huggingface_hub",
+    "pydantic", "yaml", "typer", "rich", "lightning", "matplotlib", "keras", "openvino",
+}  # fmt: skip
 PUBLIC_NAMES = {
     "FairweatherError",
     "Restorer",
@@ -40,57 +68,6 @@ PUBLIC_NAMES = {
     "load_model",
     "restore",
 }
-
-
-class Import(NamedTuple):
-    """`from target import name` (or `import target`, where name is None), with absolute names."""
-
-    line: int
-    target: tuple[str, ...]
-    name: str | None
-
-
-def absolute(target: str, level: int, package: tuple[str, ...]) -> tuple[str, ...]:
-    """What a possibly relative import means, written inside `package`."""
-    start = package[: len(package) - level + 1] if level else ()
-    return (*start, *(part for part in target.split(".") if part))
-
-
-def imports_of(source: str, package: tuple[str, ...]) -> Iterator[Import]:
-    """Every import in the source, also inside functions and through `import_module("…")`."""
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Import(names=names):
-                for alias in names:
-                    yield Import(node.lineno, absolute(alias.name, 0, package), None)
-            case ast.ImportFrom(module=module, names=names, level=level):
-                for alias in names:
-                    target = absolute(module or "", level, package)
-                    yield Import(node.lineno, target, alias.name)
-            case ast.Call(
-                func=ast.Name(id="import_module" | "__import__")
-                | ast.Attribute(attr="import_module"),
-                args=[ast.Constant(value=str(name)), *_],
-            ):
-                level = len(name) - len(name.lstrip("."))
-                yield Import(node.lineno, absolute(name, level, package), None)
-
-
-def listed_names(source: str) -> set[str]:
-    """The `__all__` of a module, where it is written as a plain list or tuple of strings."""
-    for node in ast.parse(source).body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id="__all__")], value=value):
-                return set(ast.literal_eval(value))
-    return set()
-
-
-def public_names() -> dict[str, set[str]]:
-    """The names that each wing shows, for the wings that have rooms."""
-    return {
-        init.parent.name: listed_names(init.read_text("utf-8"))
-        for init in PACKAGE.glob("*/__init__.py")
-    }
 
 
 def fault(found: Import, wing: str, public: dict[str, set[str]]) -> str | None:
@@ -155,7 +132,8 @@ def text_files() -> Iterator[tuple[str, str]]:
 
 def test_imports_run_only_downwards_and_through_the_front_door() -> None:
     public = public_names()
-    sources = {path.relative_to(SRC).as_posix(): path for path in PACKAGE.rglob("*.py")}
+    sources = {path.relative_to(SRC).as_posix(): path for path in PACKAGE.rglob("*.py*")}
+    sources = {module: path for module, path in sources.items() if path.suffix in (".py", ".pyi")}
     assert sources
     found = [
         line
@@ -228,14 +206,64 @@ def test_no_file_is_named_for_nothing() -> None:
     assert [path for path in project_files() if path.name in vague] == []
 
 
+def circle_in(graph: dict[str, set[str]]) -> list[str] | None:
+    """Rooms that import each other in turn, if there are any."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1][::-1]
+    return None
+
+
+@pytest.mark.parametrize("wing", [init.parent.name for init in PACKAGE.glob("*/__init__.py")])
+def test_no_room_imports_itself_by_way_of_others(wing: str) -> None:
+    graph = import_graph(PACKAGE / wing)
+    known = {one for one in KNOWN_CIRCLES if one[0].startswith(f"{wing}.")}
+    mended = {
+        room: {other for other in others if (room, other) not in known}
+        for room, others in graph.items()
+    }
+    assert circle_in(mended) is None
+    assert not known or circle_in(graph), "a known circle is mended: take it off the list"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "is_circle"),
+    [
+        ("from fairweather.wing.b import x", "from .a import y", True),
+        ("from fairweather.wing import b", "from .a import y", True),
+        ("from .b import x", "def f():\n    from fairweather.wing import y", True),
+        ("from .b import x", "if TYPE_CHECKING:\n    pass\nelse:\n    from .a import y", True),
+        ("from .b import x", "if TYPE_CHECKING:\n    from .a import y", False),
+        ("from .b import x", "from fairweather.errors import y", False),
+    ],
+)
+def test_a_circle_is_found_wherever_its_imports_stand(
+    tmp_path: Path, a: str, b: str, is_circle: bool
+) -> None:
+    wing = tmp_path / "fairweather" / "wing"
+    wing.mkdir(parents=True)
+    (wing / "__init__.py").touch()
+    (wing / "__init__.pyi").write_text("from .a import y as y\n")
+    (wing / "a.py").write_text(a)
+    (wing / "b.py").write_text(b)
+    assert (circle_in(import_graph(wing, root=tmp_path)) is not None) == is_circle
+
+
 def test_files_stay_short() -> None:
     lines = {
         path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines())
         for path in project_files()
-        if path.suffix == ".py"
+        if path.suffix in (".py", ".pyi")
     }
-    long = {path: count for path, count in lines.items() if count >= MAX_LINES}
+    long = {
+        path: count
+        for path, count in lines.items()
+        if count > (450 if path in LONG_FILES else MAX_LINES)
+    }
     assert not long, f"split these where they change their subject: {long}"
+    done = [path for path in LONG_FILES if lines.get(path, 0) <= MAX_LINES]
+    assert not done, f"these are short now, or gone: take them off the list: {done}"
 
 
 def test_the_source_does_without_torchvision_timm_and_basicsr() -> None:
@@ -257,16 +285,16 @@ def test_no_file_holds_a_path_of_one_machine() -> None:
     assert found == []
 
 
-def test_a_bare_import_stays_light() -> None:
-    heavy = {
-        "lightning", "tensorboard", "matplotlib", "keras", "tensorflow", "jax", "openvino",
-        "torchvision", "gradio", "fastapi", "ray",
-    }  # fmt: skip
-    code = "import sys, fairweather; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+def test_a_bare_import_loads_nothing_heavy() -> None:
+    code = """
+import sys, fairweather
+from fairweather.models import list_weights
+print(*list_weights(), *{name.split(".")[0] for name in sys.modules})
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "fairweather" in loaded
-    assert heavy & loaded == set()
+    assert {"rain", "fairweather"} <= loaded
+    assert loaded & HEAVY == set()
 
 
 def test_the_public_names() -> None:
@@ -274,3 +302,20 @@ def test_the_public_names() -> None:
 
     assert set(fairweather.__all__) == PUBLIC_NAMES
     assert [name for name in PUBLIC_NAMES if not hasattr(fairweather, name)] == []
+    with pytest.raises(AttributeError, match="nonsense"):
+        fairweather.nonsense  # noqa: B018
+
+
+def test_the_old_name_of_classify_degradation_still_works() -> None:
+    import fairweather
+
+    with pytest.warns(DeprecationWarning, match="classify_degradation"):
+        assert fairweather.classify_damage is fairweather.classify_degradation
+
+
+@pytest.mark.parametrize("package", [path.parent for path in PACKAGE.rglob("__init__.pyi")])
+def test_a_package_shows_what_its_stub_lists(package: Path) -> None:
+    module = importlib.import_module(".".join(module_of(package / "__init__.py")))
+    shown = set(module.__all__) - {"__version__"}
+    assert shown == listed_names((package / "__init__.pyi").read_text("utf-8"))
+    assert [name for name in shown if not hasattr(module, name)] == []

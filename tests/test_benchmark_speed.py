@@ -171,7 +171,7 @@ def test_the_training_command(
         seen.update(options, model=model)
         return tree
 
-    monkeypatch.setattr("fairweather.cli.benchmark_speed.benchmark_training", measure)
+    monkeypatch.setattr("fairweather.benchmark.benchmark_training", measure)
     path = tmp_path / "a.json"
     call = ["benchmark", "training", "--model", "rain", "--batch", "3", "--crop", "32"]
     call += ["--checkpointing", "--json", str(path)]

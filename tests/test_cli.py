@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 from skimage import data
 
-from fairweather import __version__, cli
+from fairweather import __version__, cli, models
 from fairweather.imaging import read_image, write_image
 from fairweather.imaging.image import Photo
 from fairweather.models import PRESETS, create_model, load_model, save_model
@@ -166,14 +168,13 @@ def test_options_reach_the_restorer(restore: Run, weights: Path, tmp_path: Path)
     source, target = tmp_path / "a.png", tmp_path / "b.png"
     image = data.astronaut()[:30, :140]
     Image.fromarray(image).save(source)
-    options = ("--tile", 128, "--self-ensemble", "--strength", 0.5, "--precision", "bf16")
+    options = ("--tile", 128, "--strength", 0.5, "--precision", "bf16")
     assert restore(source, "-o", target, *options).status == 0
-    expected = Restorer(
-        weights, device="cpu", tile=128, self_ensemble=True, strength=0.5, precision="bf16"
-    )(image)
+    expected = Restorer(weights, device="cpu", tile=128, strength=0.5, precision="bf16")(image)
     np.testing.assert_array_equal(read_image(target).pixels, expected)
-    assert restore(source, "-o", target, "--overwrite", "--tile", "none").status == 0
-    expected = Restorer(weights, device="cpu", tile=None)(image)
+    options = ("--overwrite", "--tile", "none", "--self-ensemble")
+    assert restore(source, "-o", target, *options).status == 0
+    expected = Restorer(weights, device="cpu", tile=None, self_ensemble=True)(image)
     np.testing.assert_array_equal(read_image(target).pixels, expected)
     refused = restore(source, "-o", tmp_path / "c.png", "--max-pixels", 30 * 140 - 1)
     assert (refused.status, (tmp_path / "c.png").exists()) == (1, False)
@@ -253,10 +254,30 @@ def test_version_and_help(run: Run) -> None:
     assert run("nonsense").status == 2
 
 
+def test_restoring_loads_nothing_that_it_does_not_need(weights: Path, tmp_path: Path) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "a.jpg")
+    call = ["fairweather", "restore", str(tmp_path / "a.jpg"), "--weights", str(weights)]
+    code = f"""
+import sys
+from fairweather.cli import main
+sys.argv = {call}
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code
+print(*{{name.split(".")[0] for name in sys.modules}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.restored.jpg").exists()
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "torch" in loaded
+    needless = {"skimage", "scipy", "huggingface_hub", "pooch", "openvino", "lightning", "jinja2"}
+    assert loaded & needless == set()
+
+
 def test_models_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        cli.models, "list_models", functools.cache(cli.models.list_models)
-    )  # for the time
+    monkeypatch.setattr(models, "list_models", functools.cache(models.list_models))  # for the time
     entries = {entry["name"]: entry for entry in json.loads(run("models", "list", "--json").out)}
     assert set(PRESETS) <= set(entries)
     assert entries["ast_n"]["kind"] == "preset"

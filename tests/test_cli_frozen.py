@@ -1,10 +1,15 @@
 """The command line that scripts call; a change here is a change for them."""
 
+import re
+import subprocess
+import sys
 from typing import Any
 
 import typer
 
 from fairweather import cli
+from fairweather.data import DEGRADATIONS
+from fairweather.imaging import DEFAULT_MAX_PIXELS
 
 COMMANDS = {
     "": {"--version"},
@@ -55,6 +60,11 @@ COMMANDS = {
         "--workers", "--cache", "--unchecked", "--dry-run", "--list", "--schema",
     },
 }  # fmt: skip
+HEAVY = {
+    "torch", "numpy", "scipy", "skimage", "PIL", "tifffile", "safetensors", "huggingface_hub",
+    "yaml", "lightning", "matplotlib", "keras", "openvino",
+}  # fmt: skip
+TASKS = ("rain", "raindrops", "haze", "snow", "shadows", "moiré")
 
 
 def test_the_frozen_command_line() -> None:
@@ -75,3 +85,50 @@ def test_the_frozen_command_line() -> None:
 
     walk(typer.main.get_command(cli.app), "")
     assert found == COMMANDS
+
+
+def test_version_help_and_refusals_load_nothing_heavy() -> None:
+    """They come at once; pydantic is not among the heavy, since typer itself imports it."""
+    calls = [["--version"], *([*name.split(), "--help"] for name in COMMANDS)]
+    calls += [[*name.split(), "--wrong"] for name in COMMANDS]
+    code = f"""
+import sys
+from fairweather.cli import main
+for call in {calls}:
+    sys.argv = ["fairweather", *call]
+    try:
+        main()
+    except SystemExit as stop:
+        assert stop.code == (2 if call[-1] == "--wrong" else 0), call
+print(*{{name.split(".")[0] for name in sys.modules}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("No such option: --wrong") == len(COMMANDS)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "typer" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_python_m_fairweather_is_the_command() -> None:
+    command = [sys.executable, "-m", "fairweather", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(task in done.stdout for task in TASKS)
+
+
+def test_help_names_every_degradation_that_can_be_made() -> None:
+    (option,) = (
+        parameter
+        for parameter in typer.main.get_command(cli.app).commands["data"].commands["degrade"].params
+        if parameter.name == "task"
+    )
+    assert set(re.findall(r"\w+", option.help)) >= set(DEGRADATIONS)
+
+
+def test_help_says_how_many_pixels_are_refused() -> None:
+    (option,) = (
+        parameter
+        for parameter in typer.main.get_command(cli.app).commands["restore"].params
+        if parameter.name == "max_pixels"
+    )
+    assert option.show_default == f"{DEFAULT_MAX_PIXELS // 1_000_000} million"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imports
 import pytest
 import typer
 
@@ -266,14 +267,8 @@ def faults_of_python(block: str) -> Iterator[str]:
 
 @functools.cache
 def public_names() -> dict[str, set[str]]:
-    """The `__all__` of the package (".") and of every wing."""
-    names = {".": set(fairweather.__all__)}
-    for init in PACKAGE.glob("*/__init__.py"):
-        for node in ast.parse(init.read_text("utf-8")).body:
-            match node:
-                case ast.Assign(targets=[ast.Name(id="__all__")], value=value):
-                    names[init.parent.name] = set(ast.literal_eval(value))
-    return names
+    """What the package itself (".") and every wing show."""
+    return {".": set(fairweather.__all__), **imports.public_names()}
 
 
 @functools.cache

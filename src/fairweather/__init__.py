@@ -1,27 +1,31 @@
-"""fairweather restores photographs spoiled by rain with AST, the Adaptive Sparse Transformer.
+"""Restore photographs spoiled by rain, raindrops, haze, snow, shadows or moiré.
 
 import fairweather as fw
 
 fw.restore("rainy.jpg", "restored.png")
 restorer = fw.Restorer("rain")
 restored = restorer(image)
+
+The networks are AST, the Adaptive Sparse Transformer (Zhou et al., CVPR 2024). Names are imported
+when they are first used; `__init__.pyi` lists where they come from.
 """
 
-from importlib.metadata import version
+import lazy_loader
 
-from fairweather.errors import FairweatherError
-from fairweather.models import create_model, list_models, load_model
-from fairweather.restoration import Restorer, classify_degradation, restore
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["__version__"]
 
-__version__ = version("fairweather")
 
-__all__ = [
-    "FairweatherError",
-    "Restorer",
-    "__version__",
-    "classify_degradation",
-    "create_model",
-    "list_models",
-    "load_model",
-    "restore",
-]
+def __getattr__(name: str) -> object:
+    """Import a public name, or work out one that no module holds."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fairweather")
+    if name == "classify_damage":
+        import warnings
+
+        message = "fairweather.classify_damage is now called fairweather.classify_degradation"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        name = "classify_degradation"
+    return _load(name)

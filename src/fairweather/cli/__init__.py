@@ -1,4 +1,7 @@
-"""The `fairweather` command: parses, calls, prints."""
+"""The `fairweather` command: parse, call, print.
+
+A command imports what it needs when it runs, so that help and refusals come at once.
+"""
 
 import io
 import signal
@@ -7,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from fairweather import __version__
 from fairweather.cli.benchmark import benchmark_data_command, benchmark_page_command
 from fairweather.cli.benchmark_speed import (
     benchmark_restore_command,
@@ -29,7 +31,6 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="fairweather",
-    help="Restore photographs spoiled by rain.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,21 +40,23 @@ app.command("train")(train_command)
 app.command("tune")(tune_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
-models_app = typer.Typer(help="List, describe and convert models.", no_args_is_help=True)
+models_app = typer.Typer(
+    help="List, describe and convert networks and their weights.", no_args_is_help=True
+)
 models_app.command("list")(models_list)
 models_app.command("info")(models_info)
 models_app.command("convert")(models_convert)
 models_app.command("train-classifier")(models_train_classifier)
 models_app.command("confusion")(models_confusion)
 app.add_typer(models_app, name="models")
-data_app = typer.Typer(help="Check, make and describe data to train on.", no_args_is_help=True)
+data_app = typer.Typer(help="Check, make and describe training data.", no_args_is_help=True)
 data_app.command("check")(data_check)
 data_app.command("degrade")(data_degrade)
 data_app.command("layouts")(data_layouts)
 data_app.command("unpack")(data_unpack)
 app.add_typer(data_app, name="data")
 benchmark_app = typer.Typer(
-    help="Measure speed and memory; write the pages of figures.", no_args_is_help=True
+    help="Measure speed and memory, and write pages of the figures.", no_args_is_help=True
 )
 benchmark_app.command("data")(benchmark_data_command)
 benchmark_app.command("page")(benchmark_page_command)
@@ -68,14 +71,16 @@ def root(
     *,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Restore photographs spoiled by rain."""
+    """Restore photographs spoiled by rain, raindrops, haze, snow, shadows or moiré."""
     if version:
+        from fairweather import __version__
+
         out_console.print(__version__)
         raise typer.Exit
 
 
 def main() -> None:
-    """Runs the command; every error of ours is one line, without a traceback."""
+    """Run the command, and report an error of ours in one line, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleaned up like Ctrl-C
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not every file name can be encoded

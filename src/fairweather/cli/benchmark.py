@@ -4,15 +4,16 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from fairweather.benchmark import DataBenchmark, benchmark_data
 from fairweather.cli.console import counting, out_console
 from fairweather.cli.options import AsJson
-from fairweather.hardware import keep_freed_memory
+
+if TYPE_CHECKING:
+    from fairweather.benchmark import DataBenchmark
 
 
 def benchmark_data_command(
@@ -26,6 +27,9 @@ def benchmark_data_command(
     as_json: AsJson = False,
 ) -> None:
     """Compare the loading of crops with the training step of ast_n, on one thread each."""
+    from fairweather.benchmark import benchmark_data
+    from fairweather.hardware import keep_freed_memory
+
     keep_freed_memory()  # as training does
     with counting("rounds", hidden=as_json) as show:
         measured = benchmark_data(folder, crop_px=crop, batch=batch, seconds=seconds, on_round=show)
@@ -55,7 +59,7 @@ def benchmark_page_command(
     out_console.print(f"page: {out}")
 
 
-def table_of(measured: DataBenchmark) -> Table:
+def table_of(measured: "DataBenchmark") -> Table:
     """What was measured, in crops a second."""
     table = Table("", "crops/s")
     for name, speed in (

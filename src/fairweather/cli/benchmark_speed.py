@@ -10,13 +10,6 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from fairweather.benchmark import (
-    OFFICIAL_REPOSITORY,
-    Setting,
-    benchmark_restore,
-    benchmark_training,
-    write_speed_page,
-)
 from fairweather.cli.console import counting, err_console, out_console
 from fairweather.cli.options import parse_size
 from fairweather.files import write_text
@@ -43,7 +36,7 @@ Official = Annotated[
     Path | None,
     typer.Option(
         metavar="CHECKOUT",
-        help=f"Of {OFFICIAL_REPOSITORY}, which then takes part on the same weights. Its code runs.",
+        help="Of the official code, which then takes part on the same weights. Its code runs.",
     ),
 ]
 Allocators = Annotated[
@@ -76,6 +69,8 @@ def benchmark_restore_command(
     json_file: JsonFile = None,
 ) -> None:
     """Time engines, and the official code, in turns: seconds, memory, share of the ceiling."""
+    from fairweather.benchmark import Setting, benchmark_restore
+
     sizes = [parse_size(one) for one in size or ["256x256"]]
     setting = Setting(
         device=device,
@@ -117,6 +112,8 @@ def benchmark_training_command(
     json_file: JsonFile = None,
 ) -> None:
     """Time a training step, and the official code's, in turns: seconds, memory, throughput."""
+    from fairweather.benchmark import Setting, benchmark_training
+
     setting = Setting(
         device=device,
         precision=precision,
@@ -148,6 +145,8 @@ def benchmark_speed_page_command(
     out: Annotated[Path, typer.Option("-o", "--out", help="The Markdown file to write.")],
 ) -> None:
     """Write a page of speed and memory from JSON files; nothing on it is typed."""
+    from fairweather.benchmark import write_speed_page
+
     write_speed_page(results, out)
     out_console.print(f"page: {out}")
 

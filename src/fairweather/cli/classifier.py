@@ -12,7 +12,7 @@ import typer
 from fairweather.cli.console import counting, out_console
 from fairweather.cli.options import AsJson
 from fairweather.errors import CheckpointError
-from fairweather.models import CLASSES, CLASSIFIER_WEIGHTS
+from fairweather.models import CLASSIFIER_WEIGHTS
 
 
 class TrainingPrecision(StrEnum):
@@ -72,6 +72,7 @@ def models_confusion(
     as_json: AsJson = False,
 ) -> None:
     """What the classifier takes photos of known degradation for, as a table in Markdown."""
+    from fairweather.models import CLASSES
     from fairweather.training import confuse
 
     with counting("photographs", hidden=as_json) as show:

@@ -1,4 +1,4 @@
-"""Where the commands print to, and the bar that people see while they work."""
+"""Where the commands print to, and the progress bar that people see."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ err_console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False
 
 
 def progress_bar(*, hidden: bool) -> Progress:
-    """A bar on standard error with time left, for people only."""
+    """Make a progress bar on standard error, for people only: none is drawn into a file."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -35,7 +35,7 @@ def progress_bar(*, hidden: bool) -> Progress:
 def counting(
     what: str = "", *, total: int | None = None, hidden: bool = False
 ) -> Iterator[Callable[..., None]]:
-    """One bar during the block; gives what is told how many are done, of how many, and of what."""
+    """Show one bar during the block; yield what sets done, total and label."""
     with progress_bar(hidden=hidden) as progress:
         bar = progress.add_task(what, total=total)
 

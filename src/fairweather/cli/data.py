@@ -11,15 +11,6 @@ import typer
 
 from fairweather.cli.console import counting, out_console
 from fairweather.cli.options import AsJson
-from fairweather.data import (
-    DEGRADATIONS,
-    check_pairs,
-    degrade_folder,
-    describe_layout,
-    find_layout_pairs,
-    list_layouts,
-    unpack_side_by_side,
-)
 
 
 class Side(StrEnum):
@@ -30,36 +21,51 @@ class Side(StrEnum):
 
 
 def data_degrade(
-    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="Clean photographs.")],
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of clean photographs.")],
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the pairs.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="New folder for the pairs.")],
     task: Annotated[
-        str, typer.Option(help=f"The degradation: {', '.join(DEGRADATIONS)}.")
+        str,
+        typer.Option(
+            help="Degradation to add: rain, raindrop, haze, snow, shadow, moire or weather (one of"
+            " the first four for each photograph)."
+        ),
     ] = "rain",
-    seed: Annotated[int, typer.Option(help="The same seed makes the same degradation.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same degradation.")] = 0,
 ) -> None:
-    """Make pairs for training: input/ degraded, target/ clean, and a contact sheet."""
+    """Degrade clean photographs to make training pairs.
+
+    Writes input/ (degraded), target/ (clean) and contact_sheet.jpg, which shows some of them.
+    """
+    from fairweather.data import degrade_folder
+
     with counting("photographs") as show:
         count = degrade_folder(source, out, task=task, seed=seed, on_done=show)
     out_console.print(f"{count} pairs in {out}, the first of them in {out / 'contact_sheet.jpg'}")
 
 
 def data_check(
-    folder: Annotated[Path, typer.Argument(help="A data set; by default input/ and target/.")],
+    folder: Annotated[Path, typer.Argument(help="Data set to check.")],
     *,
     layout: Annotated[
-        str, typer.Option(help="How it lies on disk: see `fairweather data layouts`.")
+        str,
+        typer.Option(
+            help="How its files are arranged: folders (input/ and target/), or one that"
+            " `fairweather data layouts` lists."
+        ),
     ] = "folders",
-    split: Annotated[str, typer.Option(help="Which part of it to check.")] = "all",
+    split: Annotated[str, typer.Option(help="Part of the data set to check.")] = "all",
     test_split: Annotated[
-        str | None, typer.Option(help="A part that must not share scenes with it.")
+        str | None, typer.Option(help="Another part, which must not share scenes with it.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="200 pairs, and the offsets of 24.")
+        bool, typer.Option("--quick", help="Check only 200 pairs, and the alignment of 24.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find broken, misaligned, swapped, duplicate and leaked pairs before they cost a run."""
+    """Find broken, misaligned, swapped, duplicate and leaked pairs before you train on them."""
+    from fairweather.data import check_pairs, find_layout_pairs
+
     pairs = find_layout_pairs(folder, layout, split=split)
     test_pairs = []
     if test_split is not None:
@@ -79,17 +85,24 @@ def data_check(
 
 
 def data_unpack(
-    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="The data set as it came.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Data set as its authors publish it.")
+    ],
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="A folder for the pairs.")],
-    layout: Annotated[str, typer.Option(help="One with both images in a file: see `layouts`.")],
-    split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the pairs.")],
+    layout: Annotated[
+        str,
+        typer.Option(help="A layout with both images in one file: see `fairweather data layouts`."),
+    ],
+    split: Annotated[str, typer.Option(help="Part of the data set to split.")] = "train",
     degraded: Annotated[
         Side | None,
-        typer.Option(help="The degraded half.", show_default="found by looking at some files"),
+        typer.Option(help="Which half is degraded.", show_default="found by looking at some files"),
     ] = None,
 ) -> None:
-    """Take files apart that hold both images of a pair side by side, into input/ and target/."""
+    """Split files that hold both images of a pair side by side into input/ and target/."""
+    from fairweather.data import unpack_side_by_side
+
     side = degraded.value if degraded else None
     with counting("pairs"):
         count = unpack_side_by_side(source, out, layout=layout, split=split, degraded=side)
@@ -98,13 +111,15 @@ def data_unpack(
 
 def data_layouts(
     name: Annotated[
-        str | None, typer.Argument(help="A layout; without it, all of them are listed.")
+        str | None, typer.Argument(help="Layout to describe; without it, all are listed.")
     ] = None,
 ) -> None:
-    """How the public benchmarks lie on disk, and where their authors publish them."""
+    """Show how public data sets are arranged on disk, and where their authors publish them."""
+    from fairweather.data import describe_layout, list_layouts
+
     if name is None:
         for known in list_layouts():
             out_console.print(known)
-        out_console.print("\n`fairweather data layouts NAME` shows the tree of one")
+        out_console.print("\n`fairweather data layouts NAME` describes one")
     else:
         out_console.print(describe_layout(name))

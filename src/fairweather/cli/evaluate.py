@@ -12,8 +12,8 @@ import typer
 from rich.table import Table
 
 from fairweather.cli.console import counting, err_console, out_console
+from fairweather.cli.options import AsJson
 from fairweather.errors import OptionError
-from fairweather.models import list_weights
 
 if TYPE_CHECKING:
     from fairweather.evaluation import Evaluation, ReportWriter, TestSet
@@ -58,7 +58,7 @@ def evaluate_command(
     data: Annotated[
         Path | None,
         typer.Argument(
-            help="A test set, or a folder that holds several (input/ + target/, hazy/ + clear/).",
+            help="Test set, or a folder of several (each input/ + target/, or hazy/ + clear/).",
             show_default=False,
         ),
     ] = None,
@@ -66,65 +66,73 @@ def evaluate_command(
     weights: Annotated[
         list[str] | None,
         typer.Option(
-            help="A bundled name, a file, a run's folder, hf:OWNER/NAME or a URL with #sha256=…;"
-            " repeat it to compare.",
+            help="Weights to evaluate: a bundled name, a file, the folder of a run, hf:OWNER/NAME"
+            " or a URL with #sha256=…; repeat to compare.",
             show_default="all bundled",
         ),
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="How figures are computed: see --list-protocols.", show_default="plain"),
+        typer.Option(
+            help="How to compute the figures: see --list-protocols.", show_default="plain"
+        ),
     ] = None,
     layout: Annotated[
-        str | None, typer.Option(help="How the set lies on disk: see `fairweather data layouts`.")
+        str | None,
+        typer.Option(help="How its files are arranged: see `fairweather data layouts`."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Which part of a layout.", show_default="test")
+        str | None, typer.Option(help="Part of the layout to evaluate.", show_default="test")
     ] = None,
     degradation: Annotated[
         str | None,
         typer.Option(
-            help="DATA holds clean photographs: degrade them as a task does, or, with none, see"
-            " whether they are left alone."
+            help="DATA holds clean photographs: degrade them first (rain, haze, …), or, with none,"
+            " measure how much the weights change them."
         ),
     ] = None,
     inference: Annotated[
         str | None,
         typer.Option(
-            help="ours, whole, square_pad_128, tiles_384_80 or tiles_1152_384.", show_default="ours"
+            help="How to run the network: ours, whole, square_pad_128, tiles_384_80 or"
+            " tiles_1152_384.",
+            show_default="ours",
         ),
     ] = None,
     self_ensemble: Annotated[
-        bool, typer.Option("--self-ensemble", help="Mean of eight views; 8 times slower.")
+        bool, typer.Option("--self-ensemble", help="Average over 8 views: 8 times slower, better.")
     ] = False,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, mps, xpu …", show_default="auto")
+        str | None,
+        typer.Option(help="Device to run on: auto, cpu, cuda, mps or xpu.", show_default="auto"),
     ] = None,
     restored: Annotated[
-        Path | None, typer.Option(help="Images restored elsewhere; with --clean, without weights.")
+        Path | None,
+        typer.Option(help="Folder of images restored by another program; needs --clean."),
     ] = None,
-    clean: Annotated[Path | None, typer.Option(help="Their clean versions, by name.")] = None,
+    clean: Annotated[
+        Path | None, typer.Option(help="Folder of their clean versions, under the same names.")
+    ] = None,
     degraded: Annotated[
-        Path | None, typer.Option(help="Their inputs, for the figures of doing nothing.")
+        Path | None,
+        typer.Option(help="Folder of their inputs, to compare with doing nothing."),
     ] = None,
     photos: Annotated[
         Path | None,
-        typer.Option(help="Photographs without clean versions: pictures, no measure of fidelity."),
+        typer.Option(
+            help="Folder of photographs without clean versions: shows them, but cannot score them."
+        ),
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="Shadow masks by name, for the protocol istd.")
+        Path | None, typer.Option(help="Folder of shadow masks, for --protocol istd.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="A folder for the report.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of a table.")
-    ] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the report.")] = None,
+    as_json: AsJson = False,
     list_protocols: Annotated[
-        bool, typer.Option("--list-protocols", help="Say what each protocol is.")
+        bool, typer.Option("--list-protocols", help="Describe every protocol, and stop.")
     ] = False,
 ) -> None:
-    """Measure weights, or images restored elsewhere, under a named protocol, and write a report."""
+    """Score weights, or images that another program restored, and write a report."""
     if list_protocols:
         print_protocols()
         return
@@ -155,7 +163,7 @@ def evaluate_command(
 
 
 def check_call(call: Call) -> None:
-    """Refuses options that do not belong together.
+    """Refuse options that do not belong together.
 
     Raises:
         OptionError: naming them.
@@ -177,7 +185,7 @@ def check_call(call: Call) -> None:
 
 
 def check_out(call: Call, out: Path | None) -> None:
-    """Refuses a report among the images that it is about: the next call would evaluate it.
+    """Refuse a report among the images that it is about: the next call would evaluate it.
 
     Raises:
         OptionError: naming the folder.
@@ -188,7 +196,7 @@ def check_out(call: Call, out: Path | None) -> None:
 
 
 def run_call(call: Call, out: Path | None, *, hidden: bool) -> tuple["Evaluation", Path | None]:
-    """Evaluates, with a bar for people, and writes the report if there shall be one."""
+    """Evaluate behind a progress bar, and write the report if one is wanted."""
     from fairweather.evaluation import ReportWriter
 
     sets = choose_sets(call)
@@ -202,7 +210,7 @@ def run_call(call: Call, out: Path | None, *, hidden: bool) -> tuple["Evaluation
 
 
 def choose_sets(call: Call) -> list["TestSet"]:
-    """What is asked for: test sets, results by name, or photographs."""
+    """Find what is asked for: test sets, results by name, or photographs."""
     from fairweather.evaluation import (
         find_degraded_set,
         find_photos,
@@ -227,8 +235,9 @@ def evaluate_sets(
     *,
     on_progress: Callable[[int, int], None],
 ) -> "Evaluation":
-    """Calls the function that fits."""
+    """Call the function that fits."""
     from fairweather.evaluation import evaluate, evaluate_photos, evaluate_results
+    from fairweather.models import list_weights
 
     on_image = writer.add if writer else None
     weights = call.weights or tuple(list_weights())
@@ -266,7 +275,7 @@ def evaluate_sets(
 
 
 def tell(evaluation: "Evaluation", page: Path | None, *, as_json: bool) -> None:
-    """Prints a table or a JSON document, and what has to be known beside it."""
+    """Print a table or a JSON document, and the notes that go with it."""
     from fairweather.evaluation import as_results_tree, as_tree
 
     if as_json:
@@ -283,7 +292,7 @@ def tell(evaluation: "Evaluation", page: Path | None, *, as_json: bool) -> None:
 
 
 def means_table(evaluation: "Evaluation") -> Table:
-    """The means of every set."""
+    """Return a table of the means of every set."""
     from fairweather.evaluation import figure_text, label
 
     means = [
@@ -305,7 +314,7 @@ def means_table(evaluation: "Evaluation") -> Table:
 
 
 def print_protocols() -> None:
-    """Every protocol in words."""
+    """Print every protocol in words."""
     from fairweather.evaluation import PROTOCOLS, describe_protocol
 
     for protocol in PROTOCOLS.values():

@@ -1,29 +1,19 @@
 """`fairweather export`."""
 
 import enum
-import functools
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fairweather.cli.console import err_console, out_console
 from fairweather.cli.models import SUFFIXES, Naming, import_keras, load_source
 from fairweather.cli.options import parse_size
-from fairweather.data import find_pairs
 from fairweather.errors import ExportError
-from fairweather.export import (
-    Exported,
-    Quantized,
-    check_target,
-    export_onnx,
-    export_openvino,
-    export_openvino_int8,
-    export_torch,
-)
-from fairweather.models import read_metadata
+
+if TYPE_CHECKING:
+    from fairweather.export import Exported, Quantized
 
 
 class Format(enum.StrEnum):
@@ -42,11 +32,6 @@ FORMAT_SUFFIXES = {
     Format.openvino: ".xml",
     Format.torch: ".pt2",
 }
-TORCH_FORMATS = {
-    Format.onnx: export_onnx,
-    Format.openvino: export_openvino,
-    Format.torch: export_torch,
-}
 NOTES = {
     Format.saved_model: "any batch, height and width",
     Format.onnx: "any batch, height and width",
@@ -59,71 +44,108 @@ def export_command(
     weights: Annotated[
         str,
         typer.Argument(
-            help="A bundled name, a weights file of ours, an official .pth, hf:OWNER/NAME, a URL"
-            " with #sha256=…, or a file of Keras."
+            help="A bundled name, a weights file (ours, an official .pth, or of Keras),"
+            " hf:OWNER/NAME, or a URL with #sha256=…"
         ),
     ],
     target: Annotated[
         Path,
         typer.Argument(
-            help="A new .onnx, .xml (OpenVINO), .pt2 (torch), .tflite (litert),"
-            " or folder (saved-model)."
+            help="New .onnx, .xml (openvino), .pt2 (torch) or .tflite (litert) file, or folder"
+            " (saved-model)."
         ),
     ],
     *,
-    to: Annotated[Format, typer.Option(help="Whose format to write.")],
+    to: Annotated[Format, typer.Option(help="Format to write.")],
     size: Annotated[
         str | None,
         typer.Option(
-            metavar="HxW", help="litert only: the one size of its images; 256x256 without it."
+            metavar="HxW",
+            help="litert only: the size of the images it restores.",
+            show_default="256x256",
         ),
     ] = None,
     int8: Annotated[
         Path | None,
         typer.Option(
             metavar="PAIRS",
-            help="openvino only: in 8 bits, calibrated and measured on these pairs, a folder with"
-            " input/ and target/.",
+            help="openvino only: write 8-bit weights, calibrated and measured on the pairs in this"
+            " folder (input/ and target/).",
         ),
     ] = None,
     largest_loss: Annotated[
         float,
-        typer.Option(metavar="DB", help="Of PSNR by 8 bits; above it nothing is written."),
+        typer.Option(
+            metavar="DB",
+            help="With --int8: refuse to write the file if it loses more PSNR than this.",
+        ),
     ] = 0.1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target.")] = False,
 ) -> None:
-    """Export a model for other programs; what it gives there is compared before it is written."""
+    """Export a network for other programs, and compare its output with the original first."""
     if size is not None and to is not Format.litert:
         raise typer.BadParameter(f"--size {size}: only litert has a fixed size; {NOTES[to]}")
     if int8 is not None and to is not Format.openvino:
         raise typer.BadParameter(f"--int8 {int8}: only openvino is written in 8 bits")
     pixels = parse_size(size or "256x256")
     if to in FORMAT_SUFFIXES:
+        from fairweather.export import check_target
+
         check_target(target, suffix=FORMAT_SUFFIXES[to], overwrite=overwrite)
     try:
         with err_console.status("exporting, then comparing with the original …"):
-            if to in TORCH_FORMATS:
-                model, metadata = load_source(weights, bottleneck_shift=None)
-                write: Callable[..., Exported] = TORCH_FORMATS[to]
-                if int8 is not None:
-                    pairs = [(pair.degraded, pair.clean) for pair in find_pairs(int8)]
-                    write = functools.partial(
-                        export_openvino_int8, pairs=pairs, largest_loss_db=largest_loss
-                    )
-                exported = write(model, target, metadata=metadata, overwrite=overwrite)
-            else:
+            if to in (Format.saved_model, Format.litert):
                 exported = export_with_keras(
                     weights, target, to=to, size=pixels, overwrite=overwrite
                 )
+            elif int8 is not None:
+                exported = export_int8(
+                    weights, target, folder=int8, largest_loss_db=largest_loss, overwrite=overwrite
+                )
+            else:
+                exported = export_with_torch(weights, target, to=to, overwrite=overwrite)
     except OSError as error:
         raise ExportError(f"{target}: cannot be written: {error.strerror or error}") from error
     print_exported(weights, exported, note=NOTES.get(to, f"one image of {pixels[0]}×{pixels[1]}"))
 
 
+def export_with_torch(weights: str, target: Path, *, to: Format, overwrite: bool) -> "Exported":
+    """Write one of the formats that PyTorch exports to."""
+    from fairweather import export
+
+    write = {
+        Format.onnx: export.export_onnx,
+        Format.openvino: export.export_openvino,
+        Format.torch: export.export_torch,
+    }[to]
+    model, metadata = load_source(weights, bottleneck_shift=None)
+    return write(model, target, metadata=metadata, overwrite=overwrite)
+
+
+def export_int8(
+    weights: str, target: Path, *, folder: Path, largest_loss_db: float, overwrite: bool
+) -> "Quantized":
+    """Write OpenVINO's format in 8 bits, calibrated on the pairs in a folder."""
+    from fairweather.data import find_pairs
+    from fairweather.export import export_openvino_int8
+
+    model, metadata = load_source(weights, bottleneck_shift=None)
+    return export_openvino_int8(
+        model,
+        target,
+        pairs=[(pair.degraded, pair.clean) for pair in find_pairs(folder)],
+        largest_loss_db=largest_loss_db,
+        metadata=metadata,
+        overwrite=overwrite,
+    )
+
+
 def export_with_keras(
     weights: str, target: Path, *, to: Format, size: tuple[int, int], overwrite: bool
-) -> Exported:
-    """Writes one of the formats that only TensorFlow writes."""
+) -> "Exported":
+    """Write one of the formats that only TensorFlow writes."""
+    from fairweather.models import read_metadata
+
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keras = import_keras(backend="tensorflow")
     model = keras.load_model(weights)
@@ -134,8 +156,10 @@ def export_with_keras(
     return keras.export_litert(model, target, size=size, metadata=metadata, overwrite=overwrite)
 
 
-def print_exported(weights: str, exported: Exported, *, note: str) -> None:
-    """Says what was written, how it is used, and how far it is from the original."""
+def print_exported(weights: str, exported: "Exported", *, note: str) -> None:
+    """Say what was written, how to use it, and how far it is from the original."""
+    from fairweather.export import Quantized
+
     out_console.print(f"{weights} → {exported.path}  ({exported.bytes / 1e6:.1f} MB)")
     out_console.print("    image: float32 RGB in [0, 1] → restored: the same, clipped to [0, 1]")
     out_console.print(f"    {note}")
@@ -150,8 +174,8 @@ def print_exported(weights: str, exported: Exported, *, note: str) -> None:
         out_console.print(f"    note: {line}")
 
 
-def print_quantized(quantized: Quantized) -> None:
-    """Says what 8 bits cost and gain, and what bfloat16 does."""
+def print_quantized(quantized: "Quantized") -> None:
+    """Say what 8 bits cost and gain, and what bfloat16 does."""
     out_console.print(
         f"    in OpenVINO on {quantized.pairs} pairs that did not calibrate it, and speed on this"
         " processor:"

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -16,15 +16,9 @@ from rich.table import Table
 from fairweather.cli.console import out_console
 from fairweather.cli.options import AsJson
 from fairweather.errors import CheckpointError
-from fairweather.models import (
-    AST,
-    count_parameters,
-    list_models,
-    load_model,
-    read_metadata,
-    save_model,
-    save_official,
-)
+
+if TYPE_CHECKING:
+    from fairweather.models import AST
 
 
 class Naming(enum.StrEnum):
@@ -42,11 +36,10 @@ SUFFIXES = {
 }
 
 
-def models_list(
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Presets that can be trained, and bundled weights that restore."""
+def models_list(*, as_json: AsJson = False) -> None:
+    """List the presets that you can train, and the bundled weights that restore."""
+    from fairweather.models import list_models
+
     entries = list_models()
     if as_json:
         sys.stdout.write(json.dumps([dataclasses.asdict(entry) for entry in entries]) + "\n")
@@ -63,14 +56,16 @@ def models_info(
     weights: Annotated[
         str,
         typer.Argument(
-            help="A bundled name, a weights file, one of Keras too, hf:OWNER/NAME, or a URL with"
-            " #sha256=…"
+            help="A bundled name, a weights file (ours, an official .pth, or of Keras),"
+            " hf:OWNER/NAME, or a URL with #sha256=…"
         ),
     ],
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Architecture and origin of weights, told from the file."""
+    """Show the architecture and origin of a weights file."""
+    from fairweather.models import count_parameters
+
     model, told = load_source(weights, bottleneck_shift=None)
     metadata = {key: plain(value) for key, value in told.items()}
     facts: dict[str, Any] = {
@@ -97,26 +92,30 @@ def models_convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="A weights file of ours, an official .pth, hf:OWNER/NAME, a URL with #sha256=…, or"
-            " a file of Keras."
+            help="A bundled name, a weights file (ours, an official .pth, or of Keras),"
+            " hf:OWNER/NAME, or a URL with #sha256=…"
         ),
     ],
     target: Annotated[
         Path,
         typer.Argument(
-            help="A new .safetensors, .pth for official names, .keras or .weights.h5 for Keras."
+            help="New file: .safetensors, .pth for official, .keras or .weights.h5 for keras."
         ),
     ],
     *,
     to: Annotated[
-        Naming, typer.Option(help="Whose parameter names to write.")
+        Naming, typer.Option(help="Format and parameter names to write.")
     ] = Naming.fairweather,
     bottleneck_shift: Annotated[
-        bool, typer.Option("--bottleneck-shift", help="The model shifts windows in its bottleneck.")
+        bool,
+        typer.Option(
+            "--bottleneck-shift",
+            help="The source was trained with shifted windows in its bottleneck.",
+        ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target.")] = False,
 ) -> None:
-    """Convert weights between the official names, ours and Keras."""
+    """Convert weights between our format, the official code's and Keras."""
     if not target.name.endswith(SUFFIXES[to]):
         suffixes = " or ".join(SUFFIXES[to])
         raise typer.BadParameter(f"{target}: {to.value} weights are written as {suffixes}")
@@ -130,8 +129,10 @@ def models_convert(
     out_console.print(f"{source} → {target}")
 
 
-def load_source(source: str, *, bottleneck_shift: bool | None) -> tuple[AST, dict[str, str]]:
-    """The model in a weights file of any naming, and the metadata that goes with it."""
+def load_source(source: str, *, bottleneck_shift: bool | None) -> tuple["AST", dict[str, str]]:
+    """Return the model in a weights file of any naming, and the metadata that goes with it."""
+    from fairweather.models import load_model, read_metadata
+
     if source.endswith(SUFFIXES[Naming.keras]):
         keras = import_keras()
         return keras.to_torch(keras.load_model(source, bottleneck_shift=bottleneck_shift)), {}
@@ -140,7 +141,7 @@ def load_source(source: str, *, bottleneck_shift: bool | None) -> tuple[AST, dic
 
 
 def import_keras(*, backend: str | None = None) -> ModuleType:
-    """The Keras wing, which is an extra and takes seconds to import.
+    """Import the Keras wing, which is an extra and takes seconds to import.
 
     Its files are the same on every backend. PyTorch is there in any case, and is the quietest.
 
@@ -151,8 +152,10 @@ def import_keras(*, backend: str | None = None) -> ModuleType:
     return importlib.import_module("fairweather.keras")
 
 
-def write_target(model: AST, target: Path, *, to: Naming, metadata: dict[str, str]) -> None:
-    """Writes a model under the names of `to`, and says what is lost."""
+def write_target(model: "AST", target: Path, *, to: Naming, metadata: dict[str, str]) -> None:
+    """Write a model under the names of `to`, and say what is lost."""
+    from fairweather.models import save_model, save_official
+
     if to is Naming.keras:
         keras = import_keras()
         keras.save_model(keras.from_torch(model), target)
@@ -165,7 +168,7 @@ def write_target(model: AST, target: Path, *, to: Naming, metadata: dict[str, st
 
 
 def plain(value: str) -> Any:
-    """A metadata value: what its JSON says, or the text itself."""
+    """Return a metadata value: what its JSON says, or the text itself."""
     try:
         return json.loads(value)
     except json.JSONDecodeError:

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
 def parse_size(size: str) -> tuple[int, int]:
-    """`HxW` in pixels."""
+    """Read `HxW` in pixels."""
     match = re.fullmatch(r"(\d+)[x×](\d+)", size)
     if not match:
         raise typer.BadParameter(f"--size {size}: is no height and width, such as 256x384")

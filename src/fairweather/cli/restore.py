@@ -6,26 +6,16 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fairweather.cli.console import err_console, out_console, progress_bar
 from fairweather.cli.options import AsJson
-from fairweather.data import degrade_pixels
-from fairweather.hardware import keep_freed_memory
-from fairweather.imaging import DEFAULT_MAX_PIXELS, Photo, write_image, write_side_by_side
 from fairweather.models import list_weights
-from fairweather.restoration import (
-    AutoRestorer,
-    Failure,
-    Job,
-    Restored,
-    Restorer,
-    Summary,
-    plan_jobs,
-    run_jobs,
-)
+
+if TYPE_CHECKING:
+    from fairweather.restoration import Failure, Job, Restored, Summary
 
 SAMPLE_SEED = 1  # looks like rain; not chosen by how well it is restored
 
@@ -42,39 +32,48 @@ def restore_command(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PHOTO|FOLDER|GLOB …", help="What to restore; folders with all below."
+            metavar="PHOTO|FOLDER|GLOB …", help="What to restore; a folder with all below it."
         ),
     ] = None,
     *,
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="A file for one photo, else a folder; without it, beside the input."
+            "-o",
+            "--out",
+            help="Where to write: a file for one photograph, else a folder.",
+            show_default="beside the input",
         ),
     ] = None,
     task: Annotated[
         str,
         typer.Option(
-            help=f"Degradation to undo: {', '.join(list_weights())}; or auto, which finds it."
+            help=f"Degradation to remove: {', '.join(list_weights())}; or auto, which finds it."
         ),
     ] = "rain",
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Weights instead: a .safetensors, an official .pth, a folder with one,"
+            help="Use these weights instead: a .safetensors, an official .pth, a folder with one,"
             " hf:OWNER/NAME, or a URL with #sha256=…"
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or xpu.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device to run on: auto, cpu, cuda, mps or xpu.")
+    ] = "auto",
     engine: Annotated[
         str,
         typer.Option(help="What runs the network: auto, torch, compiled, openvino or onnxruntime."),
     ] = "auto",
-    precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.fp32,
+    precision: Annotated[
+        Precision, typer.Option(help="Number format to compute in.")
+    ] = Precision.fp32,
     tile: Annotated[
-        str, typer.Option(help="Side of a tile in pixels, 'auto', or 'none' for no tiles.")
+        str, typer.Option(help="Side of a tile in pixels, auto, or none for no tiles.")
     ] = "auto",
-    strength: Annotated[float, typer.Option(help="0 is the input, 1 the restored image.")] = 1.0,
+    strength: Annotated[
+        float, typer.Option(help="From 0, the input, to 1, the restored image.")
+    ] = 1.0,
     self_ensemble: Annotated[
         bool, typer.Option("--self-ensemble", help="Average over 8 views: 8 times slower, better.")
     ] = False,
@@ -85,21 +84,25 @@ def restore_command(
         bool, typer.Option("--overwrite", help="Replace existing targets.")
     ] = False,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Go on after an interrupted run.")
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Skip inputs whose target exists, to continue an interrupted run.",
+        ),
     ] = False,
     max_pixels: Annotated[
-        int, typer.Option(help="Refuse images with more pixels.", min=1)
-    ] = DEFAULT_MAX_PIXELS,
+        int | None,
+        typer.Option(help="Refuse images with more pixels.", min=1, show_default="500 million"),
+    ] = None,
     as_json: AsJson = False,
     sample: Annotated[
-        bool, typer.Option("--sample", help="Make a rainy sample in ./sample and restore it.")
+        bool, typer.Option("--sample", help="Make a rainy photograph in ./sample and restore it.")
     ] = False,
 ) -> None:
-    """Restore photos, folders and globs; inputs are never overwritten.
+    """Restore photographs and folders of them; inputs are never overwritten.
 
-    photo.jpg becomes photo.restored.jpg beside it, a folder photos is mirrored in photos-restored.
+    photo.jpg becomes photo.restored.jpg beside it; a folder photos is mirrored in photos-restored.
     """
-    keep_freed_memory()
     if sample and inputs:
         raise typer.BadParameter("--sample restores a photograph of its own; leave out the inputs")
     if sample:
@@ -111,12 +114,20 @@ def restore_command(
         raise typer.BadParameter("--overwrite and --skip-existing exclude each other")
     if task == "auto" and weights is not None:
         raise typer.BadParameter("--task auto picks the weights; leave out --weights")
+    side = parse_tile(tile)
+
+    # Only now, so that a refusal does not wait for PyTorch.
+    from fairweather.hardware import keep_freed_memory
+    from fairweather.imaging import DEFAULT_MAX_PIXELS
+    from fairweather.restoration import AutoRestorer, Restorer, Summary, plan_jobs, run_jobs
+
+    keep_freed_memory()
     load = functools.partial(
         Restorer,
         device=device,
         engine=engine,
         precision=precision.value,
-        tile=parse_tile(tile),
+        tile=side,
         strength=strength,
         self_ensemble=self_ensemble,
     )
@@ -134,7 +145,7 @@ def restore_command(
                 summary=summary,
                 existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
                 compare=compare,
-                max_pixels=max_pixels,
+                max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
                 on_start=shown.start,
                 on_done=shown.finish,
             )
@@ -146,9 +157,9 @@ def restore_command(
 
 
 class Shown:
-    """What a person sees while jobs run: a line for each file, a bar for files and for tiles."""
+    """Show people how jobs go: a line for each file, a bar for files and for tiles."""
 
-    def __init__(self, jobs: list[Job], *, as_json: bool):
+    def __init__(self, jobs: list["Job"], *, as_json: bool):
         self.as_json = as_json
         self.progress = progress_bar(hidden=as_json)
         # On a terminal the lines go above the bar, which only the bar's own console can do.
@@ -156,8 +167,8 @@ class Shown:
         self.files = self.progress.add_task("files", total=len(jobs), visible=len(jobs) > 1)
         self.tiles = self.progress.add_task("tiles", visible=False)
 
-    def start(self, job: Job) -> Any:
-        """Before a file; gives the callback for its tiles."""
+    def start(self, job: "Job") -> Any:
+        """Show a file that is about to be restored; return the callback for its tiles."""
         self.progress.reset(self.tiles, description=job.source.name, visible=False)
 
         def on_tile(done: int, total: int) -> None:
@@ -165,8 +176,10 @@ class Shown:
 
         return on_tile
 
-    def finish(self, outcome: Restored | Failure | Job) -> None:
-        """After a file."""
+    def finish(self, outcome: "Restored | Failure | Job") -> None:
+        """Show what became of a file."""
+        from fairweather.restoration import Restored
+
         self.progress.advance(self.files)
         if self.as_json or not isinstance(outcome, Restored):
             return
@@ -180,20 +193,20 @@ class Shown:
             self.console.print(f"    note: {note}")
 
 
-def found(outcome: Restored) -> str:
-    """The degradation that `--task auto` found, and how sure it is."""
+def found(outcome: "Restored") -> str:
+    """Return the degradation that `--task auto` found, and how sure it is."""
     if outcome.diagnosis is None:
         return ""
     return f"  {outcome.diagnosis.degradation}, {outcome.diagnosis.probability:.0%}"
 
 
-def is_left_alone(outcome: Restored) -> bool:
-    """Whether `--task auto` wrote a photo as it was."""
+def is_left_alone(outcome: "Restored") -> bool:
+    """Return whether `--task auto` wrote a photo as it was."""
     return outcome.diagnosis is not None and outcome.diagnosis.weights is None
 
 
-def print_summary(summary: Summary, *, asked: int, interrupted: bool, as_json: bool) -> None:
-    """Says what was done, and names each input that could not be."""
+def print_summary(summary: "Summary", *, asked: int, interrupted: bool, as_json: bool) -> None:
+    """Say what was done, and name each input that could not be restored."""
     if as_json:
         document = dataclasses.asdict(summary)
         sys.stdout.write(json.dumps({**document, "interrupted": interrupted}, default=str) + "\n")
@@ -216,7 +229,7 @@ def print_summary(summary: Summary, *, asked: int, interrupted: bool, as_json: b
 
 
 def parse_tile(tile: str) -> Any:
-    """`auto`, `none` or a number of pixels."""
+    """Read `auto`, `none` or a number of pixels."""
     if tile == "auto":
         return "auto"
     if tile == "none":
@@ -227,10 +240,16 @@ def parse_tile(tile: str) -> Any:
 
 
 def restore_sample(*, device: str, engine: str) -> None:
-    """Lays synthetic rain over a photograph of scikit-image, restores it, and says how well."""
+    """Lay synthetic rain over a photograph of scikit-image, restore it, and say how well."""
     import skimage.data
     from skimage.metrics import peak_signal_noise_ratio
 
+    from fairweather.data import degrade_pixels
+    from fairweather.hardware import keep_freed_memory
+    from fairweather.imaging import Photo, write_image, write_side_by_side
+    from fairweather.restoration import Restorer
+
+    keep_freed_memory()
     folder = Path("sample")
     folder.mkdir(exist_ok=True)
     clean = skimage.data.rocket()

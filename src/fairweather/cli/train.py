@@ -14,7 +14,6 @@ import typer
 from rich.table import Table
 
 from fairweather.cli.console import out_console
-from fairweather.data import default_cache_folder
 from fairweather.errors import OptionError
 
 if TYPE_CHECKING:
@@ -30,53 +29,69 @@ class Framework(enum.StrEnum):
 
 def train_command(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe's name or a .yaml file.", show_default=False)
+        str | None,
+        typer.Argument(help="Name of a bundled recipe, or a .yaml file.", show_default=False),
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[key=value …]", help="As in stages.0.batch=8.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[key=value …]",
+            help="Change values of the recipe, for example stages.0.batch=8.",
+        ),
     ] = None,
     *,
     data: Annotated[
-        Path | None, typer.Option(help="The folder that the recipe's folders lie in.")
+        Path | None, typer.Option(help="Folder that holds the recipe's data sets.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="The run folder, by default runs/RECIPE; a stopped run goes on."
+            "-o",
+            "--out",
+            help="Folder of the run; if it holds a stopped run, that goes on.",
+            show_default="runs/RECIPE",
         ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Start from these weights: a bundled name, a file, hf:OWNER/NAME or a URL with"
+            help="Weights to start from: a bundled name, a file, hf:OWNER/NAME or a URL with"
             " #sha256=…"
         ),
     ] = None,
     framework: Annotated[
-        Framework, typer.Option(help="What trains; Keras on the backend of KERAS_BACKEND.")
+        Framework,
+        typer.Option(
+            help="Framework to train with; keras uses the backend that KERAS_BACKEND names."
+        ),
     ] = Framework.torch,
     devices: Annotated[
-        int, typer.Option(help="GPUs, or on a CPU single-threaded processes.", min=1)
+        int, typer.Option(help="Number of GPUs, or of single-threaded processes on a CPU.", min=1)
     ] = 1,
-    workers: Annotated[int, typer.Option(help="Data loading processes a device.", min=0)] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Number of processes that load data, for each device.", min=0)
+    ] = 0,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Where decoded images are kept.", show_default="the user's cache folder"),
+        typer.Option(help="Folder for decoded images.", show_default="the user's cache folder"),
     ] = None,
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Train on pairs that a quick check refuses.")
+        bool,
+        typer.Option("--unchecked", help="Train even if a quick check finds faults in the pairs."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell stages, memory and data; train nothing.")
+        bool, typer.Option("--dry-run", help="Print stages, memory and data, and stop.")
     ] = False,
-    listing: Annotated[
-        bool, typer.Option("--list", help="List the recipes that come with the package.")
-    ] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the bundled recipes.")] = False,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of a recipe, for editors.")
     ] = False,
 ) -> None:
-    """Train a recipe, or go on with a stopped run; also under torchrun on many machines."""
+    """Train as a recipe says, or continue a stopped run.
+
+    Runs on one machine, or under torchrun on many.
+    """
+    from fairweather.data import default_cache_folder
     from fairweather.training import load_recipe, recipe_schema
 
     if schema:
@@ -120,7 +135,7 @@ class Work(TypedDict):
 def train_with_torch(
     recipe: "Recipe", *, cache: Path, devices: int, workers: int, **work: Unpack[Work]
 ) -> Path:
-    """Trains with PyTorch and Lightning."""
+    """Train with PyTorch and Lightning."""
     from fairweather.training import Machines, train
 
     machines = Machines.of_torchrun(workers=workers, cache=cache)
@@ -131,7 +146,7 @@ def train_with_torch(
 def train_with_keras(
     recipe: "Recipe", *, cache: Path, devices: int, workers: int, **work: Unpack[Work]
 ) -> Path:
-    """Trains with Keras, on one device."""
+    """Train with Keras, on one device."""
     if devices > 1 or workers:
         raise OptionError("--framework keras takes neither --devices nor --workers")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells what it was built with
@@ -144,7 +159,7 @@ TRAINERS = {Framework.torch: train_with_torch, Framework.keras: train_with_keras
 
 
 def be_quiet() -> None:
-    """Our own messages, and of other libraries only what needs to be read."""
+    """Show our own messages, and of other libraries only what needs to be read."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("fairweather").setLevel(logging.INFO)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no advertisements
@@ -153,7 +168,7 @@ def be_quiet() -> None:
 
 
 def print_recipes() -> None:
-    """A table of the bundled recipes, with the figure that each has to reach."""
+    """Print a table of the bundled recipes, with the figure that each has to reach."""
     from fairweather.training import list_recipes, load_recipe
 
     table = Table("recipe", "task", "model", "figure to reach", "hours")
@@ -171,7 +186,7 @@ def print_recipes() -> None:
 
 
 def print_plan(recipe: "Recipe", *, data: Path | None, devices: int) -> None:
-    """What a run would do, stage by stage."""
+    """Print what a run would do, stage by stage."""
     from fairweather.training import plan_training
 
     plan = plan_training(recipe, data=data, devices=devices)
@@ -205,7 +220,7 @@ def print_plan(recipe: "Recipe", *, data: Path | None, devices: int) -> None:
 
 
 def describe_images(plan: "Plan") -> str:
-    """One line about the images that were found, or not."""
+    """Return one line about the images that were found."""
     if plan.data_fault:
         return f"data: {plan.data_fault}"
     if plan.training_images is None:

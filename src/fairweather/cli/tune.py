@@ -9,7 +9,6 @@ from rich.table import Table
 
 from fairweather.cli.console import out_console
 from fairweather.cli.train import be_quiet
-from fairweather.data import default_cache_folder
 from fairweather.errors import OptionError, TrainingError
 
 if TYPE_CHECKING:
@@ -19,63 +18,70 @@ SHOWN_TRIALS = 10
 
 
 def tune_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or a .yaml file.")],
+    recipe: Annotated[str, typer.Argument(help="Name of a bundled recipe, or a .yaml file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[key=value …]", help="For all trials, as in stages.0.steps=500."),
+        typer.Argument(
+            metavar="[key=value …]",
+            help="Change values of the recipe for all trials, for example stages.0.steps=500.",
+        ),
     ] = None,
     *,
-    data: Annotated[Path, typer.Option(help="The folder that the recipe's folders lie in.")],
+    data: Annotated[Path, typer.Option(help="Folder that holds the recipe's data sets.")],
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="By default runs/RECIPE-tune; a stopped search there goes on."
+            "-o",
+            "--out",
+            help="Folder of the search; if it holds a stopped search, that goes on.",
+            show_default="runs/RECIPE-tune",
         ),
     ] = None,
     trials: Annotated[
-        int, typer.Option(help="Altogether, with those of a stopped search.", min=1)
+        int, typer.Option(help="Number of trials, those of a stopped search included.", min=1)
     ] = 20,
     search: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=RANGE",
-            help="What to vary, as often as wanted.",
+            help="Value to vary, and its range; repeat for more.",
             show_default="stages.*.learning_rate=x0.2..5 and stages.*.batch=x0.5|1|2",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Data loading processes.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Number of processes that load data.", min=0)] = 0,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Where decoded images are kept.", show_default="the user's cache folder"),
+        typer.Option(help="Folder for decoded images.", show_default="the user's cache folder"),
     ] = None,
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Train on pairs that a quick check refuses.")
+        bool,
+        typer.Option("--unchecked", help="Train even if a quick check finds faults in the pairs."),
     ] = False,
 ) -> None:
-    """Search a recipe's values, as its learning rates, for the best PSNR; on one device.
+    """Search the values of a recipe, such as its learning rates, for the best PSNR.
 
-    RANGE is LOW..HIGH, on a logarithmic scale where HIGH is ten times LOW or more and in whole
-    numbers where both ends are, or a choice, as 4|8|16. With x in front, as in x0.2..5 or x0.5|1|2,
-    it is a factor of the recipe's own value. stages.*. is every stage, all with the same draw; a
-    stage's final_learning_rate moves with its learning_rate. More examples, to be quoted for the
-    shell:
+    RANGE is LOW..HIGH or a choice such as 4|8|16. LOW..HIGH is searched on a logarithmic scale if
+    HIGH is at least ten times LOW, and in whole numbers if both are whole. A leading x, as in
+    x0.2..5 or x0.5|1|2, multiplies the recipe's own value. stages.*. sets all stages alike, and a
+    stage's final_learning_rate follows its learning_rate. Examples (quote them in a shell):
 
     stages.*.learning_rate=1e-4..2e-3   stages.0.batch=4|8|16   architecture.window=4|8
     architecture.embed_dim=8|16   loss.edge=0.01..0.2   weight_decay=1e-5..1e-1
 
-    The first trial has the recipe's own values, where they are in range. Once four are complete,
-    those are pruned, after a quarter of their steps or later, that are worse than half of the
-    complete ones were there; values that make no valid recipe, diverge or need too much memory are
-    pruned with the reason.
+    The first trial uses the recipe's own values if they are in range. After four complete trials,
+    a trial is pruned if, past a quarter of its steps, it is worse than the median of the complete
+    ones at that point. Values that make an invalid recipe, diverge or run out of memory are pruned
+    with the reason.
 
-    What counts is the PSNR of held-out training images, never of a test split; the best of many is
-    a little too good, so measure it anew on a test set. Trials of few steps favour high learning
-    rates: make them as long as the training that you mean, or check the best at that length. In
-    stages counted in steps a larger batch sees more crops, and takes longer.
+    Trials are compared by PSNR on held-out training images, never on a test split. The best of
+    many is a little optimistic: measure it again on a test set. Short trials favour high learning
+    rates: make them as long as the training you plan, or check the best at that length. Where a
+    stage is counted in steps, a larger batch sees more crops and takes longer.
 
-    OUT holds summary.png, trials.csv and best.yaml, rewritten after every trial, and the run of
-    each trial.
+    The search runs on one device. After every trial it updates summary.png, trials.csv and
+    best.yaml in its folder, which also holds the run of each trial.
     """
+    from fairweather.data import default_cache_folder
     from fairweather.training import Machines, load_recipe, tune
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -105,7 +111,7 @@ def tune_command(
 
 
 def table_of(result: "SearchResult") -> Table:
-    """The best trials, then those that were pruned."""
+    """Return a table of the best trials, then of those that were pruned."""
     order = sorted(result.trials, key=lambda t: (not t.complete, -(t.psnr_db or 0.0), t.number))
     labels = [".\n".join(d.label.rsplit(".", 1)) for d in result.dimensions]
     table = Table()

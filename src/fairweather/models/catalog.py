@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 
 from fairweather.models.ast import AST, count_parameters
-from fairweather.models.checkpoint import list_weights, read_metadata
+from fairweather.models.bundled import list_weights
+from fairweather.models.checkpoint import read_metadata
 from fairweather.models.config import ASTConfig
 from fairweather.models.presets import PRESETS
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from fairweather.errors import CheckpointError, OptionError
 from fairweather.files import replacing
 from fairweather.models.ast import AST
+from fairweather.models.bundled import list_weights
 from fairweather.models.config import ASTConfig
 from fairweather.models.hub_weights import (
     find_bare_in_hub,
@@ -28,7 +29,6 @@ from fairweather.models.remote_weights import WEIGHTS_SUFFIXES, find_by_url, is_
 
 Metadata = dict[str, str]
 
-WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
 CONFIG_KEY = "fairweather_config"  # in checkpoints of our trainings, as JSON
 WRAPPERS = ("state_dict", "params_ema", "params", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -128,11 +128,6 @@ def save_official(model: AST, path: str | Path) -> None:
     """
     with replacing(path) as file:
         torch.save({"state_dict": to_official(model.state_dict())}, file)
-
-
-def list_weights() -> dict[str, Path]:
-    """The bundled weights: name → file."""
-    return {path.stem: path for path in sorted(WEIGHTS_FOLDER.glob("*.safetensors"))}
 
 
 def find_weights(weights: str | Path) -> Path:

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from fairweather.errors import CheckpointError
 from fairweather.files import replacing
-from fairweather.models.checkpoint import WEIGHTS_FOLDER, Metadata, read_state
+from fairweather.models.bundled import CLASSIFIER_WEIGHTS
+from fairweather.models.checkpoint import Metadata, read_state
 
 CLASSES = ("clean", "rain", "raindrop", "haze", "snow", "shadow", "moire")
 VIEW_PX = 96
 CHANNELS = (16, 32, 48, 64, 96)
-# In a folder of its own: what lies in WEIGHTS_FOLDER itself restores.
-CLASSIFIER_WEIGHTS = WEIGHTS_FOLDER / "classifier" / "classifier.safetensors"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,13 @@
+from .graphs import Portable as Portable
+from .graphs import export_onnx as export_onnx
+from .graphs import export_openvino as export_openvino
+from .graphs import export_torch as export_torch
+from .graphs import to_onnx as to_onnx
+from .int8 import Quantized as Quantized
+from .int8 import export_openvino_int8 as export_openvino_int8
+from .verification import Exported as Exported
+from .verification import check_target as check_target
+from .verification import describe_export as describe_export
+from .verification import sample_images as sample_images
+from .verification import size_bytes as size_bytes
+from .verification import verify_export as verify_export
