@@ -16,16 +16,9 @@ from tiny_sets import HEIGHT, WIDTH, degrade, save, scene, write_set, write_weig
 from fairweather.errors import CheckpointError, OptionError
 from fairweather.evaluation import (
     PROTOCOLS,
-    RESTORED,
     Evaluation,
-    Images,
-    Item,
-    Measures,
     ReportWriter,
-    Row,
-    SetResult,
     TestSet,
-    build_run,
     evaluate,
     evaluate_photos,
     evaluate_results,
@@ -33,10 +26,11 @@ from fairweather.evaluation import (
     find_test_sets,
     match_results,
     measure,
-    measure_alone,
-    measure_cast,
-    prepare_image,
 )
+from fairweather.evaluation.inference import build_run
+from fairweather.evaluation.metrics import Measures, measure_alone, measure_cast, prepare_image
+from fairweather.evaluation.results import RESTORED, Images, Row, SetResult
+from fairweather.evaluation.sets import Item
 from fairweather.imaging import Photo, write_image
 
 

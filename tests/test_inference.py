@@ -9,7 +9,8 @@ from parity import known_ast_t, load, relative_error
 from tiny_sets import scene, tiny_model, write_weights
 
 from fairweather.errors import FairweatherError, OptionError
-from fairweather.evaluation import INFERENCES, PROTOCOLS, build_run, inference
+from fairweather.evaluation import PROTOCOLS, inference
+from fairweather.evaluation.inference import INFERENCES, build_run
 from fairweather.models import load_model, save_model
 from fairweather.restoration import Restorer, restore_equal_tiles, restore_square_padded
 

@@ -22,19 +22,9 @@ from skimage.color import rgb2lab, xyz2lab
 from torchmetrics.functional import image as torch_image
 
 from fairweather.errors import ImageError, OptionError
-from fairweather.evaluation import (
-    PROTOCOLS,
-    MetricProtocol,
-    Source,
-    SsimVariant,
-    describe_protocol,
-    measure,
-    measure_alone,
-    metrics,
-    prepare_image,
-    protocols,
-)
-from fairweather.evaluation.metrics import WINDOW_PX, _resized
+from fairweather.evaluation import PROTOCOLS, describe_protocol, measure, metrics, protocols
+from fairweather.evaluation.metrics import WINDOW_PX, _resized, measure_alone, prepare_image
+from fairweather.evaluation.protocols import MetricProtocol, Source, SsimVariant
 from fairweather.imaging import read_image
 
 PAIRS = json.loads((FIXTURES / "metrics" / "expected.json").read_text())

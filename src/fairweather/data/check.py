@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from fairweather.data.alignment import edges_of, find_offset, find_orientation, overview_of
-from fairweather.data.pairs import Pair, to_bytes
+from fairweather.data.pairs import Pair
 from fairweather.errors import ImageError
-from fairweather.imaging import Photo, read_image
+from fairweather.imaging import Photo, as_bytes, read_image
 
 QUICK_PAIRS = 200
 QUICK_OFFSETS = 24
@@ -137,7 +137,7 @@ class _Reader:
             self._last = path, photo
         if path in self.traits:
             return photo, []
-        self.traits[path] = _traits_of(path, to_bytes(photo.pixels))
+        self.traits[path] = _traits_of(path, as_bytes(photo.pixels))
         return photo, _check_exposure(self.traits[path], most_clipped=most_clipped)
 
 
@@ -217,7 +217,7 @@ def _check_geometry(pair: Pair, degraded: Photo, *, clean: Photo, offset: bool) 
     if sizes[0] not in (sizes[1], sizes[1][::-1]):
         message = f"{_title(pair)}: {words}; crop or resize them to the same pixels"
         return [_error("size", pair, message)]
-    greys = [to_bytes(photo.pixels) @ LUMA for photo in (degraded, clean)]
+    greys = [as_bytes(photo.pixels) @ LUMA for photo in (degraded, clean)]
     turned, fit, as_is = find_orientation(greys[0], greys[1])
     if sizes[0] != sizes[1]:
         hint = f" (degraded looks {turned})" if turned else ""

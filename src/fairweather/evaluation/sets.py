@@ -2,13 +2,19 @@
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fairweather.data import DEGRADATIONS, Pair, find_images, find_layout_pairs
+from fairweather.data import (
+    DEGRADATIONS,
+    Pair,
+    find_images,
+    find_layout_pairs,
+    natural_order,
+)
 from fairweather.errors import DataError, OptionError
-from fairweather.evaluation.naming import in_natural_order, tell_apart
 from fairweather.evaluation.published import published_key
 
 # Folders of a test set, in small letters, and the layout that they tell.
@@ -174,6 +180,26 @@ def _set_names(folders: Sequence[Path]) -> list[str]:
     return tell_apart(paths, depths)
 
 
+def tell_apart(paths: Sequence[Path], depths: Sequence[int]) -> list[str]:
+    """Name absolute paths by their last parts; by more of them where two would have one name.
+
+    Args:
+        paths: what to name; equal ones get equal names.
+        depths: how many parts each name has at least.
+    """
+    depths = list(depths)
+    while True:
+        names = ["/".join(path.parts[-n:]) for path, n in zip(paths, depths, strict=True)]
+        count = Counter(names)
+        longer = [
+            n + (count[name] > 1 and n < len(path.parts) - 1)
+            for path, n, name in zip(paths, depths, names, strict=True)
+        ]
+        if longer == depths:
+            return names
+        depths = longer
+
+
 def _told_set(name: str, folder: Path, degraded: Path, clean: Path, layout: str) -> TestSet:
     """The set of a folder; where the layout does not fit, what can be matched of it."""
     parts = name.split("/")
@@ -257,7 +283,7 @@ def name_images(folder: Path) -> NamedImages:
             faults.append(f"'{path}' has the name of '{paths[name].name}', which is taken instead")
         else:
             paths[name] = path
-    ordered = {name: paths[name] for name in sorted(paths, key=in_natural_order)}
+    ordered = {name: paths[name] for name in sorted(paths, key=natural_order)}
     return NamedImages(folder, ordered, tuple(faults))
 
 

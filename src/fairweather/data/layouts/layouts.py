@@ -12,9 +12,9 @@ import numpy as np
 
 from fairweather.data.layouts.forms import INPUT_TARGET, Arrangement, Layout, Sides
 from fairweather.data.layouts.table import LAYOUTS
-from fairweather.data.pairs import Pair, name_images, to_bytes
+from fairweather.data.pairs import Pair, name_images, natural_order
 from fairweather.errors import DataError, OptionError
-from fairweather.imaging import IMAGE_SUFFIXES, Photo, read_image, write_image
+from fairweather.imaging import IMAGE_SUFFIXES, Photo, as_bytes, read_image, write_image
 
 SHOWN = 8
 FEW = 64
@@ -129,9 +129,7 @@ def _layout(name: str) -> Layout:
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sorts numbers in names by their value."""
-    parts = re.split("([0-9]+)", path.as_posix().casefold())
-    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], str(path)
+    return natural_order(path.as_posix())
 
 
 def _locate(root: Path, folder: str) -> Path | None:
@@ -407,7 +405,7 @@ def _side_by_side_names(root: Path, folders: Iterable[str]) -> dict[Path, Path]:
 
 def _halves(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The left and the right half, (H, W / 2, 3) uint8 each."""
-    pixels = to_bytes(read_image(path).pixels)
+    pixels = as_bytes(read_image(path).pixels)
     width = pixels.shape[1]
     if width % 2:
         raise DataError(f"{path}: is {width} px wide, which two images side by side cannot be")
