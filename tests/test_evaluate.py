@@ -130,8 +130,7 @@ def test_several_weights_are_columns(tmp_path: Path, sets: list[TestSet]) -> Non
     figures = {one["psnr_db"] for one in done.sets[0].rows[0].restored.values()}
     assert len(figures) == 4
     assert done.notes == [
-        "weights b/model were trained for haze, not for the degradation of one (rain),"
-        " two (rain)"
+        "weights b/model were trained for haze, not for the degradation of one (rain), two (rain)"
     ]
     assert done.weights[0].training_data == "noise"
     assert len(done.weights[0].sha256) == 64

@@ -112,8 +112,8 @@ def test_self_ensemble_is_the_mean_of_eight_views(
 
 
 def test_what_protocols_call_usual_is_a_way_of_ours() -> None:
-    usual = {inference.usual_inference(protocol) for protocol in PROTOCOLS.values()}
-    assert usual == {"ours", "square_pad_128", "tiles_384_80", "tiles_1152_384"}
+    usual = {protocol.inference for protocol in PROTOCOLS.values()}
+    assert usual == INFERENCES.keys() - {"whole"}
 
 
 def test_wrong_calls_and_memory_that_runs_out(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_wrong_calls_and_memory_that_runs_out(tmp_path: Path) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
 
     model.forward = exhausted  # type: ignore[method-assign]
-    with pytest.raises(FairweatherError, match="40×56 px do not fit into the memory"):
+    with pytest.raises(FairweatherError, match="40×56 px do not fit into memory"):
         run(IMAGE)
 
     def broken(*_: object) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -36,7 +36,7 @@ BELONGS = {
 
 @dataclass(frozen=True)
 class Call:
-    """What was asked for; None and empty where nothing was said."""
+    """What was asked for; None or empty where an option was not given."""
 
     data: Path | None
     restored: Path | None
@@ -73,7 +73,9 @@ def evaluate_command(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="How figures are computed: see --list-protocols.", show_default="plain"),
+        typer.Option(
+            help="How figures are computed; --list-protocols explains.", show_default="plain"
+        ),
     ] = None,
     layout: Annotated[
         str | None, typer.Option(help="How the set lies on disk: see `fairweather data layouts`.")
@@ -84,8 +86,8 @@ def evaluate_command(
     degradation: Annotated[
         str | None,
         typer.Option(
-            help="DATA holds clean photographs: degrade them as a task does, or, with none, see"
-            " whether they are left alone."
+            help="DATA holds clean photographs: degrade them as this task does, or, with none, see"
+            " whether the model leaves them alone."
         ),
     ] = None,
     inference: Annotated[
@@ -95,21 +97,25 @@ def evaluate_command(
         ),
     ] = None,
     self_ensemble: Annotated[
-        bool, typer.Option("--self-ensemble", help="Mean of eight views; 8 times slower.")
+        bool,
+        typer.Option("--self-ensemble", help="Average over 8 views of each image; 8 times slower."),
     ] = False,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda, mps, xpu …", show_default="auto")
     ] = None,
     restored: Annotated[
-        Path | None, typer.Option(help="Images restored elsewhere; with --clean, without weights.")
+        Path | None, typer.Option(help="Images restored elsewhere, to measure against --clean.")
     ] = None,
-    clean: Annotated[Path | None, typer.Option(help="Their clean versions, by name.")] = None,
+    clean: Annotated[
+        Path | None, typer.Option(help="The clean versions of --restored, by name.")
+    ] = None,
     degraded: Annotated[
-        Path | None, typer.Option(help="Their inputs, for the figures of doing nothing.")
+        Path | None,
+        typer.Option(help="The inputs of --restored, for the figures of doing nothing."),
     ] = None,
     photos: Annotated[
         Path | None,
-        typer.Option(help="Photographs without clean versions: pictures, no measure of fidelity."),
+        typer.Option(help="Photographs without clean versions: pictures to look at, no fidelity."),
     ] = None,
     masks: Annotated[
         Path | None, typer.Option(help="Shadow masks by name, for the protocol istd.")
@@ -121,7 +127,7 @@ def evaluate_command(
         bool, typer.Option("--json", help="Print one JSON document instead of a table.")
     ] = False,
     list_protocols: Annotated[
-        bool, typer.Option("--list-protocols", help="Say what each protocol is.")
+        bool, typer.Option("--list-protocols", help="Explain each protocol.")
     ] = False,
 ) -> None:
     """Measure weights, or images restored elsewhere, under a named protocol, and write a report."""
@@ -155,7 +161,7 @@ def evaluate_command(
 
 
 def check_call(call: Call) -> None:
-    """Refuses options that do not belong together.
+    """Refuse options that do not belong together.
 
     Raises:
         OptionError: naming them.
@@ -177,7 +183,7 @@ def check_call(call: Call) -> None:
 
 
 def check_out(call: Call, out: Path | None) -> None:
-    """Refuses a report among the images that it is about: the next call would evaluate it.
+    """Refuse a report among the images that it is about: the next call would evaluate it.
 
     Raises:
         OptionError: naming the folder.
@@ -188,7 +194,7 @@ def check_out(call: Call, out: Path | None) -> None:
 
 
 def run_call(call: Call, out: Path | None, *, hidden: bool) -> tuple["Evaluation", Path | None]:
-    """Evaluates, with a bar for people, and writes the report if there shall be one."""
+    """Evaluate with a progress bar, and write the report if one is asked for."""
     from fairweather.evaluation import ReportWriter
 
     sets = choose_sets(call)
@@ -202,7 +208,7 @@ def run_call(call: Call, out: Path | None, *, hidden: bool) -> tuple["Evaluation
 
 
 def choose_sets(call: Call) -> list["TestSet"]:
-    """What is asked for: test sets, results by name, or photographs."""
+    """Find what is asked for: test sets, results by name, or photographs."""
     from fairweather.evaluation import (
         find_degraded_set,
         find_photos,
@@ -227,46 +233,29 @@ def evaluate_sets(
     *,
     on_progress: Callable[[int, int], None],
 ) -> "Evaluation":
-    """Calls the function that fits."""
+    """Call the function that fits."""
     from fairweather.evaluation import evaluate, evaluate_photos, evaluate_results
 
-    on_image = writer.add if writer else None
-    weights = call.weights or tuple(list_weights())
-    inference, device = call.inference or "ours", call.device or "auto"
-    protocol = call.protocol or "plain"
+    models: dict[str, Any] = {
+        "weights": call.weights or tuple(list_weights()),
+        "inference": call.inference or "ours",
+        "ensemble": call.self_ensemble,
+        "device": call.device or "auto",
+    }
+    scores: dict[str, Any] = {"protocol": call.protocol or "plain", "masks": call.masks}
+    calls: dict[str, Any] = {
+        "on_image": writer.add if writer else None,
+        "on_progress": on_progress,
+    }
     if call.restored is not None:
-        return evaluate_results(
-            sets[0],
-            protocol=protocol,
-            masks=call.masks,
-            on_image=on_image,
-            on_progress=on_progress,
-        )
+        return evaluate_results(sets[0], **scores, **calls)
     if call.photos is not None:
-        return evaluate_photos(
-            sets[0],
-            weights=weights,
-            inference=inference,
-            ensemble=call.self_ensemble,
-            device=device,
-            on_image=on_image,
-            on_progress=on_progress,
-        )
-    return evaluate(
-        sets,
-        weights=weights,
-        protocol=protocol,
-        inference=inference,
-        ensemble=call.self_ensemble,
-        device=device,
-        masks=call.masks,
-        on_image=on_image,
-        on_progress=on_progress,
-    )
+        return evaluate_photos(sets[0], **models, **calls)
+    return evaluate(sets, **models, **scores, **calls)
 
 
 def tell(evaluation: "Evaluation", page: Path | None, *, as_json: bool) -> None:
-    """Prints a table or a JSON document, and what has to be known beside it."""
+    """Print a table or a JSON document, and what has to be known beside it."""
     from fairweather.evaluation import as_results_tree, as_tree
 
     if as_json:
@@ -283,29 +272,25 @@ def tell(evaluation: "Evaluation", page: Path | None, *, as_json: bool) -> None:
 
 
 def means_table(evaluation: "Evaluation") -> Table:
-    """The means of every set."""
-    from fairweather.evaluation import figure_text, label
+    """Tabulate the means of every set."""
+    from fairweather.evaluation import INPUT, figure_text, label
 
-    means = [
-        (result, column, result.mean(column))
-        for result in evaluation.sets
-        for column in ([None] if result.has_input else []) + result.columns
-    ]
-    names = list(dict.fromkeys(name for _, _, mean in means for name in mean.figures))
+    names = evaluation.figure_names
     table = Table("test set", "images", "model", *map(label, names))
-    for result, column, mean in means:
-        figures = (
-            figure_text(name, mean.figures[name], of=mean.counts.get(name))
-            if name in mean.figures
-            else ""
-            for name in names
-        )
-        table.add_row(result.name, str(len(result.rows)), column or "input", *figures)
+    for result in evaluation.sets:
+        for column, mean in result.means().items():
+            figures = (
+                figure_text(name, mean.figures[name], of=mean.counts.get(name))
+                if name in mean.figures
+                else ""
+                for name in names
+            )
+            table.add_row(result.name, str(len(result.rows)), column or INPUT, *figures)
     return table
 
 
 def print_protocols() -> None:
-    """Every protocol in words."""
+    """Print every protocol in words."""
     from fairweather.evaluation import PROTOCOLS, describe_protocol
 
     for protocol in PROTOCOLS.values():

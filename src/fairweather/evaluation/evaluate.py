@@ -9,7 +9,7 @@ import numpy as np
 
 from fairweather.data import degrade_pixels
 from fairweather.errors import DataError, FairweatherError, OptionError
-from fairweather.evaluation.inference import Run, build_run, usual_inference
+from fairweather.evaluation.inference import Run, build_run
 from fairweather.evaluation.metrics import measure, measure_alone, measure_cast, prepare_image
 from fairweather.evaluation.protocols import PROTOCOLS, MetricProtocol
 from fairweather.evaluation.results import RESTORED, Evaluation, Figures, Images, Row, SetResult
@@ -255,8 +255,7 @@ def score_under(protocol: MetricProtocol, *, masks: Path | None) -> Score:
             mask = read_mask(paths[item.name], shape=clean.shape[:2])
 
         def figures(image: np.ndarray) -> Figures:
-            found = measure(image, clean, protocol=protocol, mask=mask)
-            return {"psnr_db": found.psnr_db, "ssim": found.ssim, **found.also}
+            return measure(image, clean, protocol=protocol, mask=mask).figures
 
         before = None if images.degraded is None else figures(images.degraded)
         return before, {name: figures(image) for name, image in images.restored.items()}
@@ -331,8 +330,7 @@ def told_notes(evaluation: Evaluation, sets: Sequence[TestSet]) -> list[str]:
     """Return what a reader of the figures would otherwise trip over."""
     notes = []
     assert evaluation.protocol is not None
-    usual = usual_inference(evaluation.protocol)
-    run = evaluation.inference
+    usual, run = evaluation.protocol.inference, evaluation.inference
     if run != usual and {run, usual} != {"ours", "whole"}:
         notes.append(
             f"figures under '{evaluation.protocol.name}' are usually made with the inference"

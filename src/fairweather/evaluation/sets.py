@@ -81,7 +81,7 @@ class TestSet:
 
 
 def find_test_sets(root: Path, *, layout: str | None = None, split: str = "test") -> list[TestSet]:
-    """The test sets of a folder.
+    """Find the test sets of a folder.
 
     Args:
         root: a data set, or without a layout also a tree that holds several.
@@ -120,7 +120,7 @@ def find_test_sets(root: Path, *, layout: str | None = None, split: str = "test"
 
 
 def find_degraded_set(folder: Path, *, degradation: str) -> TestSet:
-    """Clean photographs as a test set: with synthetic degradation, or to be left alone.
+    """Make a test set of clean photographs: to be degraded, or to be left alone.
 
     Args:
         folder: searched with all below.
@@ -261,7 +261,7 @@ class NamedImages:
     faults: tuple[str, ...]
 
     def without(self, others: "NamedImages", *, what: str) -> list[str]:
-        """A sentence for each image that the other folder lacks."""
+        """Return a sentence for each image that the other folder lacks."""
         return [
             f"'{name}' of {self.folder} has {what} in {others.folder}"
             for name in self.paths
@@ -270,7 +270,7 @@ class NamedImages:
 
 
 def name_images(folder: Path) -> NamedImages:
-    """The images below a folder by their paths without suffixes, 2 before 10.
+    """Name the images below a folder by their paths without suffixes, 2 before 10.
 
     Raises:
         DataError: if the folder is missing or holds no image.
@@ -293,7 +293,7 @@ def _composed(name: str) -> str:
 
 
 def match_results(restored: Path, clean: Path, *, degraded: Path | None = None) -> TestSet:
-    """Images that were restored elsewhere, with their clean ones by name; suffixes may differ.
+    """Match images that were restored elsewhere to clean ones by name; suffixes may differ.
 
     Args:
         restored: the folder of results.
@@ -331,7 +331,7 @@ def match_results(restored: Path, clean: Path, *, degraded: Path | None = None) 
 
 
 def find_photos(source: Path) -> TestSet:
-    """Photographs without a clean version: a folder of them, or one.
+    """Make a test set of photographs without a clean version: a folder of them, or one.
 
     Raises:
         DataError: if there is none.
