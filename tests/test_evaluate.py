@@ -16,16 +16,9 @@ from tiny_sets import HEIGHT, WIDTH, degrade, save, scene, write_set, write_weig
 from fairweather.errors import CheckpointError, OptionError
 from fairweather.evaluation import (
     PROTOCOLS,
-    RESTORED,
     Evaluation,
-    Images,
-    Item,
-    Measures,
     ReportWriter,
-    Row,
-    SetResult,
     TestSet,
-    build_run,
     evaluate,
     evaluate_photos,
     evaluate_results,
@@ -33,10 +26,11 @@ from fairweather.evaluation import (
     find_test_sets,
     match_results,
     measure,
-    measure_alone,
-    measure_cast,
-    prepare_image,
 )
+from fairweather.evaluation.inference import build_run
+from fairweather.evaluation.metrics import Measures, measure_alone, measure_cast, prepare_image
+from fairweather.evaluation.results import RESTORED, Images, Row, SetResult
+from fairweather.evaluation.sets import Item
 from fairweather.imaging import Photo, write_image
 
 
@@ -136,8 +130,7 @@ def test_several_weights_are_columns(tmp_path: Path, sets: list[TestSet]) -> Non
     figures = {one["psnr_db"] for one in done.sets[0].rows[0].restored.values()}
     assert len(figures) == 4
     assert done.notes == [
-        "weights b/model were trained for haze, and not for what is to be restored in one (rain),"
-        " two (rain)"
+        "weights b/model were trained for haze, not for the degradation of one (rain), two (rain)"
     ]
     assert done.weights[0].training_data == "noise"
     assert len(done.weights[0].sha256) == 64

@@ -9,7 +9,8 @@ from parity import known_ast_t, load, relative_error
 from tiny_sets import scene, tiny_model, write_weights
 
 from fairweather.errors import FairweatherError, OptionError
-from fairweather.evaluation import INFERENCES, PROTOCOLS, build_run, inference
+from fairweather.evaluation import PROTOCOLS, inference
+from fairweather.evaluation.inference import INFERENCES, build_run
 from fairweather.models import load_model, save_model
 from fairweather.restoration import Restorer, restore_equal_tiles, restore_square_padded
 
@@ -111,8 +112,8 @@ def test_self_ensemble_is_the_mean_of_eight_views(
 
 
 def test_what_protocols_call_usual_is_a_way_of_ours() -> None:
-    usual = {inference.usual_inference(protocol) for protocol in PROTOCOLS.values()}
-    assert usual == {"ours", "square_pad_128", "tiles_384_80", "tiles_1152_384"}
+    usual = {protocol.inference for protocol in PROTOCOLS.values()}
+    assert usual == INFERENCES.keys() - {"whole"}
 
 
 def test_wrong_calls_and_memory_that_runs_out(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_wrong_calls_and_memory_that_runs_out(tmp_path: Path) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
 
     model.forward = exhausted  # type: ignore[method-assign]
-    with pytest.raises(FairweatherError, match="40×56 px do not fit into the memory"):
+    with pytest.raises(FairweatherError, match="40×56 px do not fit into memory"):
         run(IMAGE)
 
     def broken(*_: object) -> None:

@@ -16,10 +16,7 @@ from fairweather.errors import DataError
 from fairweather.evaluation import (
     PROTOCOLS,
     Evaluation,
-    Images,
     ReportWriter,
-    Row,
-    SetResult,
     TestSet,
     evaluate,
     evaluate_photos,
@@ -28,7 +25,9 @@ from fairweather.evaluation import (
     find_test_sets,
     match_results,
 )
-from fairweather.evaluation import report as room
+from fairweather.evaluation.report import writer as room
+from fairweather.evaluation.report.page import render_card
+from fairweather.evaluation.results import Images, Row, SetResult
 
 Make = Callable[..., Evaluation]
 
@@ -100,7 +99,7 @@ def test_a_report_is_complete_and_asks_for_nothing(make: Make, tmp_path: Path) -
     assert "&lt;b&gt;ü &amp;" in page
     assert "<b>ü" not in page
     for words in (
-        "scored under the protocol &#x27;plain&#x27;",
+        "scored under the protocol 'plain'",
         "Restormer",
         "not comparable: ours is the mean of 3 images, theirs of 100",
         "trained on noise, SHA-256 " + done.weights[0].sha256,
@@ -262,3 +261,48 @@ def test_pictures_fit_into_the_page(tmp_path: Path, images: int) -> None:
     assert ("helped" in card) is (images < 800)
     width = int(re.findall(r'class="after"[^>]* width="(\d+)"', card)[0])
     assert 96 <= width <= 800
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (
+            {"psnr_db": 20, "ssim": 0.5},
+            {"psnr_db": 26, "ssim": 0.75},
+            "input 20.00 dB / 0.5000; &lt;mine&gt; 26.00 dB / 0.7500"
+            ' (<span class="better">+6.00</span>&nbsp;dB)',
+        ),
+        (
+            {"psnr_db": 20, "ssim": 0.5},
+            {"psnr_db": 19, "ssim": 0.5},
+            "input 20.00 dB / 0.5000; &lt;mine&gt; 19.00 dB / 0.5000"
+            ' (<span class="worse">-1.00</span>&nbsp;dB)',
+        ),
+        (None, {"psnr_db": 20.001, "ssim": 0.5}, "&lt;mine&gt; 20.00 dB / 0.5000"),
+        (
+            {"psnr_db": 20, "ssim": 0.5},
+            {"psnr_db": 20.001, "ssim": 0.5},
+            "input 20.00 dB / 0.5000; &lt;mine&gt; 20.00 dB / 0.5000 (0.00&nbsp;dB)",
+        ),
+        (
+            {"blur": 0.25},
+            {"blur": 0.125, "change_levels": 2},
+            "input: blur 0.250; &lt;mine&gt;: blur 0.125, change 2.00 of 255",
+        ),
+    ],
+)
+def test_a_card_names_the_figures_of_its_image(before, after, line: str) -> None:
+    picture = np.zeros((8, 8, 3), np.float32)
+    card = render_card(
+        Row("a", 8, 8, before, {"<mine>": after}),
+        Images(picture, {"<mine>": picture}, None),
+        crops=[],
+        number=3,
+        title="set: <a>",
+        rank=0.5,
+        budget_bytes=1e6,
+    )
+    assert f"<p>{line}</p>" in card
+    assert "<h3>set: &lt;a&gt;</h3>" in card
+    assert 'id="image-3" data-index="3" data-rank="0.500000"' in card
+    assert "<mine>" not in card

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
+from fairweather.errors import DataError
 from fairweather.evaluation import (
     PROTOCOLS,
-    RESTORED,
     Evaluation,
-    Item,
-    Row,
-    SetResult,
     TestSet,
     as_results_tree,
     as_tree,
+    figure_text,
+    label,
+    read_results,
 )
-from fairweather.evaluation.report.wording import coloured_gain, figure_text, figures_line, label
-from fairweather.evaluation.results import as_table
+from fairweather.evaluation.results import RESTORED, Row, SetResult, as_table
+from fairweather.evaluation.sets import Item
 from fairweather.evaluation.weights import WeightsFacts
 
 MINE = WeightsFacts("mine", "mine.safetensors", False, "ab" * 32, 1000, "rain", "noise")
@@ -146,12 +146,25 @@ def test_lines_and_labels() -> None:
     assert label("psnr_db") == "PSNR [dB]"
     assert label("psnr_db_shadow") == "PSNR in the shadow [dB]"
     assert label("new_figure") == "new figure"
-    assert coloured_gain(-1) == '<span class="worse">-1.00</span>'
-    assert coloured_gain(0.001) == "0.00"
-    line = figures_line(row("a", 20, 26, column="<mine>"))
-    assert line == (
-        "input 20.00 dB / 0.5000; &lt;mine&gt; 26.00 dB / 0.5000"
-        ' (<span class="better">+6.00</span>&nbsp;dB)'
-    )
-    alone = Row("a", 1, 1, {"blur": 0.25}, {"mine": {"blur": 0.125, "change_levels": 2}})
-    assert figures_line(alone) == ("input: blur 0.250; mine: blur 0.125, change 2.00 of 255")
+    assert label("psnr_db", unit=False) == "PSNR"
+    assert figure_text("change_levels", 2, unit=True) == "2.00 of 255"
+    assert figure_text("ssim", 0.5, unit=True) == "0.5000"
+    assert figure_text("psnr_db", 30, unit=True, of=2) == "30.00 dB (of 2)"
+
+
+def test_the_tree_is_read_back_and_so_is_an_older_one(tmp_path: Path) -> None:
+    """Older files call the degradation of a set its damage."""
+    tree = json.loads(json.dumps(as_tree(evaluation(row("a", 20, 26)))))
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(tree), encoding="utf-8")
+    assert read_results(path) == tree
+    old = json.loads(path.read_text(encoding="utf-8"))
+    del old["sets"][0]["degradation"]
+    old["sets"][0]["damage"] = "haze"
+    path.write_text(json.dumps(old), encoding="utf-8")
+    (one,) = read_results(path)["sets"]
+    assert one["degradation"] == "haze"
+    assert "damage" not in one
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match=r"results.json: is no results.json of"):
+        read_results(path)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -36,7 +36,7 @@ BELONGS = {
 
 @dataclass(frozen=True)
 class Call:
-    """What was asked for; None and empty where nothing was said."""
+    """What was asked for; None or empty where an option was not given."""
 
     data: Path | None
     restored: Path | None
@@ -239,39 +239,22 @@ def evaluate_sets(
     from fairweather.evaluation import evaluate, evaluate_photos, evaluate_results
     from fairweather.models import list_weights
 
-    on_image = writer.add if writer else None
-    weights = call.weights or tuple(list_weights())
-    inference, device = call.inference or "ours", call.device or "auto"
-    protocol = call.protocol or "plain"
+    models: dict[str, Any] = {
+        "weights": call.weights or tuple(list_weights()),
+        "inference": call.inference or "ours",
+        "ensemble": call.self_ensemble,
+        "device": call.device or "auto",
+    }
+    scores: dict[str, Any] = {"protocol": call.protocol or "plain", "masks": call.masks}
+    calls: dict[str, Any] = {
+        "on_image": writer.add if writer else None,
+        "on_progress": on_progress,
+    }
     if call.restored is not None:
-        return evaluate_results(
-            sets[0],
-            protocol=protocol,
-            masks=call.masks,
-            on_image=on_image,
-            on_progress=on_progress,
-        )
+        return evaluate_results(sets[0], **scores, **calls)
     if call.photos is not None:
-        return evaluate_photos(
-            sets[0],
-            weights=weights,
-            inference=inference,
-            ensemble=call.self_ensemble,
-            device=device,
-            on_image=on_image,
-            on_progress=on_progress,
-        )
-    return evaluate(
-        sets,
-        weights=weights,
-        protocol=protocol,
-        inference=inference,
-        ensemble=call.self_ensemble,
-        device=device,
-        masks=call.masks,
-        on_image=on_image,
-        on_progress=on_progress,
-    )
+        return evaluate_photos(sets[0], **models, **calls)
+    return evaluate(sets, **models, **scores, **calls)
 
 
 def tell(evaluation: "Evaluation", page: Path | None, *, as_json: bool) -> None:
@@ -293,23 +276,19 @@ def tell(evaluation: "Evaluation", page: Path | None, *, as_json: bool) -> None:
 
 def means_table(evaluation: "Evaluation") -> Table:
     """Return a table of the means of every set."""
-    from fairweather.evaluation import figure_text, label
+    from fairweather.evaluation import INPUT, figure_text, label
 
-    means = [
-        (result, column, result.mean(column))
-        for result in evaluation.sets
-        for column in ([None] if result.has_input else []) + result.columns
-    ]
-    names = list(dict.fromkeys(name for _, _, mean in means for name in mean.figures))
+    names = evaluation.figure_names
     table = Table("test set", "images", "model", *map(label, names))
-    for result, column, mean in means:
-        figures = (
-            figure_text(name, mean.figures[name], of=mean.counts.get(name))
-            if name in mean.figures
-            else ""
-            for name in names
-        )
-        table.add_row(result.name, str(len(result.rows)), column or "input", *figures)
+    for result in evaluation.sets:
+        for column, mean in result.means().items():
+            figures = (
+                figure_text(name, mean.figures[name], of=mean.counts.get(name))
+                if name in mean.figures
+                else ""
+                for name in names
+            )
+            table.add_row(result.name, str(len(result.rows)), column or INPUT, *figures)
     return table
 
 

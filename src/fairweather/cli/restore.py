@@ -242,9 +242,9 @@ def parse_tile(tile: str) -> Any:
 def restore_sample(*, device: str, engine: str) -> None:
     """Lay synthetic rain over a photograph of scikit-image, restore it, and say how well."""
     import skimage.data
-    from skimage.metrics import peak_signal_noise_ratio
 
     from fairweather.data import degrade_pixels
+    from fairweather.evaluation import PROTOCOLS, measure
     from fairweather.hardware import keep_freed_memory
     from fairweather.imaging import Photo, write_image, write_side_by_side
     from fairweather.restoration import Restorer
@@ -261,6 +261,6 @@ def restore_sample(*, device: str, engine: str) -> None:
     compare = folder / "compare.png"
     write_side_by_side(compare, *photos.values())
     for moment, image in (("before", rainy), ("after", restored)):
-        psnr_db = peak_signal_noise_ratio(clean, image, data_range=255)
-        out_console.print(f"PSNR {moment}: {psnr_db:.2f} dB")
+        figures = measure(image, clean, protocol=PROTOCOLS["plain"])
+        out_console.print(f"PSNR {moment}: {figures.psnr_db:.2f} dB")
     out_console.print(f"rainy, restored and clean side by side: {compare}")

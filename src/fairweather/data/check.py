@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from fairweather.data.alignment import edges_of, find_offset, find_orientation, overview_of
-from fairweather.data.pairs import Pair, to_bytes
+from fairweather.data.pairs import Pair
 from fairweather.errors import ImageError
-from fairweather.imaging import Photo, read_image
+from fairweather.imaging import Photo, as_bytes, read_image
 
 QUICK_PAIRS = 200
 QUICK_OFFSETS = 24
@@ -66,14 +66,14 @@ def check_pairs(
     quick: bool = False,
     on_pair: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Finding]:
-    """Looks for what is wrong with pairs, one by one and as a set.
+    """Look for what is wrong with pairs, one by one and as a set.
 
     Several degraded versions of one clean image, or of exact copies of it, are no duplicates.
 
     Args:
         pairs: The pairs to train on.
         test_pairs: Pairs that must show other scenes; they are only compared with `pairs`.
-        quick: Looks at 200 pairs of either kind, spread evenly, and measures 24 offsets.
+        quick: Look at 200 pairs of either kind, spread evenly, and measure 24 offsets.
         on_pair: Called with (pairs looked at, pairs in all).
 
     Returns:
@@ -89,15 +89,16 @@ def check_pairs(
     order = sorted(range(len(pairs)), key=lambda i: (str(pairs[i].clean), i))
     sound: dict[int, tuple[_Traits, _Traits]] = {}
     for done, index in enumerate(order, 1):
-        found, traits = _check_pair(pairs[index], reader=reader, offset=index in measured)
-        of_pair[index] = found
-        if traits and not any(finding.severity == "error" for finding in found):
+        of_pair[index], traits = _check_pair(pairs[index], reader=reader, offset=index in measured)
+        if traits and not any(finding.severity == "error" for finding in of_pair[index]):
             sound[index] = traits
         on_pair(done, total)
     findings = [finding for index in range(len(pairs)) for finding in of_pair[index]]
     clean = _distinct(reader.traits.get(pair.clean) for pair in pairs)
     for done, pair in enumerate(test_pairs, len(pairs) + 1):
-        findings += _read_for_test(pair.clean, reader=reader)
+        if pair.clean not in reader.traits:
+            _, found = reader.read(pair.clean, keep=False)
+            findings += [finding for finding in found if finding.severity == "error"]
         on_pair(done, total)
     held_out = _distinct(reader.traits.get(pair.clean) for pair in test_pairs)
     both = [sound[index] for index in sorted(sound)]
@@ -137,15 +138,8 @@ class _Reader:
             self._last = path, photo
         if path in self.traits:
             return photo, []
-        self.traits[path] = _traits_of(path, to_bytes(photo.pixels))
+        self.traits[path] = _traits_of(path, as_bytes(photo.pixels))
         return photo, _check_exposure(self.traits[path], most_clipped=most_clipped)
-
-
-def _read_for_test(path: Path, *, reader: _Reader) -> list[Finding]:
-    """Takes a test image's traits; only that it cannot be read is told."""
-    if path in reader.traits:
-        return []
-    return [finding for finding in reader.read(path, keep=False)[1] if finding.severity == "error"]
 
 
 def _traits_of(path: Path, pixels: np.ndarray) -> _Traits:
@@ -153,11 +147,10 @@ def _traits_of(path: Path, pixels: np.ndarray) -> _Traits:
     tiny = overview_of(grey, HASH_SIZE)
     sketch = edges_of(overview_of(grey, (SKETCH_PX, SKETCH_PX))).astype(np.complex64)
     sketch = sketch.ravel().view(np.float32)
+    shape = str(pixels.shape).encode()
     return _Traits(
         path=path,
-        digest=hashlib.blake2b(
-            pixels.tobytes(), digest_size=16, key=str(pixels.shape).encode()
-        ).digest(),
+        digest=hashlib.blake2b(pixels.tobytes(), digest_size=16, key=shape).digest(),
         hash=np.where(np.diff(tiny, axis=1) > 0, 1, -1).astype(np.int8).ravel(),
         sketch=(sketch / max(1e-6, float(np.linalg.norm(sketch)))).astype(np.float16),
         looks={
@@ -217,7 +210,7 @@ def _check_geometry(pair: Pair, degraded: Photo, *, clean: Photo, offset: bool) 
     if sizes[0] not in (sizes[1], sizes[1][::-1]):
         message = f"{_title(pair)}: {words}; crop or resize them to the same pixels"
         return [_error("size", pair, message)]
-    greys = [to_bytes(photo.pixels) @ LUMA for photo in (degraded, clean)]
+    greys = [as_bytes(photo.pixels) @ LUMA for photo in (degraded, clean)]
     turned, fit, as_is = find_orientation(greys[0], greys[1])
     if sizes[0] != sizes[1]:
         hint = f" (degraded looks {turned})" if turned else ""

@@ -9,9 +9,15 @@ import numpy as np
 import torch
 
 from fairweather.data.degradations import DEGRADATIONS
-from fairweather.data.pairs import name_images, to_bytes
+from fairweather.data.pairs import name_images
 from fairweather.errors import DataError, OptionError
-from fairweather.imaging import Photo, read_image, write_contact_sheet, write_image
+from fairweather.imaging import (
+    Photo,
+    as_bytes,
+    read_image,
+    write_contact_sheet,
+    write_image,
+)
 
 SMALLEST_SIDE_PX = 16
 SHEET_PHOTOS = 12
@@ -25,7 +31,7 @@ def degrade_folder(
     seed: int = 0,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Writes `input/` (degraded) and `target/` (clean), which `find_pairs` reads, as 8-bit PNG.
+    """Write `input/` (degraded) and `target/` (clean), which `find_pairs` reads, as 8-bit PNG.
 
     Args:
         source: a folder of clean photographs, searched with all below.
@@ -51,7 +57,7 @@ def degrade_folder(
     shown: list[Photo] = []
     for number, (name, path) in enumerate(photos.items(), 1):
         clean = read_image(path)
-        clean = replace(clean, pixels=to_bytes(clean.pixels), alpha=None)
+        clean = replace(clean, pixels=as_bytes(clean.pixels), alpha=None)
         name_seed = zlib.crc32(f"{seed} {name.as_posix()}".encode())
         degraded = replace(
             clean, pixels=degrade_pixels(clean.pixels, task=task, seed=name_seed), grey=False
@@ -68,7 +74,7 @@ def degrade_folder(
 
 
 def degrade_pixels(pixels: np.ndarray, *, task: str, seed: int) -> np.ndarray:
-    """Degrades one image, (H, W, 3) uint8 RGB.
+    """Degrade one image, (H, W, 3) uint8 RGB.
 
     Raises:
         DataError: if a side is under 16 px.
@@ -80,4 +86,4 @@ def degrade_pixels(pixels: np.ndarray, *, task: str, seed: int) -> np.ndarray:
         )
     batch = torch.from_numpy(pixels / np.float32(255)).permute(2, 0, 1)[None]
     degraded = DEGRADATIONS[task](batch, generator=torch.Generator().manual_seed(seed))
-    return (degraded[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    return as_bytes(degraded[0].permute(1, 2, 0).numpy())

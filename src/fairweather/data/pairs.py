@@ -1,5 +1,6 @@
 """Pairs of degraded and clean images: which files they are, and their bytes."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fairweather.errors import DataError
-from fairweather.imaging import IMAGE_SUFFIXES, read_image
+from fairweather.imaging import IMAGE_SUFFIXES, as_bytes, read_image
 
 Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -34,7 +35,7 @@ class Pair:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The image files under a folder, in the order of their names; an empty folder is an error."""
+    """List the image files under a folder by name; it is an error if there are none."""
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give the folder that holds the images")
     found = sorted(
@@ -50,7 +51,7 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def find_pairs(folder: Path) -> list[Pair]:
-    """Pairs of a folder that holds `input/` and `target/` with files of the same names.
+    """Pair the files of the same names in `input/` and `target/` of a folder.
 
     Suffixes may differ. A file without a partner is an error that names it.
     """
@@ -66,7 +67,7 @@ def find_pairs(folder: Path) -> list[Pair]:
 
 
 def name_images(folder: Path) -> dict[Path, Path]:
-    """The images under a folder by their names without suffixes; a name given twice is an error."""
+    """Map names without suffixes to the images under a folder; two of one name are an error."""
     named: dict[Path, Path] = {}
     for path in find_images(folder):
         name = path.relative_to(folder).with_suffix("")
@@ -77,12 +78,11 @@ def name_images(folder: Path) -> dict[Path, Path]:
 
 
 def read_bytes(path: Path) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB."""
-    return to_bytes(read_image(path).pixels)
+    """Read an image file as (H, W, 3) uint8 RGB."""
+    return as_bytes(read_image(path).pixels)
 
 
-def to_bytes(pixels: np.ndarray) -> np.ndarray:
-    """uint8 as it is, uint16 rounded to uint8."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that sorts numbers in names by their value: 2 before 10."""
+    parts = re.split("([0-9]+)", name.casefold())
+    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], name

@@ -9,14 +9,14 @@ import numpy as np
 
 from fairweather.data import degrade_pixels
 from fairweather.errors import DataError, FairweatherError, OptionError
-from fairweather.evaluation.inference import Run, build_run, usual_inference
+from fairweather.evaluation.inference import Run, build_run
 from fairweather.evaluation.metrics import measure, measure_alone, measure_cast, prepare_image
 from fairweather.evaluation.protocols import PROTOCOLS, MetricProtocol
-from fairweather.evaluation.report.rows import RESTORED, Evaluation, Figures, Images, Row, SetResult
+from fairweather.evaluation.results import RESTORED, Evaluation, Figures, Images, Row, SetResult
 from fairweather.evaluation.sets import NO_DEGRADATION, Item, TestSet, name_images
 from fairweather.evaluation.weights import describe_weights, name_weights
 from fairweather.hardware import pick_device
-from fairweather.imaging import read_image
+from fairweather.imaging import as_bytes, as_float, read_image
 from fairweather.models import load_model
 
 OnImage = Callable[[Evaluation, SetResult, Row, Images], None]
@@ -37,10 +37,10 @@ def evaluate(
     on_image: OnImage | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
-    """Restores every degraded image with all of the weights and measures it, one at a time.
+    """Restore every degraded image with each of the weights and measure it, one at a time.
 
     Args:
-        sets: as `find_test_sets` and `find_degraded_set` give them.
+        sets: as `find_test_sets` and `find_degraded_set` return them.
         weights: bundled names, files, or folders with one.
         protocol: a name of `PROTOCOLS`.
         inference: how the model is run, one of `INFERENCES`.
@@ -68,12 +68,15 @@ def evaluate(
     def read(item: Item) -> tuple[Images, dict[str, float]]:
         assert item.clean is not None
         clean = read_pixels(item.clean, how)
-        degraded = degrade_item(clean, item) if item.degradation else read_degraded(item, how)
+        if item.degradation:
+            degraded = degrade_item(clean, item)
+        else:
+            assert item.degraded is not None
+            degraded = read_pixels(item.degraded, how)
         check_sizes(degraded, clean=clean)
         restored, seconds = run_all(runs, degraded)
-        return Images(
-            None if item.degradation == NO_DEGRADATION else degraded, restored, clean
-        ), seconds
+        shown = None if item.degradation == NO_DEGRADATION else degraded
+        return Images(shown, restored, clean), seconds
 
     run_sets(evaluation, sets, read, score, on_image=on_image, on_progress=on_progress)
     return evaluation
@@ -87,11 +90,11 @@ def evaluate_results(
     on_image: OnImage | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
-    """Measures images that were restored elsewhere; `match_results` finds them.
+    """Measure images that were restored elsewhere; `match_results` finds them.
 
-    8-bit files are all that is left of what a model gave, so protocols that score floats give
-    figures that differ in the second or third decimal from those of the floats. Under a protocol
-    that prepares the input, the clean image is prepared, and the restored one is taken as it is.
+    Files of 8 bits are all that is left of the model's floats, so under protocols that score floats
+    the figures differ in the second or third decimal from those of the floats. Under a protocol
+    that prepares the input, the clean image is prepared and the restored one is used as it is.
 
     Args:
         results: items with a restored and a clean image.
@@ -132,14 +135,14 @@ def evaluate_photos(
     on_image: OnImage | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
-    """Restores photographs without a clean version and says what can be said of them.
+    """Restore photographs without a clean version and measure what can be measured of them.
 
-    No figure of this tells whether a restored image is right: `blur` and `entropy_bits` are those
-    of `measure_alone`, `change_levels` is the mean absolute difference from the input, of 255, and
-    `cast_ab` is how far the mean colour moved, as `measure_cast` says.
+    None of these figures tells whether a restored image is right: `blur` and `entropy_bits` are
+    from `measure_alone`, `change_levels` is the mean absolute difference from the input (of 255),
+    and `cast_ab`, from `measure_cast`, is how far the mean colour moved.
 
     Args:
-        photos: as `find_photos` gives them.
+        photos: as `find_photos` returns them.
         weights: as for `evaluate`, like all that follows.
         inference: likewise.
         ensemble: likewise.
@@ -184,7 +187,7 @@ def run_sets(
     on_image: OnImage | None,
     on_progress: OnProgress,
 ) -> None:
-    """Goes through all items, and holds the images of one of them at a time."""
+    """Evaluate all items, with the images of one at a time in memory."""
     total, done = sum(len(one.items) for one in sets), 0
     on_progress(done, total)
     for one in sets:
@@ -210,7 +213,7 @@ def run_sets(
 def load_runs(
     weights: Sequence[str | Path], *, inference: str, ensemble: bool, device: str
 ) -> tuple[Evaluation, dict[str, Run]]:
-    """What restores an image, for each of the weights, and an evaluation that describes them."""
+    """Load all weights: an evaluation that describes them, and what runs each."""
     place = str(pick_device(device))
     evaluation = Evaluation(None, inference, ensemble, device=place)
     runs = {}
@@ -224,7 +227,7 @@ def load_runs(
 def run_all(
     runs: Mapping[str, Run], degraded: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """What each of the weights makes of an image, and how long it took."""
+    """Restore an image with each of the weights, and time them [s]."""
     restored, seconds = {}, {}
     for name, run in runs.items():
         started = time.perf_counter()
@@ -234,7 +237,7 @@ def run_all(
 
 
 def score_under(protocol: MetricProtocol, *, masks: Path | None) -> Score:
-    """What gives the figures of the input and of the restored images.
+    """Return a function that measures an item's input and its restored images.
 
     Raises:
         OptionError: if there are masks that the protocol does not use.
@@ -252,8 +255,7 @@ def score_under(protocol: MetricProtocol, *, masks: Path | None) -> Score:
             mask = read_mask(paths[item.name], shape=clean.shape[:2])
 
         def figures(image: np.ndarray) -> Figures:
-            found = measure(image, clean, protocol=protocol, mask=mask)
-            return {"psnr_db": found.psnr_db, "ssim": found.ssim, **found.also}
+            return measure(image, clean, protocol=protocol, mask=mask).figures
 
         before = None if images.degraded is None else figures(images.degraded)
         return before, {name: figures(image) for name, image in images.restored.items()}
@@ -262,7 +264,7 @@ def score_under(protocol: MetricProtocol, *, masks: Path | None) -> Score:
 
 
 def read_mask(path: Path, *, shape: tuple[int, ...]) -> np.ndarray:
-    """Where the shadow lies, (H, W) bool.
+    """Read a shadow mask, (H, W) bool, True in the shadow.
 
     Raises:
         DataError: if it is of another size.
@@ -275,27 +277,19 @@ def read_mask(path: Path, *, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def read_pixels(path: Path, protocol: MetricProtocol | None = None) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1] of an image of 8 or 16 bits, as a protocol gives it to a model.
+    """Read an image as (H, W, 3) float32 in [0, 1], prepared as the protocol asks.
 
     Raises:
         ImageError: if it cannot be read.
     """
     pixels = read_image(path).pixels
     if protocol is not None and protocol.model_input != "whole image":
-        if pixels.dtype == np.uint16:
-            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        pixels = prepare_image(pixels, protocol=protocol)
-    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-
-
-def read_degraded(item: Item, protocol: MetricProtocol) -> np.ndarray:
-    """The input of an item that has a file of it, as `read_pixels` gives it."""
-    assert item.degraded is not None
-    return read_pixels(item.degraded, protocol)
+        pixels = prepare_image(as_bytes(pixels), protocol=protocol)
+    return as_float(pixels)
 
 
 def degrade_item(clean: np.ndarray, item: Item) -> np.ndarray:
-    """The input that is made of a clean image, rounded to 8 bits as a file of it would be.
+    """Degrade a clean image; the result is rounded to 8 bits, as a file of it would be.
 
     Args:
         clean: (H, W, 3) float32 in [0, 1].
@@ -303,13 +297,12 @@ def degrade_item(clean: np.ndarray, item: Item) -> np.ndarray:
     """
     if item.degradation == NO_DEGRADATION:
         return clean
-    pixels = np.rint(clean * np.float32(255)).astype(np.uint8)
     seed = zlib.crc32(item.name.encode())
-    return degrade_pixels(pixels, task=item.degradation, seed=seed) / np.float32(255)
+    return as_float(degrade_pixels(as_bytes(clean), task=item.degradation, seed=seed))
 
 
 def check_sizes(pixels: np.ndarray, *, clean: np.ndarray, what: str = "degraded") -> None:
-    """Refuses two images of different sizes."""
+    """Refuse two images of different sizes."""
     if pixels.shape != clean.shape:
         raise DataError(
             f"{what} is {size_text(pixels)} but clean is {size_text(clean)}; is one of them"
@@ -318,12 +311,12 @@ def check_sizes(pixels: np.ndarray, *, clean: np.ndarray, what: str = "degraded"
 
 
 def size_text(pixels: np.ndarray) -> str:
-    """Height × width."""
+    """Return height × width."""
     return f"{pixels.shape[0]}×{pixels.shape[1]}"
 
 
 def named_protocol(name: str) -> MetricProtocol:
-    """The protocol of that name.
+    """Return the protocol of that name.
 
     Raises:
         OptionError: if there is none.
@@ -334,11 +327,10 @@ def named_protocol(name: str) -> MetricProtocol:
 
 
 def told_notes(evaluation: Evaluation, sets: Sequence[TestSet]) -> list[str]:
-    """What a reader of the figures would otherwise trip over."""
+    """Return what a reader of the figures would otherwise trip over."""
     notes = []
     assert evaluation.protocol is not None
-    usual = usual_inference(evaluation.protocol)
-    run = evaluation.inference
+    usual, run = evaluation.protocol.inference, evaluation.inference
     if run != usual and {run, usual} != {"ours", "whole"}:
         notes.append(
             f"figures under '{evaluation.protocol.name}' are usually made with the inference"
@@ -349,7 +341,7 @@ def told_notes(evaluation: Evaluation, sets: Sequence[TestSet]) -> list[str]:
         if weights.task not in ("", "weather") and others:
             names = ", ".join(f"{one.name} ({one.task})" for one in others)
             notes.append(
-                f"weights {weights.name} were trained for {weights.task}, and not for what is to"
-                f" be restored in {names}"
+                f"weights {weights.name} were trained for {weights.task}, not for the degradation"
+                f" of {names}"
             )
     return notes

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from fairweather.errors import FairweatherError, OptionError
-from fairweather.evaluation.protocols import MetricProtocol
-from fairweather.hardware import pick_device
+from fairweather.hardware import is_out_of_memory, pick_device
 from fairweather.models import AST, load_model
 from fairweather.restoration import (
     Restorer,
@@ -41,11 +40,6 @@ OFFICIAL: dict[str, Callable[[torch.nn.Module, Tensor], Tensor]] = {
 }
 
 
-def usual_inference(protocol: MetricProtocol) -> str:
-    """Which of `INFERENCES` figures under a protocol are usually made with."""
-    return protocol.inference.replace(" ", "_").replace("/", "_")
-
-
 def build_run(
     weights: str | Path | AST,
     *,
@@ -53,7 +47,7 @@ def build_run(
     device: str = "auto",
     ensemble: bool = False,
 ) -> Run:
-    """What restores one image.
+    """Return a function that restores one image.
 
     Args:
         weights: a bundled name, a file, or a model in evaluation mode.
@@ -93,7 +87,7 @@ def build_run(
 
 
 def _in_memory(run: Run, image: np.ndarray, *, inference: str) -> np.ndarray:
-    """Runs, and names the way out where an image does not fit into the memory.
+    """Run, and name the way out where an image does not fit into the memory.
 
     Raises:
         FairweatherError: if memory runs out.
@@ -101,11 +95,10 @@ def _in_memory(run: Run, image: np.ndarray, *, inference: str) -> np.ndarray:
     try:
         return run(image)
     except (RuntimeError, MemoryError) as error:
-        text = str(error).lower()
-        if isinstance(error, RuntimeError) and "memory" not in text:
+        if not is_out_of_memory(error):
             raise
         height, width = image.shape[:2]
         raise FairweatherError(
-            f"{height}×{width} px do not fit into the memory as '{inference}'; use --inference ours"
+            f"{height}×{width} px do not fit into memory as '{inference}'; use --inference ours"
             " or --device cpu"
         ) from error

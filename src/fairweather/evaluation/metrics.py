@@ -13,6 +13,7 @@ from PIL import Image
 
 from fairweather.errors import ImageError, OptionError
 from fairweather.evaluation.protocols import PROTOCOLS, MetricProtocol, SsimVariant, SsimWindow
+from fairweather.imaging import as_bytes
 
 WINDOW_PX: dict[SsimWindow, int] = {"uniform 7": 7, "Gaussian 11, σ 1.5": 11}
 SCORED_PX = 256
@@ -42,14 +43,10 @@ class Measures:
     ssim: float
     also: dict[str, float] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, float | None]:
-        """Flat, for JSON and CSV, which know no infinity: an infinite PSNR is None.
-
-        A mean over images is then either over the others, and says so, or None as well; it is
-        never of a cap such as the 100 dB of some scripts.
-        """
-        figures = {"psnr_db": self.psnr_db, "ssim": self.ssim, **self.also}
-        return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    @property
+    def figures(self) -> dict[str, float]:
+        """All of them by name."""
+        return {"psnr_db": self.psnr_db, "ssim": self.ssim, **self.also}
 
 
 def measure(
@@ -59,7 +56,7 @@ def measure(
     protocol: MetricProtocol,
     mask: np.ndarray | None = None,
 ) -> Measures:
-    """Scores a restored image against the clean one.
+    """Score a restored image against the clean one.
 
     Floats stay unrounded unless the protocol rounds.
 
@@ -106,7 +103,7 @@ def measure(
 
 
 def prepare_image(image: np.ndarray, *, protocol: MetricProtocol) -> np.ndarray:
-    """What a protocol gives to the model of an image, degraded or clean.
+    """Return what a protocol gives to the model of an image, degraded or clean.
 
     Args:
         image: (H, W, 3) uint8.
@@ -130,7 +127,7 @@ def prepare_image(image: np.ndarray, *, protocol: MetricProtocol) -> np.ndarray:
 
 
 def measure_alone(image: np.ndarray) -> dict[str, float]:
-    """What can be said of an image without a clean one.
+    """Measure what can be measured of an image without a clean one.
 
     NIQE and BRISQUE are not here. scikit-image and torchmetrics have neither; pyiqa's weights are
     CC BY-NC-SA, piq (Apache) had its last release in July 2023 and downloads its weights when
@@ -153,12 +150,12 @@ def measure_alone(image: np.ndarray) -> dict[str, float]:
     _check_size(image, window_px, "the window of the blur measure")
     return {
         "blur": float(cast("float", blur_effect(image, h_size=window_px, channel_axis=2))),
-        "entropy_bits": float(shannon_entropy(_luma(_as_bytes(image)).round())),
+        "entropy_bits": float(shannon_entropy(_luma(as_bytes(image)).round())),
     }
 
 
 def measure_cast(image: np.ndarray, reference: np.ndarray) -> float:
-    """How far the mean colour of an image lies from that of another one of its scene.
+    """Return how far the mean colour of an image lies from that of another of its scene.
 
     The distance of the mean (a*, b*) in CIELAB under D65, so brightness does not count. From about
     2.3 a difference of two surfaces side by side is just noticeable (Mahy et al., 1994).
@@ -203,17 +200,10 @@ def _luma(image: np.ndarray) -> np.ndarray:
     return rgb2ycbcr(image)[..., 0]
 
 
-def _as_bytes(image: np.ndarray) -> np.ndarray:
-    """The uint8 values that a saved file holds."""
-    from skimage.util import img_as_ubyte
-
-    return img_as_ubyte(image)
-
-
 def _pixels(image: np.ndarray, protocol: MetricProtocol) -> np.ndarray:
     """(h, w, 3) or (h, w), what is scored: in [0, data_range], float64 if rounded, else float32."""
     if protocol.rounded:
-        image = _as_bytes(image)
+        image = as_bytes(image)
     if protocol.colour != "rgb":
         luma = _luma(image)
         pixels = (luma.round() if protocol.colour == "luma" else luma) / 255

@@ -358,7 +358,7 @@ _ALSO = {
 
 
 def describe_protocol(protocol: MetricProtocol) -> str:
-    """One paragraph for a report: what was done to the images and what was computed."""
+    """Describe in a paragraph what is done to the images and what is computed."""
     rounding = "rounded to 8 bits" if protocol.rounded else "not rounded"
     scored_at = f", resized to {protocol.scored_at}" if protocol.scored_at != "own size" else ""
     ssim = protocol.ssim

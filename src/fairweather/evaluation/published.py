@@ -52,7 +52,7 @@ PUBLISHED: dict[str, PublishedFigure] = {
 
 
 def published_key(names: Iterable[str]) -> str:
-    """The first of some names that the table has, as its key; empty if it has none."""
+    """Return the key of the first name that the table has; empty if it has none."""
     keys = ("".join(letter for letter in name.lower() if letter.isalnum()) for name in names)
     return next((key for key in keys if key in PUBLISHED), "")
 
@@ -66,7 +66,7 @@ def why_not_comparable(
     images: int,
     training: Sequence[str],
 ) -> list[str]:
-    """Every difference between how a published figure was made and how ours was.
+    """List every difference between how a published figure was made and how ours was.
 
     Args:
         figure: the published one.

@@ -7,10 +7,10 @@ from typing import Any
 
 from fairweather.errors import DataError
 from fairweather.evaluation.report.wording import figure_text
-from fairweather.evaluation.results import FORMAT
+from fairweather.evaluation.results import read_results as read_tree
 from fairweather.evaluation.sets import NO_DEGRADATION
 from fairweather.evaluation.weights import INPUT
-from fairweather.files import read_document, write_text
+from fairweather.files import write_text
 
 Tree = dict[str, Any]
 
@@ -46,8 +46,7 @@ def read_results(path: Path) -> Tree:
     Raises:
         DataError: if it is something else.
     """
-    otherwise = f"is no results.json of `fairweather evaluate` ('{FORMAT}')"
-    tree = read_document(path, form=FORMAT, otherwise=otherwise)
+    tree = read_tree(path)
     if tree["protocol"] is None:
         raise DataError(f"{path}: is of photographs without clean versions: nothing to compare")
     return tree

@@ -2,13 +2,19 @@
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fairweather.data import DEGRADATIONS, Pair, find_images, find_layout_pairs
+from fairweather.data import (
+    DEGRADATIONS,
+    Pair,
+    find_images,
+    find_layout_pairs,
+    natural_order,
+)
 from fairweather.errors import DataError, OptionError
-from fairweather.evaluation.naming import in_natural_order, tell_apart
 from fairweather.evaluation.published import published_key
 
 # Folders of a test set, in small letters, and the layout that they tell.
@@ -75,7 +81,7 @@ class TestSet:
 
 
 def find_test_sets(root: Path, *, layout: str | None = None, split: str = "test") -> list[TestSet]:
-    """The test sets of a folder.
+    """Find the test sets of a folder.
 
     Args:
         root: a data set, or without a layout also a tree that holds several.
@@ -114,7 +120,7 @@ def find_test_sets(root: Path, *, layout: str | None = None, split: str = "test"
 
 
 def find_degraded_set(folder: Path, *, degradation: str) -> TestSet:
-    """Clean photographs as a test set: with synthetic degradation, or to be left alone.
+    """Make a test set of clean photographs: to be degraded, or to be left alone.
 
     Args:
         folder: searched with all below.
@@ -172,6 +178,26 @@ def _set_names(folders: Sequence[Path]) -> list[str]:
             depth += 1
         depths.append(depth)
     return tell_apart(paths, depths)
+
+
+def tell_apart(paths: Sequence[Path], depths: Sequence[int]) -> list[str]:
+    """Name absolute paths by their last parts; by more of them where two would have one name.
+
+    Args:
+        paths: what to name; equal ones get equal names.
+        depths: how many parts each name has at least.
+    """
+    depths = list(depths)
+    while True:
+        names = ["/".join(path.parts[-n:]) for path, n in zip(paths, depths, strict=True)]
+        count = Counter(names)
+        longer = [
+            n + (count[name] > 1 and n < len(path.parts) - 1)
+            for path, n, name in zip(paths, depths, names, strict=True)
+        ]
+        if longer == depths:
+            return names
+        depths = longer
 
 
 def _told_set(name: str, folder: Path, degraded: Path, clean: Path, layout: str) -> TestSet:
@@ -235,7 +261,7 @@ class NamedImages:
     faults: tuple[str, ...]
 
     def without(self, others: "NamedImages", *, what: str) -> list[str]:
-        """A sentence for each image that the other folder lacks."""
+        """Return a sentence for each image that the other folder lacks."""
         return [
             f"'{name}' of {self.folder} has {what} in {others.folder}"
             for name in self.paths
@@ -244,7 +270,7 @@ class NamedImages:
 
 
 def name_images(folder: Path) -> NamedImages:
-    """The images below a folder by their paths without suffixes, 2 before 10.
+    """Name the images below a folder by their paths without suffixes, 2 before 10.
 
     Raises:
         DataError: if the folder is missing or holds no image.
@@ -257,7 +283,7 @@ def name_images(folder: Path) -> NamedImages:
             faults.append(f"'{path}' has the name of '{paths[name].name}', which is taken instead")
         else:
             paths[name] = path
-    ordered = {name: paths[name] for name in sorted(paths, key=in_natural_order)}
+    ordered = {name: paths[name] for name in sorted(paths, key=natural_order)}
     return NamedImages(folder, ordered, tuple(faults))
 
 
@@ -267,7 +293,7 @@ def _composed(name: str) -> str:
 
 
 def match_results(restored: Path, clean: Path, *, degraded: Path | None = None) -> TestSet:
-    """Images that were restored elsewhere, with their clean ones by name; suffixes may differ.
+    """Match images that were restored elsewhere to clean ones by name; suffixes may differ.
 
     Args:
         restored: the folder of results.
@@ -305,7 +331,7 @@ def match_results(restored: Path, clean: Path, *, degraded: Path | None = None) 
 
 
 def find_photos(source: Path) -> TestSet:
-    """Photographs without a clean version: a folder of them, or one.
+    """Make a test set of photographs without a clean version: a folder of them, or one.
 
     Raises:
         DataError: if there is none.

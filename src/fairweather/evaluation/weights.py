@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairweather.errors import OptionError
-from fairweather.evaluation.naming import tell_apart
+from fairweather.evaluation.sets import tell_apart
 from fairweather.models import AST, count_parameters, find_weights, list_weights, read_metadata
 
 INPUT = "input"  # the column of the figures of doing nothing
@@ -37,7 +37,7 @@ class WeightsFacts:
 
 
 def name_weights(weights: Sequence[str | Path]) -> list[str]:
-    """A name for each: the bundled one, the folder's or the file's, longer where two are alike.
+    """Name each by its bundled name, its folder or its file; longer where two are alike.
 
     Raises:
         OptionError: if there are none, or one is given twice.
@@ -63,7 +63,7 @@ def name_weights(weights: Sequence[str | Path]) -> list[str]:
 
 
 def describe_weights(weights: str | Path, model: AST, *, name: str) -> WeightsFacts:
-    """What a report says of weights that were loaded as a model."""
+    """Describe weights that were loaded as a model."""
     path = find_weights(weights)
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
     with path.open("rb") as file:

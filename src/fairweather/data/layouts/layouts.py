@@ -1,6 +1,5 @@
 """How the public benchmarks lie on disk: a benchmark's folder → its pairs."""
 
-import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,10 +10,11 @@ from typing import Literal
 import numpy as np
 
 from fairweather.data.layouts.forms import INPUT_TARGET, Arrangement, Layout, Sides
+from fairweather.data.layouts.lists import csv_lines, text_lines
 from fairweather.data.layouts.table import LAYOUTS
-from fairweather.data.pairs import Pair, name_images, to_bytes
+from fairweather.data.pairs import Pair, name_images, natural_order
 from fairweather.errors import DataError, OptionError
-from fairweather.imaging import IMAGE_SUFFIXES, Photo, read_image, write_image
+from fairweather.imaging import IMAGE_SUFFIXES, Photo, as_bytes, read_image, write_image
 
 SHOWN = 8
 FEW = 64
@@ -129,9 +129,7 @@ def _layout(name: str) -> Layout:
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sorts numbers in names by their value."""
-    parts = re.split("([0-9]+)", path.as_posix().casefold())
-    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], str(path)
+    return natural_order(path.as_posix())
 
 
 def _locate(root: Path, folder: str) -> Path | None:
@@ -324,7 +322,7 @@ def _list_pairs(root: Path, *, name: str, file: str) -> list[Pair]:
             f"  expected: {file}\n"
             f"  found:    {_contents(root)}"
         )
-    lines = _csv_lines(path) if name == "csv" else _text_lines(path)
+    lines = csv_lines(path) if name == "csv" else text_lines(path)
     pairs: list[Pair] = []
     missing: list[str] = []
     for number, (degraded, clean) in lines:
@@ -343,54 +341,6 @@ def _list_pairs(root: Path, *, name: str, file: str) -> list[Pair]:
     return pairs
 
 
-def _text_lines(path: Path) -> list[tuple[int, tuple[str, str]]]:
-    """Lines `degraded clean`, each beginning with a slash that means the list's own folder."""
-    lines: list[tuple[int, tuple[str, str]]] = []
-    for number, line in enumerate(_text(path).splitlines(), 1):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) != 2:
-            raise DataError(f"{path}, line {number}: has {len(words)} names, not two: {line!r}")
-        degraded, clean = (word.replace("\\", "/").lstrip("/") for word in words)
-        lines.append((number, (degraded, clean)))
-    return lines
-
-
-def _csv_lines(path: Path) -> list[tuple[int, tuple[str, str]]]:
-    """Lines `degraded,clean`; a first line of these two words tells the order of the columns."""
-    lines: list[tuple[int, tuple[str, str]]] = []
-    first, second, begun = 0, 1, False
-    reader = csv.reader(_text(path).splitlines(), strict=True, skipinitialspace=True)
-    try:
-        for row in reader:
-            words = [word.strip() for word in row]
-            if not any(words):
-                continue
-            if len(words) != 2 or not all(words):
-                raise DataError(
-                    f"{path}, line {reader.line_num}: has {len(words)} columns, or an empty one;"
-                    " two are needed: degraded,clean"
-                )
-            if not begun and {word.casefold() for word in words} == {"degraded", "clean"}:
-                first = [word.casefold() for word in words].index("degraded")
-                second, begun = 1 - first, True
-                continue
-            begun = True
-            degraded, clean = (words[i].replace("\\", "/") for i in (first, second))
-            lines.append((reader.line_num, (degraded, clean)))
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: is no CSV: {error}") from error
-    return lines
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-
-
 def _side_by_side_names(root: Path, folders: Iterable[str]) -> dict[Path, Path]:
     """The files that hold both images, by what they become; not those taken apart already."""
     names: dict[Path, Path] = {}
@@ -407,7 +357,7 @@ def _side_by_side_names(root: Path, folders: Iterable[str]) -> dict[Path, Path]:
 
 def _halves(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The left and the right half, (H, W / 2, 3) uint8 each."""
-    pixels = to_bytes(read_image(path).pixels)
+    pixels = as_bytes(read_image(path).pixels)
     width = pixels.shape[1]
     if width % 2:
         raise DataError(f"{path}: is {width} px wide, which two images side by side cannot be")

@@ -6,66 +6,14 @@ from fairweather.data.layouts.forms import (
     INPUT_TARGET,
     NORAIN,
     RAIN,
-    RAIN_FORMS,
     TRAIN_TEST,
-    Forms,
     Layout,
     Sides,
     in_folders,
+    joint_rain_removal,
+    ntire_haze,
+    reside_forms,
 )
-
-
-def _joint_rain_removal(title: str, *, weight: str, train: int, test: int) -> Layout:
-    """Rain100 and Rain200, of one project."""
-    letter = title[-1]
-    return Layout(
-        title=title,
-        task="rain",
-        publisher="the project page 'Joint Rain Detection and Removal' (JORDER, CVPR 2017)",
-        tree=f"""\
-rain_data_train_{weight}/rain/X2/norain-1x2.png   (or in rain/; or train/, RainTrain{letter}/)
-rain_data_train_{weight}/norain/norain-1.png
-rain_data_test_{weight}/…                         (or test/, {title}/)
-or   train/input/1.png  + train/target/1.png    (the form of MPRNet; target may be gt)
-or   rainy/rain-001.png + norain-001.png, or both in one folder""",
-        usual=f"{train} pairs to train, {test} to test",
-        source="from several public loaders; the authors' archives were not at hand. The authors"
-        " replaced Rain100 by what is now called Rain200: check how many pairs you have.",
-        splits=in_folders(
-            RAIN_FORMS,
-            train=(f"rain_data_train_{weight}", "train", f"RainTrain{letter}"),
-            test=(f"rain_data_test_{weight}", "test", title),
-        ),
-    )
-
-
-def _haze(title: str, *, year: int, name: str, pairs: int, test: str, flat: bool = False) -> Layout:
-    """The data sets of the NTIRE challenges on dehazing."""
-    names = ("(.+)_hazy", "(.+)_GT")
-    forms = (Sides("hazy", "GT", *names), *((Sides(".", ".", *names),) if flat else ()))
-    both = f"or   {name.format('hazy')} + {name.format('GT')} in one folder" if flat else ""
-    return Layout(
-        title=title,
-        task="haze",
-        publisher=f"the page of the NTIRE {year} challenge on dehazing",
-        tree=f"hazy/{name.format('hazy')}\nGT/{name.format('GT')}\n{both}".rstrip(),
-        usual=f"about {pairs} pairs without a split in the files; {test}",
-        source="folders and names from several public loaders; the archive was not at hand. The"
-        " split is taken from the order of the names, so the set has to be complete.",
-        splits=in_folders(forms),
-        last_for_test=5,
-    )
-
-
-_TO_CLEAR = "([^_]+)(?:_.+)?"
-
-
-def _reside(*, spare_clean: bool = False) -> Forms:
-    return tuple(
-        Sides("hazy", clean, _TO_CLEAR, many=True, spare_clean=spare_clean)
-        for clean in ("clear", "gt")
-    )
-
 
 _RESIDE = "the page of RESIDE (Li et al., TIP 2019)"
 _RESIDE_SOURCE = (
@@ -115,10 +63,10 @@ LAYOUTS: dict[str, Layout] = {
         " slash off and looks beside the list. The order of the lines is kept.",
         lists={"train": "real_world.txt", "test": "real_test_1000.txt"},
     ),
-    "rain100l": _joint_rain_removal("Rain100L", weight="Light", train=200, test=100),
-    "rain100h": _joint_rain_removal("Rain100H", weight="Heavy", train=1800, test=100),
-    "rain200l": _joint_rain_removal("Rain200L", weight="Light", train=1800, test=200),
-    "rain200h": _joint_rain_removal("Rain200H", weight="Heavy", train=1800, test=200),
+    "rain100l": joint_rain_removal("Rain100L", weight="Light", train=200, test=100),
+    "rain100h": joint_rain_removal("Rain100H", weight="Heavy", train=1800, test=100),
+    "rain200l": joint_rain_removal("Rain200L", weight="Light", train=1800, test=200),
+    "rain200h": joint_rain_removal("Rain200H", weight="Heavy", train=1800, test=200),
     "rain800": Layout(
         title="Rain800",
         task="rain",
@@ -252,14 +200,14 @@ LAYOUTS: dict[str, Layout] = {
             test_b=("test_b", "test_b/test_b"),
         ),
     ),
-    "dense-haze": _haze(
+    "dense-haze": ntire_haze(
         "Dense-Haze",
         year=2019,
         name="01_{}.png",
         pairs=55,
         test="by custom the last 5 are the test",
     ),
-    "nh-haze": _haze(
+    "nh-haze": ntire_haze(
         "NH-HAZE",
         year=2020,
         name="01_{}.png",
@@ -267,14 +215,14 @@ LAYOUTS: dict[str, Layout] = {
         test="the last 5 as the test follows Dense-Haze and is not verified",
         flat=True,
     ),
-    "o-haze": _haze(
+    "o-haze": ntire_haze(
         "O-HAZE",
         year=2018,
         name="01_outdoor_{}.jpg",
         pairs=45,
         test="the last 5 as the test is not verified",
     ),
-    "i-haze": _haze(
+    "i-haze": ntire_haze(
         "I-HAZE",
         year=2018,
         name="01_indoor_{}.jpg",
@@ -289,7 +237,7 @@ LAYOUTS: dict[str, Layout] = {
         "test/hazy/1400_1.png + test/gt/1400.png, where it is there",
         usual="trained on whole, tested on the indoor part of SOTS",
         source=_RESIDE_SOURCE + ".",
-        splits=in_folders(_reside(), train=("train", "."), test=("test",)),
+        splits=in_folders(reside_forms(), train=("train", "."), test=("test",)),
     ),
     "ots": Layout(
         title="RESIDE outdoor training set (OTS)",
@@ -300,7 +248,7 @@ LAYOUTS: dict[str, Layout] = {
         usual="trained on whole, tested on the outdoor part of SOTS",
         source=_RESIDE_SOURCE + ". Its hazy images come in parts, so spare clear ones are left"
         " out without an error.",
-        splits=in_folders(_reside(spare_clean=True), train=("train", "."), test=("test",)),
+        splits=in_folders(reside_forms(spare_clean=True), train=("train", "."), test=("test",)),
     ),
     "sots": Layout(
         title="RESIDE synthetic test set (SOTS)",
@@ -311,7 +259,9 @@ LAYOUTS: dict[str, Layout] = {
         usual="a test set only: the splits are 'indoor' and 'outdoor'",
         source=_RESIDE_SOURCE + ".",
         splits=in_folders(
-            _reside(), indoor=("indoor/nyuhaze500", "indoor", "nyuhaze500"), outdoor=("outdoor",)
+            reside_forms(),
+            indoor=("indoor/nyuhaze500", "indoor", "nyuhaze500"),
+            outdoor=("outdoor",),
         ),
     ),
     "snow100k": Layout(

@@ -1,4 +1,4 @@
-"""The report: figures and pictures of an evaluation as one folder of HTML."""
+"""The report: figures and pictures of an evaluation as one folder with an HTML page."""
 
 from fairweather.evaluation.report.wording import figure_text, label
 from fairweather.evaluation.report.writer import ReportWriter

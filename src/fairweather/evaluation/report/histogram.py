@@ -1,21 +1,21 @@
-"""How many images gained how much: as a drawing in the page, and as a PNG."""
+"""How many images gained how much: one drawing, shown by the page as SVG and saved as PNG."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fairweather.files import replacing
 
-BARS = 20
+MOST_BARS = 20
 STEPS_DB = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-BAR_PX, HEIGHT_PX, LABEL_PX = 34, 130, 150
+BAR_PX, BARS_HEIGHT_PX, LABEL_PX = 34, 130, 150
 SCALE = 2  # of the PNG
 GOOD, BAD, INK = "#1a8f4c", "#c8372d", "#222222"
-AXIS = "gain over the input [dB]"
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,37 @@ class Histogram:
     counts: tuple[int, ...]
 
 
+class Bar(NamedTuple):
+    """A rectangle in a drawing [px], of images that gained or lost."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    good: bool
+
+
+class Word(NamedTuple):
+    """A text in a drawing, by the middle of its baseline [px]."""
+
+    x: float
+    y: float
+    text: str
+
+
+class Drawing(NamedTuple):
+    """A histogram as rectangles and texts, in pixels from the upper left corner."""
+
+    width: int
+    height: int
+    bars: list[Bar]
+    words: list[Word]
+
+
 def count_gains(gains: Sequence[float]) -> Histogram:
-    """Steps of a round number of dB, about 5 to 20; a gain on an edge counts above it."""
+    """Count gains [dB] in about 5 to 20 steps of a round size; one on an edge counts above it."""
     low, high = min(gains), max(gains)
-    bars = min(max(5, round(2 * math.sqrt(len(gains)))), BARS)
+    bars = min(max(5, round(2 * math.sqrt(len(gains)))), MOST_BARS)
     step = next((step for step in STEPS_DB if (high - low) / step < bars), STEPS_DB[-1])
     first, last = (math.floor(gain / step + 1e-9) for gain in (low, high))
     edges = tuple(round(place * step, 6) for place in range(first, last + 2))
@@ -37,65 +64,36 @@ def count_gains(gains: Sequence[float]) -> Histogram:
     return Histogram(edges, tuple(int(count) for count in counts))
 
 
-def as_svg(gains: Sequence[float]) -> str:
-    """A drawing for the page, whose colours it takes."""
-    drawn = count_gains(gains)
-    width, margin = _width(drawn)
-    parts = [
-        f'<svg viewBox="0 0 {width} {HEIGHT_PX + 34}" width="{width}" role="img"'
-        ' aria-label="histogram of the gain in dB" font-size="11" text-anchor="middle">'
-    ]
-    for place, count in enumerate(drawn.counts):
-        left, size = margin + place * BAR_PX, _bar_height(count, drawn)
-        colour = "var(--good)" if drawn.edges[place] >= 0 else "var(--bad)"
-        parts.append(
-            f'<rect x="{left + 2}" y="{HEIGHT_PX - size}" width="{BAR_PX - 4}" height="{size}"'
-            f' fill="{colour}"/>'
-        )
+def draw_histogram(gains: Sequence[float]) -> Drawing:
+    """Lay the histogram of gains [dB] out."""
+    edges, counts = (histogram := count_gains(gains)).edges, histogram.counts
+    margin = max(16, (LABEL_PX - BAR_PX * len(counts)) // 2)
+    width, bottom = BAR_PX * len(counts) + 2 * margin, BARS_HEIGHT_PX
+    bars, words = [], []
+    for place, count in enumerate(counts):
+        left = margin + place * BAR_PX
+        height = max(min(count, 1), round(count / max(counts) * (bottom - 16)))
+        bars.append(Bar(left + 2, bottom - height, BAR_PX - 4, height, edges[place] >= 0))
         if count:
-            parts.append(_svg_text(left + BAR_PX / 2, HEIGHT_PX - size - 4, str(count)))
-    for place, edge in enumerate(drawn.edges):
-        parts.append(_svg_text(margin + place * BAR_PX, HEIGHT_PX + 14, f"{edge:g}"))
-    parts.append(_svg_text(width / 2, HEIGHT_PX + 30, AXIS))
-    return "".join([*parts, "</svg>"])
+            words.append(Word(left + BAR_PX / 2, bottom - height - 4, str(count)))
+    for place, edge in enumerate(edges):
+        words.append(Word(margin + place * BAR_PX, bottom + 14, f"{edge:g}"))
+    words.append(Word(width / 2, bottom + 30, "gain over the input [dB]"))
+    return Drawing(width, bottom + 34, bars, words)
 
 
 def write_png(path: Path, gains: Sequence[float], *, title: str) -> None:
-    """The same for a paper or a slide, twice as large on white."""
-    drawn = count_gains(gains)
-    width, margin = _width(drawn)
-    top = 24
-    image = Image.new("RGB", (SCALE * width, SCALE * (top + HEIGHT_PX + 34)), "white")
+    """Write the histogram for a paper or a slide, twice as large and on white."""
+    drawing, top = draw_histogram(gains), 24
+    size = (SCALE * drawing.width, SCALE * (top + drawing.height))
+    image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(11 * SCALE)
-
-    def write(x: float, y: float, text: str) -> None:
+    for x, y, width, height, good in drawing.bars:
+        if height:
+            box = (x, top + y, x + width, top + y + height)
+            draw.rectangle([SCALE * side for side in box], fill=GOOD if good else BAD)
+    for x, y, text in (Word(drawing.width / 2, -6, title), *drawing.words):
         draw.text((SCALE * x, SCALE * (top + y)), text, fill=INK, font=font, anchor="ms")
-
-    write(width / 2, -6, title)
-    for place, count in enumerate(drawn.counts):
-        left, height = margin + place * BAR_PX, _bar_height(count, drawn)
-        box = (left + 2, top + HEIGHT_PX - height, left + BAR_PX - 2, top + HEIGHT_PX)
-        if count:
-            colour = GOOD if drawn.edges[place] >= 0 else BAD
-            draw.rectangle([SCALE * one for one in box], fill=colour)
-            write(left + BAR_PX / 2, HEIGHT_PX - height - 4, str(count))
-    for place, edge in enumerate(drawn.edges):
-        write(margin + place * BAR_PX, HEIGHT_PX + 14, f"{edge:g}")
-    write(width / 2, HEIGHT_PX + 30, AXIS)
     with replacing(path) as file:
         image.save(file, "PNG")
-
-
-def _width(drawn: Histogram) -> tuple[int, int]:
-    bars = BAR_PX * len(drawn.counts)
-    margin = max(16, (LABEL_PX - bars) // 2)
-    return bars + 2 * margin, margin
-
-
-def _bar_height(count: int, drawn: Histogram) -> int:
-    return max(1 if count else 0, round(count / max(drawn.counts) * (HEIGHT_PX - 16)))
-
-
-def _svg_text(x: float, y: float, text: str) -> str:
-    return f'<text x="{x}" y="{y}" fill="currentColor">{text}</text>'

@@ -2,27 +2,29 @@
 
 import json
 import shutil
-from importlib import resources
 from pathlib import Path
-from string import Template
 from types import TracebackType
 
 from fairweather.errors import DataError
-from fairweather.evaluation.report.cards import crop_strips, make_card
-from fairweather.evaluation.report.extremes import Extremes
-from fairweather.evaluation.report.page import facts_section, page_parts
-from fairweather.evaluation.report.rows import Evaluation, Images, Row, SetResult, rank
-from fairweather.evaluation.results import as_table, as_tree
+from fairweather.evaluation.report.page import page_parts, render_card
+from fairweather.evaluation.report.pictures import FigureFiles, close_ups
+from fairweather.evaluation.results import (
+    Evaluation,
+    Images,
+    Row,
+    SetResult,
+    as_table,
+    as_tree,
+)
 
-TEMPLATES = resources.files("fairweather.evaluation")
-MARK = '<meta name="generator" content="fairweather evaluate">'
+MARK = '<meta name="generator" content="fairweather evaluate">'  # in templates/report.html
 PAGE, TREE, TABLE, FIGURES = "report.html", "results.json", "results.csv", "figures"
 UNFINISHED = ".fairweather-unfinished"
 PAGE_BYTES = 80_000_000  # of pictures that a browser still opens well
 
 
 class ReportWriter:
-    """Writes pictures while images are evaluated, so that no more than one is in memory.
+    """Write the pictures while images are evaluated, so that only one is in memory.
 
     Everything is made in a hidden folder and moved into place at the end: whatever stops the
     evaluation leaves an older report as it was, and no half of a new one.
@@ -32,11 +34,11 @@ class ReportWriter:
     """
 
     def __init__(self, folder: Path, *, images: int):
-        """Prepares the folder.
+        """Prepare the folder.
 
         Args:
-            folder: of the report; it must not hold anything yet but an older report.
-            images: how many will come, which decides how large their pictures may be.
+            folder: of the report; it may hold an older report, and nothing else.
+            images: how many will come; the more, the smaller their pictures.
 
         Raises:
             DataError: if the folder holds something else, or cannot be written.
@@ -52,7 +54,7 @@ class ReportWriter:
                 (self.work / inner).mkdir(parents=True)
         except OSError as error:
             raise unwritable(folder, error) from error
-        self.extremes = Extremes(self.work / FIGURES)
+        self.figures = FigureFiles(self.work / FIGURES)
 
     def __enter__(self) -> "ReportWriter":
         return self
@@ -68,58 +70,49 @@ class ReportWriter:
             self.folder.rmdir()
 
     def add(self, evaluation: Evaluation, result: SetResult, row: Row, images: Images) -> None:
-        """Takes an image in, as `evaluate` calls it.
+        """Take an image in, as `evaluate` calls it.
 
         Raises:
             DataError: if it cannot be written.
         """
-        by = evaluation.ranked_by
-        strips = crop_strips(images)
-        card = make_card(
+        crops, rank = close_ups(images), evaluation.rank(row)
+        card = render_card(
             row,
             images,
-            strips=strips,
+            crops=crops,
             number=self.count,
             title=f"{result.name}: {row.name}",
-            rank=rank(row, next(iter(row.restored)), by=by),
+            rank=rank,
             budget_bytes=self.budget_bytes,
         )
         try:
             write_text(self.work / f"cards/{self.count:08}.html", card)
-            self.extremes.add(result, row, images, strips=strips, by=by)
+            self.figures.add(result, images, rank=rank, crops=crops)
         except OSError as error:
             raise unwritable(self.folder, error) from error
         self.count += 1
 
     def finish(self, evaluation: Evaluation) -> Path:
-        """Writes the page, which joins the cards, and the figures, and puts all into place.
+        """Write the page, which joins the cards, and the figures, and put all into place.
 
         Raises:
             DataError: if something cannot be written.
         """
+        cards = (path.read_text("utf-8") for path in sorted((self.work / "cards").iterdir()))
         try:
             text = json.dumps(as_tree(evaluation), indent=1, ensure_ascii=False)
             write_text(self.work / TREE, f"{text}\n")
             write_text(self.work / TABLE, as_table(evaluation))
-            self.extremes.finish(evaluation)
-            self._write_page(evaluation)
+            self.figures.finish(evaluation)
+            with (self.work / PAGE).open("wb") as file:
+                file.writelines(as_bytes(part) for part in page_parts(evaluation, cards))
             self._put_into_place()
         except OSError as error:
             raise unwritable(self.folder, error) from error
         return self.folder / PAGE
 
-    def _write_page(self, evaluation: Evaluation) -> None:
-        head = Template((TEMPLATES / "report_page.html").read_text("utf-8"))
-        script = (TEMPLATES / "report_script.js").read_text("utf-8")
-        with (self.work / PAGE).open("wb") as file:
-            file.write(as_bytes(head.substitute(mark=MARK, **page_parts(evaluation))))
-            for card in sorted((self.work / "cards").iterdir()):
-                file.write(card.read_bytes())
-            file.write(as_bytes(f"</div>\n{facts_section(evaluation)}"))
-            file.write(as_bytes(f"<script>\n{script}</script>\n</body>\n</html>\n"))
-
     def _put_into_place(self) -> None:
-        """The page goes first and comes last, so that it never stands beside others' figures."""
+        """Replace all files, the page last, and remove the old page before the rest."""
         (self.folder / PAGE).unlink(missing_ok=True)
         figures = self.folder / FIGURES
         figures.mkdir(exist_ok=True)
@@ -132,7 +125,7 @@ class ReportWriter:
 
 
 def check_is_free(folder: Path) -> None:
-    """Refuses a folder that holds anything but a report.
+    """Refuse a folder that holds anything but a report.
 
     Raises:
         DataError: if it does, or is no folder.
@@ -153,7 +146,7 @@ def check_is_free(folder: Path) -> None:
 
 
 def is_report(page: Path) -> bool:
-    """Whether a file is a page of ours."""
+    """Tell whether a file is a page of ours."""
     if not page.is_file():
         return False
     with page.open("rb") as file:
@@ -161,15 +154,15 @@ def is_report(page: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole; one of that name is replaced."""
+    """Write a file, replacing one of that name."""
     path.write_bytes(as_bytes(text))
 
 
 def as_bytes(text: str) -> bytes:
-    """UTF-8; what cannot be encoded, as a file's name may be, as an escape that JSON knows."""
+    """Encode as UTF-8; what cannot be, as in some file names, becomes an escape that JSON knows."""
     return text.encode("utf-8", errors="backslashreplace")
 
 
 def unwritable(folder: Path, error: OSError) -> DataError:
-    """In one line what the system said."""
+    """Return an error that says in one line what the system said."""
     return DataError(f"{folder}: cannot be written: {error.strerror or error}")
