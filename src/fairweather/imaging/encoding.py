@@ -1,13 +1,12 @@
 """Samples → image file: what each format holds, and what becomes of that which it cannot."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from fairweather.imaging import png16, tiff
+from fairweather.imaging import deep
 from fairweather.imaging.metadata import (
     Metadata,
     profile_fits,
@@ -15,8 +14,8 @@ from fairweather.imaging.metadata import (
     too_long_for_jpeg,
     uprighted,
 )
+from fairweather.imaging.pixels import as_bytes, by_rows
 
-_BAND_PX = 1 << 20
 _EVERYWHERE = ("exif", "icc_profile", "xmp")
 _IN_WORDS = {
     "exif": "EXIF data",
@@ -92,7 +91,7 @@ def encode(
     notes: list[str] = []
     if not target.deep and pixels.dtype == np.uint16:
         notes.append(f"16 bits per channel become 8, all that {target.name} holds (.png keeps 16)")
-        pixels, alpha = _to_8_bits(pixels), None if alpha is None else _to_8_bits(alpha)
+        pixels, alpha = as_bytes(pixels), None if alpha is None else as_bytes(alpha)
     if alpha is not None and not target.alpha:
         if alpha.min() < np.iinfo(alpha.dtype).max:
             notes.append(f"transparency is laid on white: {target.name} has none (.png keeps it)")
@@ -106,9 +105,9 @@ def encode(
     metadata, lost = _carried(metadata, target, grey=grey)
     notes += lost
     if target.name == "TIFF":
-        notes += tiff.write_samples(file, _joined(colour, alpha), metadata=metadata)
+        notes += deep.write_tiff(file, _joined(colour, alpha), metadata=metadata)
     elif colour.dtype == np.uint16:
-        png16.write_samples(file, _joined(colour, alpha), chunks=_png_chunks(metadata))
+        deep.write_png(file, _joined(colour, alpha), chunks=_png_chunks(metadata))
     elif target.name == "GIF":
         notes += _write_gif(file, colour, alpha)
     else:
@@ -139,23 +138,6 @@ def _carried(metadata: Metadata, target: Format, *, grey: bool) -> tuple[Metadat
     return metadata.without(*left_out), notes
 
 
-def _by_rows(
-    function: Callable[..., np.ndarray], out: np.ndarray, *arrays: np.ndarray
-) -> np.ndarray:
-    """Fills `out` band by band, so that the wide numbers in between stay few."""
-    rows = max(1, _BAND_PX // out.shape[1])
-    for top in range(0, len(out), rows):
-        out[top : top + rows] = function(*(array[top : top + rows] for array in arrays))
-    return out
-
-
-def _to_8_bits(array: np.ndarray) -> np.ndarray:
-    """Rounds value × 255 / 65535."""
-    return _by_rows(
-        lambda band: (band.astype(np.uint32) + 128) // 257, np.empty(array.shape, np.uint8), array
-    )
-
-
 def _luma(pixels: np.ndarray) -> np.ndarray:
     """Returns the grey of (H, W, 3) pixels (ITU-R BT.601, as Pillow's "L"); equal channels stay."""
     weights = np.array([19595, 38470, 7471], np.uint32)  # of 65536
@@ -163,7 +145,7 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
     def grey(band: np.ndarray) -> np.ndarray:
         return (band.astype(np.uint32) @ weights + 32768) >> 16
 
-    return _by_rows(grey, np.empty(pixels.shape[:2], pixels.dtype), pixels)
+    return by_rows(grey, pixels, out=np.empty(pixels.shape[:2], pixels.dtype))
 
 
 def _on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -174,7 +156,7 @@ def _on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         opacity = alpha[..., None].astype(np.uint32)
         return (band * opacity + white * (white - opacity) + white // 2) // white
 
-    return _by_rows(laid, np.empty_like(pixels), pixels, alpha)
+    return by_rows(laid, pixels, alpha, out=np.empty_like(pixels))
 
 
 def _joined(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:

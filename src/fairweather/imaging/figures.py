@@ -9,6 +9,7 @@ from PIL import Image
 
 from fairweather.files import replacing
 from fairweather.imaging.image import Photo, write_image
+from fairweather.imaging.pixels import as_bytes
 
 GAP_PX = 8
 LONGEST_SIDE_PX = 2000
@@ -59,9 +60,7 @@ def thumbnail(photo: Photo, *, longest_px: int = LONGEST_SIDE_PX) -> np.ndarray:
     pixels = photo.pixels
     step = max(1, max(pixels.shape[:2]) // (2 * longest_px))  # so that little is copied
     pixels = pixels[::step, ::step]
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image = Image.fromarray(np.ascontiguousarray(as_bytes(pixels)))
     image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     return np.asarray(image)
 

@@ -4,10 +4,12 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO
 
-from PIL import Image
+import numpy as np
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 EXIF_PREFIX = b"Exif\x00\x00"
 
@@ -16,6 +18,11 @@ _IMAGE_SIZE_TAGS = {0x0100: "width", 0x0101: "height", 0xA002: "width", 0xA003: 
 _INTEGER_TYPES = {1: "B", 3: "H", 4: "I"}  # TIFF types BYTE, SHORT, LONG
 _XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))([1-8])(?=["<])')
 _JPEG_SEGMENT_BYTES = 65533
+# ImageDescription, Make, Model, Software, DateTime, Artist, HostComputer, Rating, RatingPercent,
+# Copyright, XPTitle to XPSubject: what a TIFF says about the photo, not about its own layout.
+_TOLD_TAGS = (270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
+_SUB_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+_INTEROP = 0xA005  # holds an offset into the old file
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Metadata:
 
 
 def read_metadata(image: Image.Image) -> Metadata:
-    """Collects the metadata of a loaded image of any format but TIFF (which see `tiff`)."""
+    """Collect the metadata of a loaded image of any format but TIFF."""
     info = image.info
     text = image.text if isinstance(image, PngImageFile) and not image.is_animated else {}
     exif = info.get("exif") or _exif_from_text(text)
@@ -88,6 +95,73 @@ def _exif_from_text(text: dict[str, Any]) -> bytes | None:
         return bytes.fromhex("".join(str(raw).split("\n")[3:])) or None if raw else None
     except ValueError:
         return None
+
+
+def read_tiff_metadata(file: BinaryIO, directory: ImageFileDirectory_v2) -> Metadata:
+    """Collect the metadata of a TIFF file, EXIF as the block that other formats carry.
+
+    Args:
+        file: The file.
+        directory: The tags of its first image.
+    """
+    xmp, icc_profile, iptc = (directory.get(tag) for tag in (700, 34675, 33723))
+    if isinstance(iptc, tuple):  # Photoshop declares these bytes as 32-bit integers
+        iptc = np.array(iptc, _byte_order(directory) + "u4").tobytes()
+    try:
+        exif = _exif_from_tiff(file, directory)
+    except Exception:  # a broken directory must not cost the photo
+        exif = EXIF_PREFIX  # an empty block, which is reported as damaged
+    return Metadata(
+        format="TIFF",
+        exif=exif,
+        icc_profile=icc_profile or None,
+        dpi=_dpi_from_tiff(directory),
+        xmp=xmp if isinstance(xmp, bytes) else None,
+        iptc=iptc if isinstance(iptc, bytes) else None,
+    )
+
+
+def _byte_order(directory: ImageFileDirectory_v2) -> str:
+    return "<" if directory.prefix == b"II" else ">"
+
+
+def _exif_from_tiff(file: BinaryIO, directory: ImageFileDirectory_v2) -> bytes | None:
+    exif, source = Image.Exif(), Image.Exif()
+    file.seek(2)
+    source.endian, source.bigtiff = _byte_order(directory), b"\x2b" in file.read(2)
+    source.load_from_fp(file, directory.offset)
+    for tag in _TOLD_TAGS:
+        if tag in directory:
+            exif[tag] = directory[tag]
+    told = len(exif) > 0
+    for tag in _SUB_DIRECTORIES:
+        values = {key: value for key, value in source.get_ifd(tag).items() if key != _INTEROP}
+        exif.get_ifd(tag).update(values)
+        told = told or bool(values)
+    return exif.tobytes() if told else None
+
+
+def _dpi_from_tiff(directory: ImageFileDirectory_v2) -> tuple[float, float] | None:
+    across, down, unit = (directory.get(tag) for tag in (282, 283, 296))
+    scale = {None: 1.0, 2: 1.0, 3: 2.54}.get(unit)
+    if not across or not down or scale is None:
+        return None
+    return float(across) * scale, float(down) * scale
+
+
+def tiff_tags(metadata: Metadata) -> dict[int, Any]:
+    """Return the TIFF tags that carry the metadata."""
+    tags: dict[int, Any] = {700: metadata.xmp, 33723: metadata.iptc, 34675: metadata.icc_profile}
+    if metadata.dpi:
+        tags |= {282: metadata.dpi[0], 283: metadata.dpi[1], 296: 2}
+    if metadata.exif:
+        exif = Image.Exif()
+        exif.load(metadata.exif)
+        tags |= {tag: exif[tag] for tag in _TOLD_TAGS if tag in exif}
+        for tag in _SUB_DIRECTORIES:
+            values = exif.get_ifd(tag)
+            tags[tag] = {key: value for key, value in values.items() if key != _INTEROP}
+    return {tag: value for tag, value in tags.items() if value}
 
 
 def orientation_of(metadata: Metadata) -> int:
