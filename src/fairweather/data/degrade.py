@@ -1,4 +1,4 @@
-"""Make a folder of pairs and a contact sheet from a folder of clean photographs."""
+"""A folder of clean photographs → a folder of pairs and a contact sheet."""
 
 import zlib
 from collections.abc import Callable
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from fairweather.data.degradations import DEGRADATIONS
-from fairweather.data.pairs import name_images, to_bytes
+from fairweather.data.pairs import name_images
 from fairweather.errors import DataError, OptionError
-from fairweather.imaging import Photo, read_image, write_contact_sheet, write_image
+from fairweather.imaging import Photo, as_bytes, read_image, write_contact_sheet, write_image
 
 SMALLEST_SIDE_PX = 16
 SHEET_PHOTOS = 12
@@ -25,7 +25,7 @@ def degrade_folder(
     seed: int = 0,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Writes `input/` (degraded) and `target/` (clean), which `find_pairs` reads, as 8-bit PNG.
+    """Write `input/` (degraded) and `target/` (clean), which `find_pairs` reads, as 8-bit PNG.
 
     Args:
         source: a folder of clean photographs, searched with all below.
@@ -38,9 +38,9 @@ def degrade_folder(
         How many pairs were written.
 
     Raises:
-        OptionError: for a task without a degradation.
-        DataError: if there are no photographs, two of one name, or pairs in `out` already.
-        ImageError: if a photograph cannot be read or written.
+        OptionError: There is no degradation for the task.
+        DataError: There are no photographs, two of one name, or pairs in `out` already.
+        ImageError: A photograph cannot be read or written.
     """
     if task not in DEGRADATIONS:
         raise OptionError(f"task {task!r}: is none of {', '.join(DEGRADATIONS)}")
@@ -51,7 +51,7 @@ def degrade_folder(
     shown: list[Photo] = []
     for number, (name, path) in enumerate(photos.items(), 1):
         clean = read_image(path)
-        clean = replace(clean, pixels=to_bytes(clean.pixels), alpha=None)
+        clean = replace(clean, pixels=as_bytes(clean.pixels), alpha=None)
         name_seed = zlib.crc32(f"{seed} {name.as_posix()}".encode())
         degraded = replace(
             clean, pixels=degrade_pixels(clean.pixels, task=task, seed=name_seed), grey=False
@@ -68,10 +68,10 @@ def degrade_folder(
 
 
 def degrade_pixels(pixels: np.ndarray, *, task: str, seed: int) -> np.ndarray:
-    """Degrades one image, (H, W, 3) uint8 RGB.
+    """Degrade one image, (H, W, 3) uint8 RGB.
 
     Raises:
-        DataError: if a side is under 16 px.
+        DataError: A side is under 16 px.
     """
     if min(pixels.shape[:2]) < SMALLEST_SIDE_PX:
         raise DataError(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fairweather.errors import DataError
-from fairweather.imaging import IMAGE_SUFFIXES, read_image
+from fairweather.imaging import IMAGE_SUFFIXES, as_bytes, read_image
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,11 @@ class Pair:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The image files under a folder, in the order of their names; an empty folder is an error."""
+    """Return the image files under a folder in the order of their names.
+
+    Raises:
+        DataError: There is no such folder, or no image in it.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give the folder that holds the images")
     found = sorted(
@@ -39,9 +43,12 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def find_pairs(folder: Path) -> list[Pair]:
-    """Pairs of a folder that holds `input/` and `target/` with files of the same names.
+    """Return the pairs of a folder that holds `input/` and `target/` with files of the same names.
 
-    Suffixes may differ. A file without a partner is an error that names it.
+    Suffixes may differ.
+
+    Raises:
+        DataError: A file has no partner; the message names it.
     """
     degraded, clean = (name_images(folder / side) for side in ("input", "target"))
     lone = sorted(degraded.keys() ^ clean.keys())
@@ -55,7 +62,11 @@ def find_pairs(folder: Path) -> list[Pair]:
 
 
 def name_images(folder: Path) -> dict[Path, Path]:
-    """The images under a folder by their names without suffixes; a name given twice is an error."""
+    """Return the images under a folder by their names without suffixes.
+
+    Raises:
+        DataError: Two have one name, or there is none.
+    """
     named: dict[Path, Path] = {}
     for path in find_images(folder):
         name = path.relative_to(folder).with_suffix("")
@@ -66,12 +77,9 @@ def name_images(folder: Path) -> dict[Path, Path]:
 
 
 def read_bytes(path: Path) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB."""
-    return to_bytes(read_image(path).pixels)
+    """Return an image file as (H, W, 3) uint8 RGB.
 
-
-def to_bytes(pixels: np.ndarray) -> np.ndarray:
-    """uint8 as it is, uint16 rounded to uint8."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    Raises:
+        ImageError: It cannot be read.
+    """
+    return as_bytes(read_image(path).pixels)

@@ -97,7 +97,7 @@ class Decoded:
 
 
 def decode(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
-    """Decodes an image file, or its first frame.
+    """Decode an image file, or its first frame.
 
     Args:
         file: The file, seekable.
@@ -183,7 +183,7 @@ def _read_png(
 
 
 def _is_high_bit_depth_avif(file: BinaryIO) -> bool:
-    """Looks into the configuration record (AV1-ISOBMFF, 2.3.3), which Pillow does not tell of."""
+    """Look into the configuration record (AV1-ISOBMFF, 2.3.3), of which Pillow says nothing."""
     file.seek(0)
     head = file.read(4096)
     at = head.find(b"av1C")
@@ -219,7 +219,7 @@ def _decode_tiff(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
 def _read_samples(
     image: ImageFile.ImageFile, *, path: object
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Returns (H, W, C) samples of an image that Pillow decodes in full depth, and notes."""
+    """Return (H, W, C) samples of an image that Pillow decodes in full depth, and notes."""
     image.load()
     if image.mode in ("I", "I;16", "I;16B"):
         return _integers(image, path=path)
@@ -246,7 +246,7 @@ def _has_grey_palette(image: Image.Image) -> bool:
 
 
 def _integers(image: ImageFile.ImageFile, *, path: object) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Reads grey TIFF of 12 bits or of more than 16, which Pillow holds as integers."""
+    """Read grey TIFF of 12 bits or of more than 16, which Pillow holds as integers."""
     samples = np.asarray(image)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(258) == (12,):
         samples = samples << 4 | samples >> 8
@@ -262,7 +262,7 @@ def _integers(image: ImageFile.ImageFile, *, path: object) -> tuple[np.ndarray, 
 def _conversion(
     image: Image.Image, mode: str
 ) -> tuple[Callable[[Image.Image], Image.Image], tuple[str, ...]]:
-    """Returns what turns a band of the image into `mode`, and notes."""
+    """Return what turns a band of the image into `mode`, and notes."""
     if image.mode == mode and "transparency" not in image.info:
         return lambda band: band, ()
     notes: tuple[str, ...] = ()
@@ -279,7 +279,7 @@ def _conversion(
 
 
 def _cmyk_transform(icc_profile: bytes | None) -> ImageCms.ImageCmsTransform | None:
-    """Builds Photoshop's conversion to sRGB (relative colorimetric, black point compensated)."""
+    """Build Photoshop's conversion to sRGB (relative colorimetric, black point compensated)."""
     if not icc_profile or icc_profile[16:20] != b"CMYK":
         return None
     try:
@@ -299,7 +299,7 @@ def _cmyk_transform(icc_profile: bytes | None) -> ImageCms.ImageCmsTransform | N
 
 
 def _fit_profile(metadata: Metadata, *, mode: str, grey: bool) -> tuple[Metadata, tuple[str, ...]]:
-    """Replaces the profile of converted pixels by sRGB and drops one that fits no such pixels."""
+    """Replace the profile of converted pixels by sRGB; drop one that does not fit the pixels."""
     profile = metadata.icc_profile
     if mode in ("CMYK", "LAB"):
         srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

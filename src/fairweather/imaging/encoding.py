@@ -1,4 +1,4 @@
-"""Samples → image file: what each format holds, and what becomes of that which it cannot."""
+"""Samples → image file: what each format holds, and what becomes of the rest."""
 
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -74,14 +74,14 @@ def encode(
     metadata: Metadata,
     quality: int,
 ) -> tuple[str, ...]:
-    """Writes one image.
+    """Write one image.
 
     Args:
         file: An empty file, open for writing.
         target: The format.
         pixels: (H, W, 3) RGB uint8 or uint16.
         alpha: (H, W) of the same type, or None.
-        grey: Writes the luma of the pixels as one channel.
+        grey: Write the luma of the pixels as one channel.
         metadata: What goes along, as far as the format carries it.
         quality: 1 to 100, for the formats with loss; 100 is lossless WebP.
 
@@ -118,7 +118,7 @@ def encode(
 
 
 def _carried(metadata: Metadata, target: Format, *, grey: bool) -> tuple[Metadata, list[str]]:
-    """Returns the metadata that the file will hold, and notes about the rest."""
+    """Return the metadata that the file will hold, and notes about the rest."""
     notes = []
     if metadata.icc_profile and not profile_fits(metadata.icc_profile, grey=grey):
         kind = "grey" if grey else "RGB"
@@ -139,7 +139,7 @@ def _carried(metadata: Metadata, target: Format, *, grey: bool) -> tuple[Metadat
 
 
 def _luma(pixels: np.ndarray) -> np.ndarray:
-    """Returns the grey of (H, W, 3) pixels (ITU-R BT.601, as Pillow's "L"); equal channels stay."""
+    """Return the grey of (H, W, 3) pixels (ITU-R BT.601, as Pillow's "L"); equal channels stay."""
     weights = np.array([19595, 38470, 7471], np.uint32)  # of 65536
 
     def grey(band: np.ndarray) -> np.ndarray:
@@ -149,7 +149,7 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
 
 
 def _on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Lays the photo on white, as photo editors do when they export to JPEG."""
+    """Lay the photo on white, as photo editors do when they export to JPEG."""
     white = np.uint32(np.iinfo(pixels.dtype).max)
 
     def laid(band: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -160,7 +160,7 @@ def _on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _joined(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """Returns (H, W, C) samples."""
+    """Return (H, W, C) samples."""
     colour = colour if colour.ndim == 3 else colour[..., None]
     return colour if alpha is None else np.concatenate([colour, alpha[..., None]], axis=-1)
 
@@ -194,7 +194,7 @@ def _write_with_pillow(
 
 
 def _png_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:
-    """Lets Pillow write the metadata into a PNG of one pixel, and takes its chunks."""
+    """Let Pillow write the metadata into a PNG of one pixel, and take its chunks."""
     image = Image.new("RGB", (1, 1))
     options = save_options(metadata, "PNG")
     chunks = PngImagePlugin.getchunks(image, **options)
@@ -202,7 +202,7 @@ def _png_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:
 
 
 def _write_gif(file: BinaryIO, colour: np.ndarray, alpha: np.ndarray | None) -> tuple[str, ...]:
-    """Writes 256 colours, or 255 and one that is transparent; exact where there are no more."""
+    """Write 256 colours, or 255 and one that is transparent; exact where there are no more."""
     image, notes = Image.fromarray(colour), []
     if alpha is None and image.mode == "L":
         image.save(file, "GIF")

@@ -55,7 +55,7 @@ class Metadata:
     png_colour: tuple[tuple[bytes, bytes], ...] = ()
 
     def without(self, *fields: str) -> "Metadata":
-        """Returns a copy in which the named fields are empty."""
+        """Return a copy in which the named fields are empty."""
         return replace(
             self, **{name: Metadata.__dataclass_fields__[name].default for name in fields}
         )
@@ -89,7 +89,7 @@ def _is_block_in_disguise(keyword: str) -> bool:
 
 
 def _exif_from_text(text: dict[str, Any]) -> bytes | None:
-    """Decodes the EXIF that ImageMagick wrote into a PNG text before PNG had a chunk for it."""
+    """Decode the EXIF that ImageMagick wrote into a PNG text before PNG had a chunk for it."""
     raw = text.get("Raw profile type exif") or text.get("Raw profile type APP1")
     try:
         return bytes.fromhex("".join(str(raw).split("\n")[3:])) or None if raw else None
@@ -165,7 +165,7 @@ def tiff_tags(metadata: Metadata) -> dict[int, Any]:
 
 
 def orientation_of(metadata: Metadata) -> int:
-    """Returns the EXIF orientation, 1 to 8, from EXIF or else from XMP; 1 where there is none."""
+    """Return the EXIF orientation, 1 to 8, from EXIF or else from XMP; 1 where there is none."""
     found: list[int] = []
 
     def look(tag: int, value: int) -> None:
@@ -179,7 +179,7 @@ def orientation_of(metadata: Metadata) -> int:
 
 
 def uprighted(metadata: Metadata, *, height: int, width: int) -> Metadata:
-    """Returns the metadata of the same photo with upright pixels of the given size."""
+    """Return the metadata of the same photo with upright pixels of the given size."""
     size = {"height": height, "width": width}
 
     def corrected(tag: int, _: int) -> int | None:
@@ -190,7 +190,7 @@ def uprighted(metadata: Metadata, *, height: int, width: int) -> Metadata:
 
 
 def _walk_exif(exif: bytes | None, visit: Callable[[int, int], int | None]) -> bytes | None:
-    """Calls `visit(tag, value)` for the single integers of the two main EXIF directories.
+    """Call `visit(tag, value)` for the single integers of the two main EXIF directories.
 
     Returns a copy that holds what `visit` returned where that is not None, and no thumbnail.
     Nothing moves: maker notes hold offsets that only the camera's maker could correct, so the
@@ -216,7 +216,7 @@ def _walk_exif(exif: bytes | None, visit: Callable[[int, int], int | None]) -> b
 def _walk_directory(
     block: bytearray, start: int, *, order: str, visit: Callable[[int, int], int | None]
 ) -> tuple[int, int | None]:
-    """Returns where the entries end, and where the EXIF directory is if this one points to it."""
+    """Return where the entries end, and where the EXIF directory is if this one points to it."""
     details = None
     (count,) = struct.unpack_from(order + "H", block, start)
     for entry in range(start + 2, start + 2 + 12 * count, 12):
@@ -232,12 +232,12 @@ def _walk_directory(
 
 
 def profile_fits(icc_profile: bytes, *, grey: bool) -> bool:
-    """Tells whether a profile describes pixels of this kind (ICC.1:2022, 7.2.6: bytes 16 to 19)."""
+    """Tell whether a profile describes pixels of this kind (ICC.1:2022, 7.2.6: bytes 16 to 19)."""
     return icc_profile[16:20] == (b"GRAY" if grey else b"RGB ")
 
 
 def save_options(metadata: Metadata, name: str) -> dict[str, Any]:
-    """Returns the keywords with which Pillow's `save` writes the metadata in format `name`."""
+    """Return the keywords with which Pillow's `save` writes the metadata in format `name`."""
     options: dict[str, Any] = {
         "exif": metadata.exif,
         "icc_profile": metadata.icc_profile,
@@ -254,7 +254,7 @@ def save_options(metadata: Metadata, name: str) -> dict[str, Any]:
 
 
 def too_long_for_jpeg(metadata: Metadata) -> list[str]:
-    """Names the fields that do not fit into one JPEG segment, which cannot hold 64 KiB."""
+    """Name the fields that do not fit into one JPEG segment, which cannot hold 64 KiB."""
     limits = {"exif": 0, "xmp": 29, "iptc": 27, "comment": 0}  # bytes of each segment's own header
     return [
         name
@@ -275,7 +275,7 @@ def _png_info(metadata: Metadata) -> PngInfo:
 
 
 def _iptc_segment(iptc: bytes | None) -> bytes:
-    """Wraps an IPTC block as the Photoshop resource in which JPEG files carry it (APP13)."""
+    """Wrap an IPTC block as the Photoshop resource in which JPEG files carry it (APP13)."""
     if not iptc:
         return b""
     resource = b"8BIM" + struct.pack(">H2xI", _IPTC_RESOURCE, len(iptc)) + iptc

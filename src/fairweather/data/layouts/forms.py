@@ -27,7 +27,7 @@ class Sides:
     spare_clean: bool = False
 
     def under(self, folder: str) -> "Sides":
-        """The same, deeper by a folder."""
+        """Return the same, deeper by a folder."""
         return replace(self, degraded=f"{folder}/{self.degraded}", clean=f"{folder}/{self.clean}")
 
 
@@ -75,7 +75,7 @@ Forms = tuple[Sides | Arrangement, ...]
 
 
 def in_folders(forms: Forms, **folders: tuple[str, ...]) -> dict[str, tuple[Arrangement, ...]]:
-    """Each form in each folder that a split may lie in; `all` is the forms at the root itself."""
+    """Return each form in each folder of each split; `all` holds the forms at the root itself."""
     arrangements = [(form,) if isinstance(form, Sides) else form for form in forms]
     return {
         split.replace("_", "-"): tuple(
@@ -89,22 +89,3 @@ def in_folders(forms: Forms, **folders: tuple[str, ...]) -> dict[str, tuple[Arra
 
 INPUT_TARGET = (Sides("input", "target"), Sides("input", "gt"))
 TRAIN_TEST = {"train": ("train",), "test": ("test",)}
-
-RAIN, NORAIN = "(?:no)?rain-([0-9]+)(?:x2)?", "norain-([0-9]+)"
-RAIN_FORMS = (
-    Sides("rain/X2", "norain", RAIN, NORAIN),
-    Sides("rain", "norain", RAIN, NORAIN),
-    Sides("input", "target", RAIN, NORAIN),
-    Sides("input", "gt", RAIN, NORAIN),
-    *INPUT_TARGET,
-    Sides("rainy", ".", "rain-([0-9]+)", NORAIN),
-    Sides(".", ".", "rain-([0-9]+)", NORAIN),
-)
-
-_SYNTHETIC_DS = "(pie-)?{}-([^-]+)"
-_DS_KINDS = {"rainstreak": "rain", "raindrop": "rd", "rainstreak_raindrop": "rd-rain"}
-DS_SYNTHETIC: Arrangement = tuple(
-    Sides(folder, "gt", _SYNTHETIC_DS.format(kind), _SYNTHETIC_DS.format("norain"), many=True)
-    for folder, kind in _DS_KINDS.items()
-)
-DS_REAL: Arrangement = tuple(Sides(folder, "gt", many=True) for folder in _DS_KINDS)
