@@ -9,10 +9,9 @@ from fairweather.data.augmentation import (
     random_orientation,
 )
 from fairweather.data.cache import ImageCache, PairCache, default_cache_folder
-from fairweather.data.check import check_pairs
+from fairweather.data.check import Finding, check_pairs
 from fairweather.data.degradations import DEGRADATIONS, WEATHERS, RainRanges, add_rain
 from fairweather.data.degrade import degrade_folder, degrade_pixels
-from fairweather.data.findings import Finding
 from fairweather.data.layouts import (
     describe_layout,
     find_layout_pairs,
