@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fairweather.files import in_natural_order, replacing, staging
+from fairweather.files import replacing, staging
 
 
 def names(folder: Path) -> list[str]:
@@ -173,9 +173,3 @@ def test_a_name_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
         write()
     assert (tmp_path / "model").read_bytes() == b"theirs"
     assert names(tmp_path) == ["model"]
-
-
-def test_numbers_in_names_are_sorted_by_their_value() -> None:
-    names = ["b2", "A10", "a2/x", "a2", "B02", "a", "10", "9", ""]
-    ordered = ["", "9", "10", "a", "a2", "a2/x", "A10", "B02", "b2"]
-    assert sorted(names, key=in_natural_order) == ordered

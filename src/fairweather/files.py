@@ -1,8 +1,7 @@
-"""Files and folders that appear whole or not at all, their order, and JSON documents of ours."""
+"""Files and folders that appear whole under their names, or not at all; JSON documents of ours."""
 
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -50,12 +49,6 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
             _move_to_free_name(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def in_natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return a key that sorts numbers in names by their value, 2 before 10, whatever the case."""
-    parts = re.split("([0-9]+)", name.casefold())
-    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], name
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from fairweather.data.layouts import (
     list_layouts,
     unpack_side_by_side,
 )
-from fairweather.data.pairs import Pair, find_images, find_pairs, read_bytes
+from fairweather.data.pairs import Pair, find_images, find_pairs, natural_order, read_bytes
 
 __all__ = [
     "DEGRADATIONS",
@@ -41,6 +41,7 @@ __all__ = [
     "find_pairs",
     "list_layouts",
     "mix_up",
+    "natural_order",
     "random_crop",
     "random_jitter",
     "random_orientation",

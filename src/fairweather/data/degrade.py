@@ -1,4 +1,4 @@
-"""A folder of clean photographs → a folder of pairs and a contact sheet."""
+"""Make a folder of pairs and a contact sheet from a folder of clean photographs."""
 
 import zlib
 from collections.abc import Callable
@@ -11,7 +11,13 @@ import torch
 from fairweather.data.degradations import DEGRADATIONS
 from fairweather.data.pairs import name_images
 from fairweather.errors import DataError, OptionError
-from fairweather.imaging import Photo, as_bytes, read_image, write_contact_sheet, write_image
+from fairweather.imaging import (
+    Photo,
+    as_bytes,
+    read_image,
+    write_contact_sheet,
+    write_image,
+)
 
 SMALLEST_SIDE_PX = 16
 SHEET_PHOTOS = 12
@@ -38,9 +44,9 @@ def degrade_folder(
         How many pairs were written.
 
     Raises:
-        OptionError: There is no degradation for the task.
-        DataError: There are no photographs, two of one name, or pairs in `out` already.
-        ImageError: A photograph cannot be read or written.
+        OptionError: for a task without a degradation.
+        DataError: if there are no photographs, two of one name, or pairs in `out` already.
+        ImageError: if a photograph cannot be read or written.
     """
     if task not in DEGRADATIONS:
         raise OptionError(f"task {task!r}: is none of {', '.join(DEGRADATIONS)}")
@@ -71,7 +77,7 @@ def degrade_pixels(pixels: np.ndarray, *, task: str, seed: int) -> np.ndarray:
     """Degrade one image, (H, W, 3) uint8 RGB.
 
     Raises:
-        DataError: A side is under 16 px.
+        DataError: if a side is under 16 px.
     """
     if min(pixels.shape[:2]) < SMALLEST_SIDE_PX:
         raise DataError(
@@ -80,4 +86,4 @@ def degrade_pixels(pixels: np.ndarray, *, task: str, seed: int) -> np.ndarray:
         )
     batch = torch.from_numpy(pixels / np.float32(255)).permute(2, 0, 1)[None]
     degraded = DEGRADATIONS[task](batch, generator=torch.Generator().manual_seed(seed))
-    return (degraded[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    return as_bytes(degraded[0].permute(1, 2, 0).numpy())

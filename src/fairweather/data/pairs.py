@@ -1,5 +1,6 @@
 """Pairs of degraded and clean images: which files they are, and their bytes."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,7 @@ class Pair:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return the image files under a folder in the order of their names.
-
-    Raises:
-        DataError: There is no such folder, or no image in it.
-    """
+    """List the image files under a folder by name; it is an error if there are none."""
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give the folder that holds the images")
     found = sorted(
@@ -43,12 +40,9 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def find_pairs(folder: Path) -> list[Pair]:
-    """Return the pairs of a folder that holds `input/` and `target/` with files of the same names.
+    """Pair the files of the same names in `input/` and `target/` of a folder.
 
-    Suffixes may differ.
-
-    Raises:
-        DataError: A file has no partner; the message names it.
+    Suffixes may differ. A file without a partner is an error that names it.
     """
     degraded, clean = (name_images(folder / side) for side in ("input", "target"))
     lone = sorted(degraded.keys() ^ clean.keys())
@@ -62,11 +56,7 @@ def find_pairs(folder: Path) -> list[Pair]:
 
 
 def name_images(folder: Path) -> dict[Path, Path]:
-    """Return the images under a folder by their names without suffixes.
-
-    Raises:
-        DataError: Two have one name, or there is none.
-    """
+    """Map names without suffixes to the images under a folder; two of one name are an error."""
     named: dict[Path, Path] = {}
     for path in find_images(folder):
         name = path.relative_to(folder).with_suffix("")
@@ -77,9 +67,11 @@ def name_images(folder: Path) -> dict[Path, Path]:
 
 
 def read_bytes(path: Path) -> np.ndarray:
-    """Return an image file as (H, W, 3) uint8 RGB.
-
-    Raises:
-        ImageError: It cannot be read.
-    """
+    """Read an image file as (H, W, 3) uint8 RGB."""
     return as_bytes(read_image(path).pixels)
+
+
+def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that sorts numbers in names by their value: 2 before 10."""
+    parts = re.split("([0-9]+)", name.casefold())
+    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], name

@@ -7,9 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from fairweather.data.layouts.forms import INPUT_TARGET, Arrangement, Sides
-from fairweather.data.pairs import Pair, name_images
+from fairweather.data.pairs import Pair, name_images, natural_order
 from fairweather.errors import DataError
-from fairweather.files import in_natural_order
 from fairweather.imaging import IMAGE_SUFFIXES
 
 SHOWN = 8
@@ -17,7 +16,7 @@ FEW = 64
 
 
 def _in_order(path: Path) -> tuple[list[tuple[int, str]], str]:
-    return in_natural_order(path.as_posix())
+    return natural_order(path.as_posix())
 
 
 def locate(root: Path, folder: str) -> Path | None:
