@@ -6,16 +6,19 @@ from pathlib import Path
 import numpy as np
 
 from fairweather.data.alignment import find_offset, find_orientation
-from fairweather.data.findings import Finding, error_of, name_of, title_of
 from fairweather.data.pairs import Pair
 from fairweather.data.scenes import (
     LUMA,
+    Finding,
     Traits,
     distinct,
+    error_of,
     find_duplicates,
     find_leaks,
     find_swapped,
     find_wrong_partners,
+    name_of,
+    title_of,
     traits_of,
 )
 from fairweather.errors import ImageError

@@ -1,15 +1,15 @@
-"""Which images of a set show the same: wrong partners, exchanged sides, duplicates and leaks."""
+"""What is wrong with a set as a whole: wrong partners, exchanged sides, duplicates and leaks."""
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from fairweather.data.alignment import edges_of, overview_of
-from fairweather.data.findings import Finding, list_names, name_of, title_of
 from fairweather.data.pairs import Pair
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -20,6 +20,45 @@ SAME_SCENE_CORRELATION = 0.7
 PARTNER_CORRELATION = 0.35
 FEWEST_TO_COMPARE = 12
 BLOCK = 1024
+NAMED_FILES = 6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with a data set.
+
+    Attributes:
+        severity: `error` for what spoils training or a figure, `warning` for what may.
+        kind: unreadable, size, orientation, offset, partner, identical, leak (errors); swapped,
+            duplicate, exposure, mode (warnings).
+        files: The files concerned, the degraded one of a pair first.
+        message: A sentence with the numbers and the way out.
+    """
+
+    severity: Literal["error", "warning"]
+    kind: str
+    files: tuple[Path, ...]
+    message: str
+
+
+def error_of(kind: str, pair: Pair, message: str) -> Finding:
+    """Return an error in a pair."""
+    return Finding("error", kind, (pair.degraded, pair.clean), message)
+
+
+def title_of(pair: Pair) -> str:
+    """Return how messages call a pair."""
+    return f"pair '{name_of(pair.degraded)}'"
+
+
+def name_of(path: Path) -> str:
+    """Return a file's name with that of its folder."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def _list(paths: Sequence[Path]) -> str:
+    names = ", ".join(f"'{name_of(path)}'" for path in paths[:NAMED_FILES])
+    return names + (f" and {len(paths) - NAMED_FILES} more" if len(paths) > NAMED_FILES else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +186,7 @@ def find_duplicates(both: list[tuple[Traits, Traits]], clean: list[Traits]) -> I
 
 def _duplicate(paths: list[Path], what: str) -> Finding:
     message = (
-        f"{list_names(paths)} {what}; keep one, or keep them on the same side when a part is held"
-        " out"
+        f"{_list(paths)} {what}; keep one, or keep them on the same side when a part is held out"
     )
     return Finding("warning", "duplicate", tuple(paths), message)
 
@@ -160,7 +198,7 @@ def find_leaks(clean: list[Traits], held_out: list[Traits]) -> Iterator[Finding]
         found[one].append(clean[other].path)
     for one, paths in found.items():
         message = (
-            f"test image '{name_of(held_out[one].path)}' shows the scene of {list_names(paths)},"
+            f"test image '{name_of(held_out[one].path)}' shows the scene of {_list(paths)},"
             " which is trained on; take it out of the training set"
         )
         yield Finding("error", "leak", (held_out[one].path, *paths), message)

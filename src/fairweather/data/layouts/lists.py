@@ -56,29 +56,23 @@ def _text_lines(path: Path) -> list[tuple[int, tuple[str, str]]]:
 
 def _csv_lines(path: Path) -> list[tuple[int, tuple[str, str]]]:
     """Read lines `degraded,clean`; a first line of these words gives the order of the columns."""
-    lines: list[tuple[int, tuple[str, str]]] = []
-    first, second, begun = 0, 1, False
     reader = csv.reader(_text(path).splitlines(), strict=True, skipinitialspace=True)
     try:
-        for row in reader:
-            words = [word.strip() for word in row]
-            if not any(words):
-                continue
-            if len(words) != 2 or not all(words):
-                raise DataError(
-                    f"{path}, line {reader.line_num}: has {len(words)} columns, or an empty one;"
-                    " two are needed: degraded,clean"
-                )
-            if not begun and {word.casefold() for word in words} == {"degraded", "clean"}:
-                first = [word.casefold() for word in words].index("degraded")
-                second, begun = 1 - first, True
-                continue
-            begun = True
-            degraded, clean = (words[i].replace("\\", "/") for i in (first, second))
-            lines.append((reader.line_num, (degraded, clean)))
+        rows = [(reader.line_num, [word.strip() for word in row]) for row in reader]
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: is no CSV: {error}") from error
-    return lines
+    rows = [(number, words) for number, words in rows if any(words)]
+    first = 0
+    if rows and sorted(map(str.casefold, rows[0][1])) == ["clean", "degraded"]:
+        first = int(rows.pop(0)[1][0].casefold() == "clean")
+    for number, words in rows:
+        if len(words) != 2 or not all(words):
+            raise DataError(
+                f"{path}, line {number}: has {len(words)} columns, or an empty one;"
+                " two are needed: degraded,clean"
+            )
+    slashed = ((number, [word.replace("\\", "/") for word in words]) for number, words in rows)
+    return [(number, (words[first], words[1 - first])) for number, words in slashed]
 
 
 def _text(path: Path) -> str:
