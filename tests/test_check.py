@@ -14,9 +14,9 @@ import skimage.data
 import tifffile
 from PIL import Image
 
-from fairweather.data import DEGRADATIONS, Pair, degrade_pixels, find_pairs
+from fairweather.data import DEGRADATIONS, Finding, Pair, check_pairs, degrade_pixels, find_pairs
 from fairweather.data.alignment import ORIENTATIONS, find_offset, find_orientation
-from fairweather.data.check import QUICK_OFFSETS, QUICK_PAIRS, Finding, check_pairs
+from fairweather.data.check import QUICK_OFFSETS, QUICK_PAIRS
 from fairweather.errors import ImageError
 from fairweather.imaging import read_image
 

@@ -270,7 +270,7 @@ def test_the_limit_is_ours_and_not_pillows(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises((Image.DecompressionBombWarning, Image.DecompressionBombError)):
             Image.open(tmp_path / "a.png")
-        monkeypatch.setattr("fairweather.imaging.decoding._BAND_PX", 8)
+        monkeypatch.setattr("fairweather.imaging.pixels.BAND_PX", 8)
         np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, PIXELS)
         assert limit == Image.MAX_IMAGE_PIXELS
     assert read_image(tmp_path / "a.png", max_pixels=48).pixels.shape == (6, 8, 3)
@@ -282,7 +282,7 @@ def test_bands_meet_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     pixels = data.astronaut()[:101, :97]
     Image.fromarray(pixels).quantize(200).save(tmp_path / "a.png")
     whole = read_image(tmp_path / "a.png").pixels
-    monkeypatch.setattr("fairweather.imaging.decoding._BAND_PX", 97 * 7)
+    monkeypatch.setattr("fairweather.imaging.pixels.BAND_PX", 97 * 7)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, whole)
 
 

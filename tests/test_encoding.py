@@ -62,11 +62,6 @@ def test_16_bits_are_rounded_where_there_are_8(tmp_path: Path, suffix: str) -> N
     np.testing.assert_allclose(again[8, [2, 14], 1], [100, 101], atol=tolerance)
 
 
-def test_rounding_to_8_bits_is_exact() -> None:
-    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    np.testing.assert_array_equal(encoding._to_8_bits(every), np.rint(every / 257))
-
-
 @pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES - HOLDS_ALPHA))
 def test_transparency_is_laid_on_white(tmp_path: Path, suffix: str) -> None:
     pixels = np.zeros((16, 48, 3), np.uint8)
@@ -112,7 +107,7 @@ def test_equal_channels_are_kept_exactly() -> None:
 def test_bands_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = data.astronaut()[:53, :41]
     whole = encoding._luma(pixels)
-    monkeypatch.setattr(encoding, "_BAND_PX", 41 * 5)
+    monkeypatch.setattr("fairweather.imaging.pixels.BAND_PX", 41 * 5)
     np.testing.assert_array_equal(encoding._luma(pixels), whole)
 
 

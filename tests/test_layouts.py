@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairweather.data.layouts.layouts import (
+from fairweather.data import (
     describe_layout,
     find_layout_pairs,
     list_layouts,

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from fairweather.data import Pair, find_images, find_pairs, read_bytes
+from fairweather.data import Pair, find_images, find_pairs, natural_order, read_bytes
 from fairweather.errors import DataError
 from fairweather.imaging import Photo, write_image
 
@@ -120,3 +120,9 @@ def test_every_image_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
     pixels = read_bytes(path)
     assert pixels.shape == (6, 9, 3)
     assert pixels.dtype == np.uint8
+
+
+def test_numbers_in_names_are_sorted_by_their_value() -> None:
+    names = ["b2", "A10", "a2/x", "a2", "B02", "a", "10", "9", ""]
+    ordered = ["", "9", "10", "a", "a2", "a2/x", "A10", "B02", "b2"]
+    assert sorted(names, key=natural_order) == ordered

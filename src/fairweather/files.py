@@ -14,7 +14,7 @@ from fairweather.errors import DataError
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[BinaryIO]:
-    """Opens a hidden temporary file beside `path` and moves it there once it is complete.
+    """Open a hidden temporary file beside `path` and moves it there once it is complete.
 
     A reader of `path` sees the old file or the new one, never half of it. Whatever ends the block
     early, an interrupt included, removes the temporary file and leaves `path` as it was. The new
@@ -52,10 +52,10 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8; what cannot be encoded, as a file's name may be, as an escape.
+    """Write UTF-8; what cannot be encoded, as in some files' names, becomes an escape.
 
     Raises:
-        DataError: if it cannot be written.
+        DataError: It cannot be written.
     """
     try:
         with replacing(path) as file:
@@ -65,15 +65,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_document(path: Path, *, form: str, otherwise: str) -> dict[str, Any]:
-    """What one of our commands wrote as JSON.
+    """Read what one of our commands wrote as JSON.
 
     Args:
-        path: the file.
-        form: what it has to say under `format`.
-        otherwise: what is wrong with it if it says something else.
+        path: The file.
+        form: What it has to say under `format`.
+        otherwise: What is wrong with it if it says something else.
 
     Raises:
-        DataError: if it is something else.
+        DataError: It is something else.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
@@ -85,7 +85,7 @@ def read_document(path: Path, *, form: str, otherwise: str) -> dict[str, Any]:
 
 
 def _move_to_free_name(temporary: Path, target: Path) -> None:
-    """Moves without replacing: of two writers that race for one name, one fails."""
+    """Move without replacing: of two writers that race for one name, one fails."""
     try:
         os.link(temporary, target)
     except FileExistsError:
@@ -102,7 +102,7 @@ def _move_to_free_name(temporary: Path, target: Path) -> None:
 
 @contextmanager
 def staging(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """Gives a path of the same name in a hidden folder, whose content is moved beside `path`.
+    """Yield a path of the same name in a hidden folder, whose content is moved beside `path`.
 
     For a folder, for files that belong together, and for writers that want a path. Whatever ends
     the block early removes what was written and leaves everything as it was. Files that belong
@@ -135,7 +135,7 @@ def staging(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterato
 
 
 def _move_part(part: Path, target: Path, *, aside: Path, overwrite: bool) -> None:
-    """Moves a file, or a folder, which no system can put in place of another in one step."""
+    """Move a file, or a folder, which no system can put in place of another in one step."""
     if not overwrite and target.exists():
         raise FileExistsError(17, "File exists", str(target))
     if not (part.is_dir() and target.is_dir()):

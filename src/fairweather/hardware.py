@@ -1,18 +1,31 @@
-"""What this machine computes with: devices, precisions, memory and its allocator."""
+"""What this machine computes with: devices, precisions, threads, memory and its allocator.
+
+Light commands import this module too, so PyTorch, which takes a second, is imported where it is
+needed. psutil knows the machine but not the limits of a container: those are read from the control
+groups of this process.
+"""
 
 import ctypes
 import logging
+import math
 import os
+import platform
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import psutil
 
 from fairweather.errors import OptionError
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
 DEVICES = ("cuda", "xpu", "mps", "cpu")  # in the order in which `auto` looks; ROCm is cuda to torch
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("fp32", "bf16", "fp16")
 CPU_BUDGET_BYTES = 1 << 30
 OUT_OF_MEMORY = (  # in the messages of PyTorch, ONNX Runtime and OpenVINO
     "out of memory",
@@ -21,25 +34,44 @@ OUT_OF_MEMORY = (  # in the messages of PyTorch, ONNX Runtime and OpenVINO
     "bad_alloc",
 )
 
+_CPU_INFO = Path("/proc/cpuinfo")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
+
 
 def check_precision(precision: str) -> None:
-    """Refuses what PyTorch does not compute in here.
+    """Refuse a precision that PyTorch is not asked for here.
 
     Raises:
-        OptionError: naming what it does.
+        OptionError: `precision` is none of `PRECISIONS`.
     """
     if precision not in PRECISIONS:
         raise OptionError(f"precision {precision!r}: is none of {', '.join(PRECISIONS)}")
 
 
-def lowered(device: torch.device | str, precision: str) -> torch.autocast:
-    """Autocast to one of `PRECISIONS` on a device; nothing changes for `fp32`."""
+def dtype_of(precision: str) -> "torch.dtype":
+    """Return PyTorch's type for one of `PRECISIONS`."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def lowered(device: "torch.device | str", precision: str) -> "torch.autocast":
+    """Autocast to one of `PRECISIONS` on a device; `fp32` changes nothing."""
+    import torch
+
     kind = torch.device(device).type
-    return torch.autocast(kind, PRECISIONS[precision], enabled=precision != "fp32")
+    return torch.autocast(kind, dtype_of(precision), enabled=precision != "fp32")
 
 
-def pick_device(device: str) -> torch.device:
-    """The device of that name, or the fastest kind that is here for `auto`."""
+def pick_device(device: str) -> "torch.device":
+    """Return the device of that name; for `auto`, the fastest kind that this machine has.
+
+    Raises:
+        OptionError: PyTorch knows no such device, or this machine has none.
+    """
+    import torch
+
     if device == "auto":
         device = next(name for name in DEVICES if is_available(name))
     try:
@@ -53,7 +85,9 @@ def pick_device(device: str) -> torch.device:
 
 
 def is_available(kind: str) -> bool:
-    """Whether torch can compute on a kind of device here."""
+    """Tell whether PyTorch can compute on a kind of device here."""
+    import torch
+
     if kind == "cpu":
         return True
     module = getattr(torch, kind, None)
@@ -61,7 +95,9 @@ def is_available(kind: str) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or the host, has no memory left."""
+    """Tell whether an error of any engine says that the device or the host is out of memory."""
+    import torch
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     message = str(error).lower()  # ONNX Runtime's errors are of no common kind
@@ -69,20 +105,51 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def host_budget_bytes() -> int:
-    """How much main memory a tile may take."""
-    return min(CPU_BUDGET_BYTES, physical_memory_bytes() // 4)
+    """Return how much main memory a batch of tiles may take: at most 1 GiB, and a fair share."""
+    return min(CPU_BUDGET_BYTES, physical_memory_bytes() // 4, available_memory_bytes() // 2)
 
 
 def physical_memory_bytes() -> int:
-    """Main memory of this machine; 4 GiB where the system does not say."""
+    """Return the main memory of this machine, or of this container where that is less."""
+    return min([psutil.virtual_memory().total, *_memory_limits()])
+
+
+def available_memory_bytes() -> int:
+    """Return how much main memory this process may still take without swapping."""
+    held = psutil.Process().memory_info().rss
+    left = [limit - held for limit in _memory_limits()]
+    return max(0, min([psutil.virtual_memory().available, *left]))
+
+
+def thread_count() -> int:
+    """Return how many threads to compute with.
+
+    `OMP_NUM_THREADS` decides where it is set. Otherwise it is one for each physical core, and no
+    more than the CPUs to which this process is bound and the CPU time that its container gets.
+    """
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if told.isdecimal() and int(told):
+        return int(told)
+    process = psutil.Process()
+    bound = (
+        len(process.cpu_affinity() or ()) if hasattr(process, "cpu_affinity") else 0
+    )  # not macOS
+    known = (bound, psutil.cpu_count(logical=False), psutil.cpu_count(), *_cpu_quotas())
+    return min((count for count in known if count), default=1)
+
+
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 4 << 30
+        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to reuse large freed tensors instead of returning them to the kernel.
+    """Tell glibc to reuse large freed tensors instead of returning them to the kernel.
 
     Otherwise much of the CPU time is page faults. It concerns the whole process, so it is for
     commands to call, not for libraries.
@@ -96,3 +163,42 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, (1 << 31) - 1)
     except (OSError, AttributeError):
         log.debug("this libc has no mallopt")
+
+
+def _memory_limits() -> Iterator[int]:
+    for name in ("memory.max", "memory.limit_in_bytes"):  # of versions 2 and 1
+        for (limit,) in _cgroup_values("memory", name):
+            yield limit
+
+
+def _cpu_quotas() -> Iterator[int]:
+    """Yield numbers of CPUs, rounded up."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # of versions 2 and 1
+        for quota_us, period_us in _cgroup_values("cpu", *names):
+            yield math.ceil(quota_us / period_us)
+
+
+def _cgroup_values(controller: str, *names: str) -> Iterator[tuple[int, ...]]:
+    """Yield the numbers in the named files of each control group that this process is in.
+
+    A container often sees its own group as the root, and its path as the host does: folders that
+    are not there are passed over, as are files that set no limit (`max`, or -1).
+    """
+    try:
+        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = _CGROUPS / controller if controllers else _CGROUPS  # version 2 names no controllers
+        inner = root / group.lstrip("/")
+        for folder in (inner, *inner.parents[: len(inner.relative_to(root).parts)]):
+            try:
+                texts = [(folder / name).read_text(encoding="ascii") for name in names]
+            except OSError:
+                continue
+            words = " ".join(texts).split()
+            if all(word.isdecimal() for word in words):
+                yield tuple(map(int, words))

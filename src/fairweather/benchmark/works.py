@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fairweather.benchmark.clock import timed
 from fairweather.benchmark.jobs import Job
 from fairweather.benchmark.official import load_official
-from fairweather.hardware import PRECISIONS, lowered
+from fairweather.hardware import dtype_of, lowered
 from fairweather.models import load_model, plain_kernels
 from fairweather.restoration import create_engine, restore_square_padded
 
@@ -170,7 +170,7 @@ def input_gradient(network: nn.Module, image: Tensor) -> np.ndarray:
 def matrix_work(job: Job) -> Work:
     """Products of large square matrices, by whichever routine is faster here."""
     kind = torch.device(job.device).type
-    dtype = PRECISIONS[job.precision] if kind != "cpu" else torch.float32
+    dtype = dtype_of(job.precision) if kind != "cpu" else torch.float32
     side = matrix_side(job.device)
     left, right = (torch.randn(side, side, device=job.device, dtype=dtype) for _ in range(2))
     products: dict[str, Callable[[], Tensor]] = {"torch.mm": lambda: torch.mm(left, right)}

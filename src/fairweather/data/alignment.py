@@ -56,7 +56,7 @@ class Offset:
 
     @property
     def length_px(self) -> float:
-        """The distance from where it should lie."""
+        """The distance from where it should lie [px]."""
         return float(np.hypot(self.down_px, self.right_px))
 
     @property
@@ -66,7 +66,7 @@ class Offset:
 
 
 def edges_of(grey: np.ndarray) -> np.ndarray:
-    """Edges of a (H, W) image in 0..255 as complex numbers, direction kept, strength evened out."""
+    """Return edges of (H, W) in 0..255 as complex numbers: direction kept, strength evened out."""
     smooth = gaussian(grey.astype(np.float32), 1.0)
     down, right = np.gradient(smooth)
     squares = down**2 + right**2
@@ -75,13 +75,13 @@ def edges_of(grey: np.ndarray) -> np.ndarray:
 
 
 def overview_of(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A (H, W) image at another size, averaged, in float32."""
+    """Return a (H, W) image at another (height, width), averaged, in float32."""
     image = Image.fromarray(np.ascontiguousarray(grey, np.float32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def find_orientation(degraded: np.ndarray, clean: np.ndarray) -> tuple[str, float, float]:
-    """How a degraded image lies, turned or mirrored, against its clean one, both (H, W) in 0..255.
+    """Tell how a degraded image is turned or mirrored against its clean one, (H, W) in 0..255.
 
     The sizes are the same, or one is the other's transposed.
 
@@ -102,20 +102,20 @@ def find_orientation(degraded: np.ndarray, clean: np.ndarray) -> tuple[str, floa
 
 
 def _within(shape: tuple[int, ...], longest_px: int) -> tuple[int, int]:
-    """The size of an image made smaller, where it has to be, to a longest side."""
+    """Return the size of an image that is made smaller, where it has to be, to a longest side."""
     scale = min(1.0, longest_px / max(shape))
     return max(2, round(shape[0] * scale)), max(2, round(shape[1] * scale))
 
 
 def _tapered(edges: np.ndarray) -> np.ndarray:
-    """Edges that fade out towards the border, where they would meet their own other end."""
+    """Fade edges out towards the border, where they would meet their own other end."""
     return (
         edges * np.outer(np.hanning(edges.shape[0] + 2), np.hanning(edges.shape[1] + 2))[1:-1, 1:-1]
     )
 
 
 def _peak(one: np.ndarray, other: np.ndarray) -> float:
-    """The best correlation of two spectra over small offsets, 0 to 1."""
+    """Return the best correlation of two spectra over small offsets, 0 to 1."""
     energy = np.sqrt((np.abs(one) ** 2).sum() * (np.abs(other) ** 2).sum()) / one.size
     if energy == 0:
         return 0.0
@@ -125,7 +125,7 @@ def _peak(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def find_offset(degraded: np.ndarray, clean: np.ndarray) -> Offset | None:
-    """The offset of a degraded image against its clean one, both (H, W) in 0..255.
+    """Measure the offset of a degraded image against its clean one, both (H, W) in 0..255.
 
     It is measured in windows that each hold enough edges common to both images.
 
@@ -146,7 +146,7 @@ def find_offset(degraded: np.ndarray, clean: np.ndarray) -> Offset | None:
 
 
 def _correlate(degraded: np.ndarray, clean: np.ndarray) -> tuple[float, float, float] | None:
-    """Offset down and right of edges against edges, and how well they then correlate, 0 to 1."""
+    """Return the offset down and right, and how well the edges then correlate, 0 to 1."""
     tapered = _tapered(degraded), _tapered(clean)
     if min(float(np.abs(edges).mean()) for edges in tapered) < 0.01:
         return None
@@ -160,7 +160,7 @@ def _correlate(degraded: np.ndarray, clean: np.ndarray) -> tuple[float, float, f
 
 
 def _vote(degraded: np.ndarray, clean: np.ndarray, *, guess: tuple[int, int]) -> Offset | None:
-    """Offsets of windows, cut around a guess, and the one that most agree on."""
+    """Measure windows that are cut around a guess; return the offset that most agree on."""
     found = []
     for window, moved in _windows(clean.shape, guess=guess):
         offset = _correlate(edges_of(degraded[moved]), edges_of(clean[window]))
@@ -181,7 +181,7 @@ def _vote(degraded: np.ndarray, clean: np.ndarray, *, guess: tuple[int, int]) ->
 def _windows(
     shape: tuple[int, ...], *, guess: tuple[int, int]
 ) -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Windows all over the clean image, with the same ones moved by the guess."""
+    """Return windows all over the clean image, with the same ones moved by the guess."""
     ranges = []
     for length, move in zip(shape, guess, strict=True):
         room = length - abs(move)

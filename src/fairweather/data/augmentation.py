@@ -105,7 +105,7 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
         augmentation: Augmentation = ORIENTATION_ONLY,
         images: ImageCache | None = None,
     ):
-        """A stream of `length` crops of crop_px × crop_px.
+        """Prepare a stream of `length` crops of crop_px × crop_px.
 
         Args:
             pairs: what to crop from; synthetic ones and real ones.
@@ -135,7 +135,7 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
         return self.length
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """One crop.
+        """Return one crop.
 
         Returns:
             `degraded` and `clean` (3, crop_px, crop_px) uint8, which share memory where the
@@ -189,7 +189,7 @@ def random_crop(
     largest_downscale: float = 1.0,
     largest_upscale: float = 1.0,
 ) -> Crops:
-    """The same square of both images, copied; every offset can be drawn, the last ones too.
+    """Cut the same square out of both images, copied; every offset can be drawn, the last ones too.
 
     Args:
         images: (H, W, 3) uint8 both.
@@ -224,7 +224,7 @@ def random_crop(
 def random_orientation(
     images: Crops, *, random: np.random.Generator, orientation: Orientation = "all"
 ) -> Crops:
-    """The same flips and quarter turns of both images."""
+    """Flip and turn both images alike, by quarters."""
     turns, upside_down, mirrored = 0, False, False
     if orientation == "all":
         turns, mirrored = int(random.integers(4)), random.random() < 0.5
@@ -244,7 +244,7 @@ def random_orientation(
 def random_jitter(
     images: Crops, *, random: np.random.Generator, augmentation: Augmentation
 ) -> Crops:
-    """The same gamma, exposure, gain of each channel and contrast for both images, uint8.
+    """Change gamma, exposure, gain of each channel and contrast of both images alike, uint8.
 
     The gains are of the bytes, not of linear light. Bytes are rounded, and bright ones clipped.
     """
@@ -296,7 +296,7 @@ def random_camera(images: Crops, *, random: np.random.Generator) -> Crops:
 
 
 def alike(images: Crops, change: Callable[[np.ndarray], np.ndarray]) -> Crops:
-    """One change of both images; an image that is its own partner is changed once."""
+    """Change both images alike; an image that is its own partner is changed once."""
     degraded = change(images[0])
     return degraded, degraded if images[1] is images[0] else change(images[1])
 
@@ -304,7 +304,7 @@ def alike(images: Crops, change: Callable[[np.ndarray], np.ndarray]) -> Crops:
 def mix_up(
     degraded: Tensor, clean: Tensor, *, alpha: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """MixUp (Zhang et al., ICLR 2018) as the official training has it (`MixUp_AUG`).
+    """Mix pairs as the official training does (`MixUp_AUG`; MixUp, Zhang et al., ICLR 2018).
 
     Each crop is blended with a crop of the batch, its own perhaps: λ · crop + (1 − λ) · partner,
     with one λ from Beta(alpha, alpha) and one partner for both images of a pair.

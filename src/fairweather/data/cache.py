@@ -24,7 +24,7 @@ HEADER_BYTES = 128  # of a .npy file
 
 
 def default_cache_folder() -> Path:
-    """Where this user's decoded images lie; the folder may be deleted at any time."""
+    """Return where this user's decoded images lie; the folder may be deleted at any time."""
     return Path(platformdirs.user_cache_dir("fairweather")) / "decoded"
 
 
@@ -43,7 +43,7 @@ class ImageCache:
     def __init__(
         self, folder: Path | None, *, limit_bytes: int | None = None, resize_px: int | None = None
     ):
-        """A cache that reads nothing and writes nothing yet.
+        """Prepare a cache; nothing is read or written yet.
 
         Args:
             folder: where decoded images lie; None keeps them in the memory of this process.
@@ -59,11 +59,11 @@ class ImageCache:
         self._stores = limit_bytes != 0
 
     def read(self, path: Path) -> np.ndarray:
-        """An image file as (H, W, 3) uint8 RGB, to be read only.
+        """Return an image file as (H, W, 3) uint8 RGB, to be read only.
 
         Raises:
-            ImageError: the file is no image that can be read.
-            DataError: there is no such file.
+            ImageError: The file is no image that can be read.
+            DataError: There is no such file.
         """
         if self.folder is None:
             if path not in self._decoded:
@@ -108,7 +108,7 @@ class ImageCache:
                 self._stop(f"cannot be written: {error.strerror or error}")
 
     def _claim(self, size_bytes: int, *, folder: Path) -> bool:
-        """Counts an image against the limit, if it fits.
+        """Count an image against the limit, if it fits.
 
         The count is the length of a file, to which every process appends a byte for each block.
         """
@@ -138,7 +138,7 @@ class ImageCache:
 
 
 def map_image(file: Path) -> np.ndarray | None:
-    """The (H, W, 3) uint8 array in a .npy file, mapped; None if there is none that is whole."""
+    """Map the (H, W, 3) uint8 array in a .npy file; return None if there is none that is whole."""
     try:
         pixels = np.lib.format.open_memmap(file, mode="r")
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def map_image(file: Path) -> np.ndarray | None:
 
 
 def count_blocks(size_bytes: int) -> int:
-    """How many blocks of the disk a file takes."""
+    """Return how many blocks of the disk a file takes."""
     return -(-size_bytes // BLOCK_BYTES)
 
 
@@ -159,7 +159,7 @@ class PairCache:
     """Both images of each pair, through a cache of images."""
 
     def __init__(self, pairs: Sequence[Pair], *, images: ImageCache | None = None):
-        """Pairs that are decoded when they are asked for.
+        """Prepare pairs that are decoded when they are asked for.
 
         Args:
             pairs: which files belong together.
@@ -172,10 +172,10 @@ class PairCache:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The degraded and the clean image, (H, W, 3) uint8 each, to be read only.
+        """Return the degraded and the clean image, (H, W, 3) uint8 each, to be read only.
 
         Raises:
-            DataError: the two images are not of one size.
+            DataError: The two images are not of one size.
         """
         pair = self.pairs[index]
         clean = self.images.read(pair.clean)

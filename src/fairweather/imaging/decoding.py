@@ -27,12 +27,13 @@ from PIL import (
 )
 
 from fairweather.errors import ImageError
-from fairweather.imaging import png16, tiff
+from fairweather.imaging import deep, pixels
 from fairweather.imaging.metadata import (
     Metadata,
     orientation_of,
     profile_fits,
     read_metadata,
+    read_tiff_metadata,
 )
 
 try:
@@ -43,7 +44,6 @@ except ImportError:  # Pillow before 11.3
 READS_AVIF = AvifImagePlugin is not None and AvifImagePlugin.SUPPORTED
 
 _HEAD_BYTES = 64
-_BAND_PX = 1 << 20
 _PARSERS: dict[str, Callable[[Any], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
     "PNG": PngImagePlugin.PngImageFile,
@@ -56,7 +56,7 @@ if AvifImagePlugin is not None and READS_AVIF:
     _PARSERS["AVIF"] = AvifImagePlugin.AvifImageFile
 _SIGNATURES = {
     "JPEG": rb"\xff\xd8\xff",
-    "PNG": re.escape(png16.SIGNATURE),
+    "PNG": re.escape(deep.PNG_SIGNATURE),
     "WEBP": rb"RIFF....WEBP",
     "TIFF": rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]",
     "BMP": rb"BM",
@@ -97,7 +97,7 @@ class Decoded:
 
 
 def decode(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
-    """Decodes an image file, or its first frame.
+    """Decode an image file, or its first frame.
 
     Args:
         file: The file, seekable.
@@ -122,7 +122,7 @@ def decode(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
         samples, lost = _read_samples(image, path=path)
     metadata = read_metadata(image)
     if name == "PNG":
-        metadata = replace(metadata, png_colour=png16.colour_chunks(file))
+        metadata = replace(metadata, png_colour=deep.png_colour_chunks(file))
     if name == "AVIF" and _is_high_bit_depth_avif(file):
         lost += ("AVIF of more than 8 bits is restored with 8 bits",)
     if b"hdrgm:Version" in (metadata.xmp or b""):
@@ -172,11 +172,10 @@ def _note_frames(frames: int) -> tuple[str, ...]:
 def _read_png(
     image: PngImagePlugin.PngImageFile, file: BinaryIO, *, path: object
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    file.seek(0)
-    depth, colour_type = png16.bit_depth_and_colour_type(file.read(26))
+    depth, colour_type = deep.png_depth_and_colour_type(file)
     if depth == 16:
-        return png16.read_samples(file, image), ()
-    if depth < 8 and colour_type == png16.GREY and "transparency" in image.info:
+        return deep.read_png(file, image), ()
+    if depth < 8 and colour_type == deep.GREY and "transparency" in image.info:
         # Pillow stretches the grey to 0..255 and forgets the colour key, or stretches it already.
         top = 2**depth - 1
         image.info["transparency"] = min(image.info["transparency"], top) * (255 // top)
@@ -184,7 +183,7 @@ def _read_png(
 
 
 def _is_high_bit_depth_avif(file: BinaryIO) -> bool:
-    """Looks into the configuration record (AV1-ISOBMFF, 2.3.3), which Pillow does not tell of."""
+    """Look into the configuration record (AV1-ISOBMFF, 2.3.3), of which Pillow says nothing."""
     file.seek(0)
     head = file.read(4096)
     at = head.find(b"av1C")
@@ -192,14 +191,14 @@ def _is_high_bit_depth_avif(file: BinaryIO) -> bool:
 
 
 def _decode_tiff(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
-    directory = tiff.read_directory(file)
-    tiff.refuse_what_is_no_photo(directory, path=path)
-    sizes = tiff.size_of(directory), tiff.tile_size_of(directory)
-    _refuse_bomb(max(sizes, key=math.prod), path=path, max_pixels=max_pixels)
-    metadata = tiff.read_metadata(file, directory)
-    notes = _note_frames(tiff.count_frames(file)) + tiff.note_what_is_lost(directory)
-    if tiff.is_deep(directory):
-        samples, orientation = tiff.read_samples(file, directory, path=path)
+    directory = deep.read_directory(file)
+    deep.refuse_what_is_no_photo(directory, path=path)
+    largest = max(deep.sizes_of(directory), key=math.prod)
+    _refuse_bomb(largest, path=path, max_pixels=max_pixels)
+    metadata = read_tiff_metadata(file, directory)
+    notes = _note_frames(deep.count_pages(file)) + deep.note_what_is_lost(directory)
+    if deep.is_deep(directory):
+        samples, orientation = deep.read_tiff(file, directory, path=path)
         mode = "I;16"
     else:
         file.seek(0)
@@ -220,7 +219,7 @@ def _decode_tiff(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
 def _read_samples(
     image: ImageFile.ImageFile, *, path: object
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Returns (H, W, C) samples of an image that Pillow decodes in full depth, and notes."""
+    """Return (H, W, C) samples of an image that Pillow decodes in full depth, and notes."""
     image.load()
     if image.mode in ("I", "I;16", "I;16B"):
         return _integers(image, path=path)
@@ -234,7 +233,7 @@ def _read_samples(
     convert, notes = _conversion(image, mode)
     samples = np.empty((image.height, image.width, len(mode)), np.uint8)
     # In bands, so that beside Pillow's copy and ours there is never a third.
-    rows = max(1, _BAND_PX // image.width)
+    rows = max(1, pixels.BAND_PX // image.width)
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
         samples[top : top + rows] = np.asarray(convert(band)).reshape(-1, image.width, len(mode))
@@ -247,7 +246,7 @@ def _has_grey_palette(image: Image.Image) -> bool:
 
 
 def _integers(image: ImageFile.ImageFile, *, path: object) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Reads grey TIFF of 12 bits or of more than 16, which Pillow holds as integers."""
+    """Read grey TIFF of 12 bits or of more than 16, which Pillow holds as integers."""
     samples = np.asarray(image)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(258) == (12,):
         samples = samples << 4 | samples >> 8
@@ -263,7 +262,7 @@ def _integers(image: ImageFile.ImageFile, *, path: object) -> tuple[np.ndarray, 
 def _conversion(
     image: Image.Image, mode: str
 ) -> tuple[Callable[[Image.Image], Image.Image], tuple[str, ...]]:
-    """Returns what turns a band of the image into `mode`, and notes."""
+    """Return what turns a band of the image into `mode`, and notes."""
     if image.mode == mode and "transparency" not in image.info:
         return lambda band: band, ()
     notes: tuple[str, ...] = ()
@@ -280,7 +279,7 @@ def _conversion(
 
 
 def _cmyk_transform(icc_profile: bytes | None) -> ImageCms.ImageCmsTransform | None:
-    """Builds Photoshop's conversion to sRGB (relative colorimetric, black point compensated)."""
+    """Build Photoshop's conversion to sRGB (relative colorimetric, black point compensated)."""
     if not icc_profile or icc_profile[16:20] != b"CMYK":
         return None
     try:
@@ -300,7 +299,7 @@ def _cmyk_transform(icc_profile: bytes | None) -> ImageCms.ImageCmsTransform | N
 
 
 def _fit_profile(metadata: Metadata, *, mode: str, grey: bool) -> tuple[Metadata, tuple[str, ...]]:
-    """Replaces the profile of converted pixels by sRGB and drops one that fits no such pixels."""
+    """Replace the profile of converted pixels by sRGB; drop one that does not fit the pixels."""
     profile = metadata.icc_profile
     if mode in ("CMYK", "LAB"):
         srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -1,13 +1,12 @@
-"""Samples → image file: what each format holds, and what becomes of that which it cannot."""
+"""Samples → image file: what each format holds, and what becomes of the rest."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from fairweather.imaging import png16, tiff
+from fairweather.imaging import deep
 from fairweather.imaging.metadata import (
     Metadata,
     profile_fits,
@@ -15,8 +14,8 @@ from fairweather.imaging.metadata import (
     too_long_for_jpeg,
     uprighted,
 )
+from fairweather.imaging.pixels import as_bytes, by_rows
 
-_BAND_PX = 1 << 20
 _EVERYWHERE = ("exif", "icc_profile", "xmp")
 _IN_WORDS = {
     "exif": "EXIF data",
@@ -75,14 +74,14 @@ def encode(
     metadata: Metadata,
     quality: int,
 ) -> tuple[str, ...]:
-    """Writes one image.
+    """Write one image.
 
     Args:
         file: An empty file, open for writing.
         target: The format.
         pixels: (H, W, 3) RGB uint8 or uint16.
         alpha: (H, W) of the same type, or None.
-        grey: Writes the luma of the pixels as one channel.
+        grey: Write the luma of the pixels as one channel.
         metadata: What goes along, as far as the format carries it.
         quality: 1 to 100, for the formats with loss; 100 is lossless WebP.
 
@@ -92,7 +91,7 @@ def encode(
     notes: list[str] = []
     if not target.deep and pixels.dtype == np.uint16:
         notes.append(f"16 bits per channel become 8, all that {target.name} holds (.png keeps 16)")
-        pixels, alpha = _to_8_bits(pixels), None if alpha is None else _to_8_bits(alpha)
+        pixels, alpha = as_bytes(pixels), None if alpha is None else as_bytes(alpha)
     if alpha is not None and not target.alpha:
         if alpha.min() < np.iinfo(alpha.dtype).max:
             notes.append(f"transparency is laid on white: {target.name} has none (.png keeps it)")
@@ -106,9 +105,9 @@ def encode(
     metadata, lost = _carried(metadata, target, grey=grey)
     notes += lost
     if target.name == "TIFF":
-        notes += tiff.write_samples(file, _joined(colour, alpha), metadata=metadata)
+        notes += deep.write_tiff(file, _joined(colour, alpha), metadata=metadata)
     elif colour.dtype == np.uint16:
-        png16.write_samples(file, _joined(colour, alpha), chunks=_png_chunks(metadata))
+        deep.write_png(file, _joined(colour, alpha), chunks=_png_chunks(metadata))
     elif target.name == "GIF":
         notes += _write_gif(file, colour, alpha)
     else:
@@ -119,7 +118,7 @@ def encode(
 
 
 def _carried(metadata: Metadata, target: Format, *, grey: bool) -> tuple[Metadata, list[str]]:
-    """Returns the metadata that the file will hold, and notes about the rest."""
+    """Return the metadata that the file will hold, and notes about the rest."""
     notes = []
     if metadata.icc_profile and not profile_fits(metadata.icc_profile, grey=grey):
         kind = "grey" if grey else "RGB"
@@ -139,46 +138,29 @@ def _carried(metadata: Metadata, target: Format, *, grey: bool) -> tuple[Metadat
     return metadata.without(*left_out), notes
 
 
-def _by_rows(
-    function: Callable[..., np.ndarray], out: np.ndarray, *arrays: np.ndarray
-) -> np.ndarray:
-    """Fills `out` band by band, so that the wide numbers in between stay few."""
-    rows = max(1, _BAND_PX // out.shape[1])
-    for top in range(0, len(out), rows):
-        out[top : top + rows] = function(*(array[top : top + rows] for array in arrays))
-    return out
-
-
-def _to_8_bits(array: np.ndarray) -> np.ndarray:
-    """Rounds value × 255 / 65535."""
-    return _by_rows(
-        lambda band: (band.astype(np.uint32) + 128) // 257, np.empty(array.shape, np.uint8), array
-    )
-
-
 def _luma(pixels: np.ndarray) -> np.ndarray:
-    """Returns the grey of (H, W, 3) pixels (ITU-R BT.601, as Pillow's "L"); equal channels stay."""
+    """Return the grey of (H, W, 3) pixels (ITU-R BT.601, as Pillow's "L"); equal channels stay."""
     weights = np.array([19595, 38470, 7471], np.uint32)  # of 65536
 
     def grey(band: np.ndarray) -> np.ndarray:
         return (band.astype(np.uint32) @ weights + 32768) >> 16
 
-    return _by_rows(grey, np.empty(pixels.shape[:2], pixels.dtype), pixels)
+    return by_rows(grey, pixels, out=np.empty(pixels.shape[:2], pixels.dtype))
 
 
 def _on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Lays the photo on white, as photo editors do when they export to JPEG."""
+    """Lay the photo on white, as photo editors do when they export to JPEG."""
     white = np.uint32(np.iinfo(pixels.dtype).max)
 
     def laid(band: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         opacity = alpha[..., None].astype(np.uint32)
         return (band * opacity + white * (white - opacity) + white // 2) // white
 
-    return _by_rows(laid, np.empty_like(pixels), pixels, alpha)
+    return by_rows(laid, pixels, alpha, out=np.empty_like(pixels))
 
 
 def _joined(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """Returns (H, W, C) samples."""
+    """Return (H, W, C) samples."""
     colour = colour if colour.ndim == 3 else colour[..., None]
     return colour if alpha is None else np.concatenate([colour, alpha[..., None]], axis=-1)
 
@@ -212,7 +194,7 @@ def _write_with_pillow(
 
 
 def _png_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:
-    """Lets Pillow write the metadata into a PNG of one pixel, and takes its chunks."""
+    """Let Pillow write the metadata into a PNG of one pixel, and take its chunks."""
     image = Image.new("RGB", (1, 1))
     options = save_options(metadata, "PNG")
     chunks = PngImagePlugin.getchunks(image, **options)
@@ -220,7 +202,7 @@ def _png_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:
 
 
 def _write_gif(file: BinaryIO, colour: np.ndarray, alpha: np.ndarray | None) -> tuple[str, ...]:
-    """Writes 256 colours, or 255 and one that is transparent; exact where there are no more."""
+    """Write 256 colours, or 255 and one that is transparent; exact where there are no more."""
     image, notes = Image.fromarray(colour), []
     if alpha is None and image.mode == "L":
         image.save(file, "GIF")

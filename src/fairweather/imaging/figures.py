@@ -9,6 +9,7 @@ from PIL import Image
 
 from fairweather.files import replacing
 from fairweather.imaging.image import Photo, write_image
+from fairweather.imaging.pixels import as_bytes
 
 GAP_PX = 8
 LONGEST_SIDE_PX = 2000
@@ -18,14 +19,14 @@ PARTS = 40
 
 
 def write_side_by_side(path: Path, *photos: Photo) -> None:
-    """Writes photos of one scene beside each other, scaled down to at most 2000 px each.
+    """Write photos of one scene beside each other, scaled down to at most 2000 px each.
 
     Args:
         path: the file to write; one of that name is replaced.
         photos: of the same size.
 
     Raises:
-        ImageError: if the file cannot be written.
+        ImageError: The file cannot be written.
     """
     panels = [thumbnail(photo) for photo in photos]
     gap = np.full((panels[0].shape[0], GAP_PX, 3), 255, np.uint8)
@@ -34,7 +35,7 @@ def write_side_by_side(path: Path, *photos: Photo) -> None:
 
 
 def write_contact_sheet(path: Path, photos: Sequence[Photo], *, columns: int) -> None:
-    """Writes small versions of photos in a grid, row by row.
+    """Write small versions of photos in a grid, row by row.
 
     Args:
         path: the file to write; one of that name is replaced.
@@ -42,7 +43,7 @@ def write_contact_sheet(path: Path, photos: Sequence[Photo], *, columns: int) ->
         columns: how many to show in a row.
 
     Raises:
-        ImageError: if the file cannot be written.
+        ImageError: The file cannot be written.
     """
     cell = CELL_PX + GAP_PX
     rows = -(-len(photos) // columns)
@@ -55,13 +56,11 @@ def write_contact_sheet(path: Path, photos: Sequence[Photo], *, columns: int) ->
 
 
 def thumbnail(photo: Photo, *, longest_px: int = LONGEST_SIDE_PX) -> np.ndarray:
-    """(h, w, 3) uint8, at most `longest_px` a side; opacity is left out."""
+    """Return (h, w, 3) uint8, at most `longest_px` a side; opacity is left out."""
     pixels = photo.pixels
     step = max(1, max(pixels.shape[:2]) // (2 * longest_px))  # so that little is copied
     pixels = pixels[::step, ::step]
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image = Image.fromarray(np.ascontiguousarray(as_bytes(pixels)))
     image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
@@ -83,7 +82,7 @@ def write_curves(
     x_label: str = "step",
     marks: Sequence[float] = (),
 ) -> None:
-    """Writes a line plot; needs matplotlib, which the extra `train` installs.
+    """Write a line plot; needs matplotlib, which the extra `train` installs.
 
     A curve of more than 100 points is drawn faintly, with the means of 40 parts of it over it.
 

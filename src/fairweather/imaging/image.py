@@ -71,7 +71,7 @@ class Photo:
 
 
 def read_image(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
-    """Reads a photo: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF, told by content and not by name.
+    """Read a photo: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF, told by content and not by name.
 
     A JPEG takes at most 7 bytes of memory per pixel while it is read and 3 afterwards.
 
@@ -94,7 +94,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PI
 def write_image(
     path: str | os.PathLike[str], photo: Photo, *, overwrite: bool = True, quality: int = 95
 ) -> tuple[str, ...]:
-    """Writes a photo in the format that the suffix of `path` names, completely or not at all.
+    """Write a photo in the format that the suffix of `path` names, completely or not at all.
 
     What the format cannot hold is left out or approximated as a photo editor would do on export
     (transparency is laid on white, 16 bits are rounded to 8), and the notes say so.
@@ -140,7 +140,7 @@ def write_image(
 
 
 def _photo(decoded: Decoded) -> Photo:
-    """Turns what was decoded upright and takes alpha apart."""
+    """Turn what was decoded upright and takes alpha apart."""
     samples = _upright(decoded.samples, decoded.orientation)
     height, width, channels = samples.shape
     grey = channels < 3
@@ -162,7 +162,7 @@ def _photo(decoded: Decoded) -> Photo:
 
 
 def _upright(samples: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns a view of (H, W, C) samples after an EXIF orientation (Exif 2.32, 4.6.4 A)."""
+    """Return a view of (H, W, C) samples after an EXIF orientation (Exif 2.32, 4.6.4 A)."""
     if orientation > 4:
         samples = samples.swapaxes(0, 1)
     down = -1 if orientation in (3, 4, 7, 8) else 1
@@ -172,7 +172,7 @@ def _upright(samples: np.ndarray, orientation: int) -> np.ndarray:
 
 @contextmanager
 def _explained(path: Path, deed: str) -> Iterator[None]:
-    """Turns whatever goes wrong with a file into an ImageError of one line.
+    """Turn whatever goes wrong with a file into an ImageError of one line.
 
     Parsers raise nearly every kind of exception on damaged files, hence `Exception`; interrupts
     pass through.

@@ -4,10 +4,12 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO
 
-from PIL import Image
+import numpy as np
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 EXIF_PREFIX = b"Exif\x00\x00"
 
@@ -16,6 +18,11 @@ _IMAGE_SIZE_TAGS = {0x0100: "width", 0x0101: "height", 0xA002: "width", 0xA003: 
 _INTEGER_TYPES = {1: "B", 3: "H", 4: "I"}  # TIFF types BYTE, SHORT, LONG
 _XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))([1-8])(?=["<])')
 _JPEG_SEGMENT_BYTES = 65533
+# ImageDescription, Make, Model, Software, DateTime, Artist, HostComputer, Rating, RatingPercent,
+# Copyright, XPTitle to XPSubject: what a TIFF says about the photo, not about its own layout.
+_TOLD_TAGS = (270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
+_SUB_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+_INTEROP = 0xA005  # holds an offset into the old file
 
 
 @dataclass(frozen=True)
@@ -48,14 +55,14 @@ class Metadata:
     png_colour: tuple[tuple[bytes, bytes], ...] = ()
 
     def without(self, *fields: str) -> "Metadata":
-        """Returns a copy in which the named fields are empty."""
+        """Return a copy in which the named fields are empty."""
         return replace(
             self, **{name: Metadata.__dataclass_fields__[name].default for name in fields}
         )
 
 
 def read_metadata(image: Image.Image) -> Metadata:
-    """Collects the metadata of a loaded image of any format but TIFF (which see `tiff`)."""
+    """Collect the metadata of a loaded image of any format but TIFF."""
     info = image.info
     text = image.text if isinstance(image, PngImageFile) and not image.is_animated else {}
     exif = info.get("exif") or _exif_from_text(text)
@@ -82,7 +89,7 @@ def _is_block_in_disguise(keyword: str) -> bool:
 
 
 def _exif_from_text(text: dict[str, Any]) -> bytes | None:
-    """Decodes the EXIF that ImageMagick wrote into a PNG text before PNG had a chunk for it."""
+    """Decode the EXIF that ImageMagick wrote into a PNG text before PNG had a chunk for it."""
     raw = text.get("Raw profile type exif") or text.get("Raw profile type APP1")
     try:
         return bytes.fromhex("".join(str(raw).split("\n")[3:])) or None if raw else None
@@ -90,8 +97,75 @@ def _exif_from_text(text: dict[str, Any]) -> bytes | None:
         return None
 
 
+def read_tiff_metadata(file: BinaryIO, directory: ImageFileDirectory_v2) -> Metadata:
+    """Collect the metadata of a TIFF file, EXIF as the block that other formats carry.
+
+    Args:
+        file: The file.
+        directory: The tags of its first image.
+    """
+    xmp, icc_profile, iptc = (directory.get(tag) for tag in (700, 34675, 33723))
+    if isinstance(iptc, tuple):  # Photoshop declares these bytes as 32-bit integers
+        iptc = np.array(iptc, _byte_order(directory) + "u4").tobytes()
+    try:
+        exif = _exif_from_tiff(file, directory)
+    except Exception:  # a broken directory must not cost the photo
+        exif = EXIF_PREFIX  # an empty block, which is reported as damaged
+    return Metadata(
+        format="TIFF",
+        exif=exif,
+        icc_profile=icc_profile or None,
+        dpi=_dpi_from_tiff(directory),
+        xmp=xmp if isinstance(xmp, bytes) else None,
+        iptc=iptc if isinstance(iptc, bytes) else None,
+    )
+
+
+def _byte_order(directory: ImageFileDirectory_v2) -> str:
+    return "<" if directory.prefix == b"II" else ">"
+
+
+def _exif_from_tiff(file: BinaryIO, directory: ImageFileDirectory_v2) -> bytes | None:
+    exif, source = Image.Exif(), Image.Exif()
+    file.seek(2)
+    source.endian, source.bigtiff = _byte_order(directory), b"\x2b" in file.read(2)
+    source.load_from_fp(file, directory.offset)
+    for tag in _TOLD_TAGS:
+        if tag in directory:
+            exif[tag] = directory[tag]
+    told = len(exif) > 0
+    for tag in _SUB_DIRECTORIES:
+        values = {key: value for key, value in source.get_ifd(tag).items() if key != _INTEROP}
+        exif.get_ifd(tag).update(values)
+        told = told or bool(values)
+    return exif.tobytes() if told else None
+
+
+def _dpi_from_tiff(directory: ImageFileDirectory_v2) -> tuple[float, float] | None:
+    across, down, unit = (directory.get(tag) for tag in (282, 283, 296))
+    scale = {None: 1.0, 2: 1.0, 3: 2.54}.get(unit)
+    if not across or not down or scale is None:
+        return None
+    return float(across) * scale, float(down) * scale
+
+
+def tiff_tags(metadata: Metadata) -> dict[int, Any]:
+    """Return the TIFF tags that carry the metadata."""
+    tags: dict[int, Any] = {700: metadata.xmp, 33723: metadata.iptc, 34675: metadata.icc_profile}
+    if metadata.dpi:
+        tags |= {282: metadata.dpi[0], 283: metadata.dpi[1], 296: 2}
+    if metadata.exif:
+        exif = Image.Exif()
+        exif.load(metadata.exif)
+        tags |= {tag: exif[tag] for tag in _TOLD_TAGS if tag in exif}
+        for tag in _SUB_DIRECTORIES:
+            values = exif.get_ifd(tag)
+            tags[tag] = {key: value for key, value in values.items() if key != _INTEROP}
+    return {tag: value for tag, value in tags.items() if value}
+
+
 def orientation_of(metadata: Metadata) -> int:
-    """Returns the EXIF orientation, 1 to 8, from EXIF or else from XMP; 1 where there is none."""
+    """Return the EXIF orientation, 1 to 8, from EXIF or else from XMP; 1 where there is none."""
     found: list[int] = []
 
     def look(tag: int, value: int) -> None:
@@ -105,7 +179,7 @@ def orientation_of(metadata: Metadata) -> int:
 
 
 def uprighted(metadata: Metadata, *, height: int, width: int) -> Metadata:
-    """Returns the metadata of the same photo with upright pixels of the given size."""
+    """Return the metadata of the same photo with upright pixels of the given size."""
     size = {"height": height, "width": width}
 
     def corrected(tag: int, _: int) -> int | None:
@@ -116,7 +190,7 @@ def uprighted(metadata: Metadata, *, height: int, width: int) -> Metadata:
 
 
 def _walk_exif(exif: bytes | None, visit: Callable[[int, int], int | None]) -> bytes | None:
-    """Calls `visit(tag, value)` for the single integers of the two main EXIF directories.
+    """Call `visit(tag, value)` for the single integers of the two main EXIF directories.
 
     Returns a copy that holds what `visit` returned where that is not None, and no thumbnail.
     Nothing moves: maker notes hold offsets that only the camera's maker could correct, so the
@@ -142,7 +216,7 @@ def _walk_exif(exif: bytes | None, visit: Callable[[int, int], int | None]) -> b
 def _walk_directory(
     block: bytearray, start: int, *, order: str, visit: Callable[[int, int], int | None]
 ) -> tuple[int, int | None]:
-    """Returns where the entries end, and where the EXIF directory is if this one points to it."""
+    """Return where the entries end, and where the EXIF directory is if this one points to it."""
     details = None
     (count,) = struct.unpack_from(order + "H", block, start)
     for entry in range(start + 2, start + 2 + 12 * count, 12):
@@ -158,12 +232,12 @@ def _walk_directory(
 
 
 def profile_fits(icc_profile: bytes, *, grey: bool) -> bool:
-    """Tells whether a profile describes pixels of this kind (ICC.1:2022, 7.2.6: bytes 16 to 19)."""
+    """Tell whether a profile describes pixels of this kind (ICC.1:2022, 7.2.6: bytes 16 to 19)."""
     return icc_profile[16:20] == (b"GRAY" if grey else b"RGB ")
 
 
 def save_options(metadata: Metadata, name: str) -> dict[str, Any]:
-    """Returns the keywords with which Pillow's `save` writes the metadata in format `name`."""
+    """Return the keywords with which Pillow's `save` writes the metadata in format `name`."""
     options: dict[str, Any] = {
         "exif": metadata.exif,
         "icc_profile": metadata.icc_profile,
@@ -180,7 +254,7 @@ def save_options(metadata: Metadata, name: str) -> dict[str, Any]:
 
 
 def too_long_for_jpeg(metadata: Metadata) -> list[str]:
-    """Names the fields that do not fit into one JPEG segment, which cannot hold 64 KiB."""
+    """Name the fields that do not fit into one JPEG segment, which cannot hold 64 KiB."""
     limits = {"exif": 0, "xmp": 29, "iptc": 27, "comment": 0}  # bytes of each segment's own header
     return [
         name
@@ -201,7 +275,7 @@ def _png_info(metadata: Metadata) -> PngInfo:
 
 
 def _iptc_segment(iptc: bytes | None) -> bytes:
-    """Wraps an IPTC block as the Photoshop resource in which JPEG files carry it (APP13)."""
+    """Wrap an IPTC block as the Photoshop resource in which JPEG files carry it (APP13)."""
     if not iptc:
         return b""
     resource = b"8BIM" + struct.pack(">H2xI", _IPTC_RESOURCE, len(iptc)) + iptc

@@ -1,4 +1,4 @@
-"""Large images in overlapping tiles: where they lie, how they are cut and merged. Pure.
+"""Large images in overlapping tiles: where they lie, how they are cut and merged.
 
 A tile starts and ends on multiples of the size that the network pads to, so its windows are the
 windows of the whole image, and only what lies near its border differs. There its weight is zero.
@@ -44,7 +44,7 @@ class TilePlan:
 def plan_tiles(
     size: tuple[int, int], *, tile_px: int | None, overlap_px: int, multiple: int
 ) -> TilePlan:
-    """Covers an image with tiles.
+    """Cover an image with tiles.
 
     Args:
         size: (height, width) of the image [px].
@@ -53,7 +53,7 @@ def plan_tiles(
         multiple: what the network pads to [px].
 
     Raises:
-        OptionError: if a tile is smaller than twice the overlap, so that it would have no core.
+        OptionError: A tile is smaller than twice the overlap, so that it would have no core.
     """
     height, width = size
     if tile_px is None:
@@ -65,7 +65,7 @@ def plan_tiles(
 
 
 def plan_axis(length: int, *, tile: int, overlap: int, multiple: int) -> tuple[Span, ...]:
-    """The spans along one axis; the last is moved inwards, so that none sticks out."""
+    """Return the spans along one axis; the last is moved inwards, so that none sticks out."""
     padded = -(-length // multiple) * multiple
     if padded <= tile:
         return (Span(0, padded, np.ones(padded, np.float32)),)
@@ -90,7 +90,7 @@ def plan_axis(length: int, *, tile: int, overlap: int, multiple: int) -> tuple[S
 
 
 def taper(tile: int, *, overlap: int, at_start: bool, at_stop: bool) -> np.ndarray:
-    """Weights of a tile: one inside, zero in the outer quarter of the overlap, smooth between."""
+    """Return weights: one inside, zero in the outer quarter of the overlap, smooth between."""
     distance = np.arange(tile, dtype=np.float32) + 0.5
     weights = np.ones(tile, np.float32)
     for tapers, from_edge in ((at_start, distance), (at_stop, distance[::-1])):
@@ -101,7 +101,7 @@ def taper(tile: int, *, overlap: int, at_start: bool, at_stop: bool) -> np.ndarr
 
 
 def cut_tile(image: Pixels, row: Span, column: Span) -> Pixels:
-    """A tile of (H, W, …), padded at the bottom and right as the network would."""
+    """Cut a tile out of (H, W, …), padded at the bottom and right as the network would."""
     rows = padded_indices(image.shape[0], row)
     columns = padded_indices(image.shape[1], column)
     if row.stop <= image.shape[0] and column.stop <= image.shape[1]:
@@ -110,7 +110,7 @@ def cut_tile(image: Pixels, row: Span, column: Span) -> Pixels:
 
 
 def padded_indices(length: int, span: Span) -> np.ndarray:
-    """Which pixel stands at each place of a span: reflection, or replication if short."""
+    """Return which pixel stands at each place of a span: reflected, or replicated if short."""
     index = np.arange(span.start, span.stop)
     reflects = span.stop - length < length
     beyond = 2 * (length - 1) - index if reflects else np.full_like(index, length - 1)
@@ -120,7 +120,7 @@ def padded_indices(length: int, span: Span) -> np.ndarray:
 def merge_tiles(
     plan: TilePlan, restored: Callable[[Span, list[Span]], Iterator[Pixels]], *, out: Pixels
 ) -> None:
-    """Merges tiles row by row into an image, holding one row of tiles in floats at a time.
+    """Merge tiles row by row into an image, holding one row of tiles in floats at a time.
 
     Args:
         plan: where the tiles lie.

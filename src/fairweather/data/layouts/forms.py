@@ -27,7 +27,7 @@ class Sides:
     spare_clean: bool = False
 
     def under(self, folder: str) -> "Sides":
-        """The same, deeper by a folder."""
+        """Return the same, deeper by a folder."""
         return replace(self, degraded=f"{folder}/{self.degraded}", clean=f"{folder}/{self.clean}")
 
 
@@ -75,7 +75,7 @@ Forms = tuple[Sides | Arrangement, ...]
 
 
 def in_folders(forms: Forms, **folders: tuple[str, ...]) -> dict[str, tuple[Arrangement, ...]]:
-    """Each form in each folder that a split may lie in; `all` is the forms at the root itself."""
+    """Return each form in each folder of each split; `all` holds the forms at the root itself."""
     arrangements = [(form,) if isinstance(form, Sides) else form for form in forms]
     return {
         split.replace("_", "-"): tuple(
@@ -89,77 +89,3 @@ def in_folders(forms: Forms, **folders: tuple[str, ...]) -> dict[str, tuple[Arra
 
 INPUT_TARGET = (Sides("input", "target"), Sides("input", "gt"))
 TRAIN_TEST = {"train": ("train",), "test": ("test",)}
-
-RAIN, NORAIN = "(?:no)?rain-([0-9]+)(?:x2)?", "norain-([0-9]+)"
-RAIN_FORMS = (
-    Sides("rain/X2", "norain", RAIN, NORAIN),
-    Sides("rain", "norain", RAIN, NORAIN),
-    Sides("input", "target", RAIN, NORAIN),
-    Sides("input", "gt", RAIN, NORAIN),
-    *INPUT_TARGET,
-    Sides("rainy", ".", "rain-([0-9]+)", NORAIN),
-    Sides(".", ".", "rain-([0-9]+)", NORAIN),
-)
-
-_SYNTHETIC_DS = "(pie-)?{}-([^-]+)"
-_DS_KINDS = {"rainstreak": "rain", "raindrop": "rd", "rainstreak_raindrop": "rd-rain"}
-DS_SYNTHETIC: Arrangement = tuple(
-    Sides(folder, "gt", _SYNTHETIC_DS.format(kind), _SYNTHETIC_DS.format("norain"), many=True)
-    for folder, kind in _DS_KINDS.items()
-)
-DS_REAL: Arrangement = tuple(Sides(folder, "gt", many=True) for folder in _DS_KINDS)
-
-
-def joint_rain_removal(title: str, *, weight: str, train: int, test: int) -> Layout:
-    """Return the layout of Rain100 or Rain200, of one project."""
-    letter = title[-1]
-    return Layout(
-        title=title,
-        task="rain",
-        publisher="the project page 'Joint Rain Detection and Removal' (JORDER, CVPR 2017)",
-        tree=f"""\
-rain_data_train_{weight}/rain/X2/norain-1x2.png   (or in rain/; or train/, RainTrain{letter}/)
-rain_data_train_{weight}/norain/norain-1.png
-rain_data_test_{weight}/…                         (or test/, {title}/)
-or   train/input/1.png  + train/target/1.png    (the form of MPRNet; target may be gt)
-or   rainy/rain-001.png + norain-001.png, or both in one folder""",
-        usual=f"{train} pairs to train, {test} to test",
-        source="from several public loaders; the authors' archives were not at hand. The authors"
-        " replaced Rain100 by what is now called Rain200: check how many pairs you have.",
-        splits=in_folders(
-            RAIN_FORMS,
-            train=(f"rain_data_train_{weight}", "train", f"RainTrain{letter}"),
-            test=(f"rain_data_test_{weight}", "test", title),
-        ),
-    )
-
-
-def ntire_haze(
-    title: str, *, year: int, name: str, pairs: int, test: str, flat: bool = False
-) -> Layout:
-    """Return the layout of a data set of the NTIRE challenges on dehazing."""
-    names = ("(.+)_hazy", "(.+)_GT")
-    forms = (Sides("hazy", "GT", *names), *((Sides(".", ".", *names),) if flat else ()))
-    both = f"or   {name.format('hazy')} + {name.format('GT')} in one folder" if flat else ""
-    return Layout(
-        title=title,
-        task="haze",
-        publisher=f"the page of the NTIRE {year} challenge on dehazing",
-        tree=f"hazy/{name.format('hazy')}\nGT/{name.format('GT')}\n{both}".rstrip(),
-        usual=f"about {pairs} pairs without a split in the files; {test}",
-        source="folders and names from several public loaders; the archive was not at hand. The"
-        " split is taken from the order of the names, so the set has to be complete.",
-        splits=in_folders(forms),
-        last_for_test=5,
-    )
-
-
-TO_CLEAR = "([^_]+)(?:_.+)?"
-
-
-def reside_forms(*, spare_clean: bool = False) -> Forms:
-    """Return the forms of RESIDE's parts, where several hazy images share a clear one."""
-    return tuple(
-        Sides("hazy", clean, TO_CLEAR, many=True, spare_clean=spare_clean)
-        for clean in ("clear", "gt")
-    )

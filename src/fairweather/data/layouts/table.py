@@ -1,30 +1,48 @@
 """The table of the public benchmarks: how the pairs of each lie on disk, and how that is known."""
 
 from fairweather.data.layouts.forms import (
-    DS_REAL,
-    DS_SYNTHETIC,
     INPUT_TARGET,
-    NORAIN,
-    RAIN,
     TRAIN_TEST,
+    Forms,
     Layout,
     Sides,
     in_folders,
-    joint_rain_removal,
-    ntire_haze,
-    reside_forms,
 )
+from fairweather.data.layouts.rain import RAIN_LAYOUTS
+
+
+def _haze(title: str, *, year: int, name: str, pairs: int, test: str, flat: bool = False) -> Layout:
+    """Return the layout of a data set of the NTIRE challenges on dehazing."""
+    names = ("(.+)_hazy", "(.+)_GT")
+    forms = (Sides("hazy", "GT", *names), *((Sides(".", ".", *names),) if flat else ()))
+    both = f"or   {name.format('hazy')} + {name.format('GT')} in one folder" if flat else ""
+    return Layout(
+        title=title,
+        task="haze",
+        publisher=f"the page of the NTIRE {year} challenge on dehazing",
+        tree=f"hazy/{name.format('hazy')}\nGT/{name.format('GT')}\n{both}".rstrip(),
+        usual=f"about {pairs} pairs without a split in the files; {test}",
+        source="folders and names from several public loaders; the archive was not at hand. The"
+        " split is taken from the order of the names, so the set has to be complete.",
+        splits=in_folders(forms),
+        last_for_test=5,
+    )
+
+
+_TO_CLEAR = "([^_]+)(?:_.+)?"
+
+
+def _reside(*, spare_clean: bool = False) -> Forms:
+    return tuple(
+        Sides("hazy", clean, _TO_CLEAR, many=True, spare_clean=spare_clean)
+        for clean in ("clear", "gt")
+    )
+
 
 _RESIDE = "the page of RESIDE (Li et al., TIP 2019)"
 _RESIDE_SOURCE = (
     "from several public loaders and READMEs (the forms of DEA-Net and FocalNet); the archives"
     " were not at hand"
-)
-
-_SIDE_BY_SIDE = (
-    " Both images lie side by side in one file, so they have to be taken apart first:"
-    " unpack_side_by_side writes input/ and target/. Loaders disagree on which half is degraded;"
-    " tell it, or have it looked at."
 )
 
 _SNOW = (Sides("Snow", "Gt"),)
@@ -50,164 +68,15 @@ LAYOUTS: dict[str, Layout] = {
         source="paths are relative to the table; the order of its lines is kept.",
         lists={"train": "train.csv", "test": "test.csv"},
     ),
-    "spad": Layout(
-        title="SPA-Data",
-        task="rain",
-        publisher="GitHub stevewongv/SPANet (CVPR 2019)",
-        tree="real_world.txt        lines `/real_world/…/a.png /real_world/…/b.png`\n"
-        "real_world/\n"
-        "real_test_1000.txt    the same\n"
-        "real_test_1000/",
-        usual="real_world.txt to train, real_test_1000.txt to test (1,000 pairs)",
-        source="from the authors' README and loader, and from the loader of AST, which takes the"
-        " slash off and looks beside the list. The order of the lines is kept.",
-        lists={"train": "real_world.txt", "test": "real_test_1000.txt"},
-    ),
-    "rain100l": joint_rain_removal("Rain100L", weight="Light", train=200, test=100),
-    "rain100h": joint_rain_removal("Rain100H", weight="Heavy", train=1800, test=100),
-    "rain200l": joint_rain_removal("Rain200L", weight="Light", train=1800, test=200),
-    "rain200h": joint_rain_removal("Rain200H", weight="Heavy", train=1800, test=200),
-    "rain800": Layout(
-        title="Rain800",
-        task="rain",
-        publisher="GitHub hezhangsprinter/ID-CGAN",
-        tree="train/1.jpg   (or training/)\ntest/1.jpg\n"
-        "or   train/input/1.png + train/target/1.png, or train/rain/rain-001.png +"
-        " train/norain/norain-001.png",
-        usual="700 pairs to train, 100 to test",
-        source="that the images lie side by side is from public loaders; the names of the folders"
-        " and the counts are not verified." + _SIDE_BY_SIDE,
-        splits=in_folders(
-            (*INPUT_TARGET, Sides("rain", "norain", RAIN, NORAIN)),
-            train=("train", "training"),
-            test=("test",),
-        ),
-        side_by_side={"train": ("train", "training"), "test": ("test",)},
-    ),
-    "did-mdn": Layout(
-        title="DID-MDN (Rain1200)",
-        task="rain",
-        publisher="GitHub hezhangsprinter/DID-MDN (CVPR 2018)",
-        tree="DID-MDN-training/Rain_Heavy/train2018new/1.jpg   (Rain_Medium and Rain_Light alike)\n"
-        "DID-MDN-test/1.jpg\n"
-        "or   train/input/1.png + train/target/1.png, and test/",
-        usual="12,000 pairs to train, 1,200 to test; train-light, train-medium and train-heavy can"
-        " be unpacked alone",
-        source="training folders and halves (left degraded, right clean) from the authors' README"
-        " and loader; DID-MDN-test is from a public loader." + _SIDE_BY_SIDE,
-        splits=in_folders(INPUT_TARGET, **TRAIN_TEST),
-        side_by_side={
-            "train": tuple(
-                f"DID-MDN-training/Rain_{density}/train2018new"
-                for density in ("Heavy", "Medium", "Light")
-            ),
-            **{
-                f"train-{density.lower()}": (f"DID-MDN-training/Rain_{density}/train2018new",)
-                for density in ("Heavy", "Medium", "Light")
-            },
-            "test": ("DID-MDN-test",),
-        },
-    ),
-    "rain1400": Layout(
-        title="Rain1400 (DDN-Data)",
-        task="rain",
-        publisher="the project page of 'Removing Rain from Single Images via a Deep Detail Network'"
-        " (Fu et al., CVPR 2017)",
-        tree="training/rainy_image/1_1.jpg … 1_14.jpg   (or train/)\n"
-        "training/ground_truth/1.jpg\n"
-        "testing/…                                 (or test/)\n"
-        "or   input/ + gt/ with the same names",
-        usual="900 clean images with 14 rainy ones each to train, 100 to test",
-        source="names and inner folders from several public loaders; training/ and testing/ are"
-        " not verified.",
-        splits=in_folders(
-            tuple(
-                Sides(rainy, clean, "(.+)_[0-9]+", many=True)
-                for rainy, clean in (
-                    ("rainy_image", "ground_truth"),
-                    ("input", "gt"),
-                    ("input", "target"),
-                )
-            ),
-            train=("training", "train", "rainy_image_dataset/training"),
-            test=("testing", "test", "rainy_image_dataset/testing"),
-        ),
-    ),
-    "rain13k": Layout(
-        title="Rain13K",
-        task="rain",
-        publisher="GitHub swz30/MPRNet (CVPR 2021), gathered from other data sets",
-        tree="train/input/1.png + train/target/1.png   (or train/Rain13K/)\n"
-        "test/Rain100H/input/ + target/           (Rain100L, Test100, Test1200, Test2800 alike)",
-        usual="13,712 pairs to train; each test set is reported apart",
-        source="from several public READMEs; the counts are not verified.",
-        splits=in_folders(
-            INPUT_TARGET,
-            train=("train", "train/Rain13K"),
-            test_rain100h=("test/Rain100H",),
-            test_rain100l=("test/Rain100L",),
-            test_test100=("test/Test100",),
-            test_test1200=("test/Test1200",),
-            test_test2800=("test/Test2800",),
-        ),
-    ),
-    "rainds-syn": Layout(
-        title="RainDS, synthetic part",
-        task="raindrop",
-        publisher="GitHub Songforrr/RainDS_CCN (CVPR 2021)",
-        tree="RainDS_syn/train/rainstreak/rain-1.png\n"
-        "RainDS_syn/train/raindrop/rd-1.png\n"
-        "RainDS_syn/train/rainstreak_raindrop/rd-rain-1.png\n"
-        "RainDS_syn/train/gt/norain-1.png         (names may begin with pie-)\n"
-        "RainDS_syn/test/…                        (or train_set/, test_set/)",
-        usual="the folders; streaks, drops and both are reported apart",
-        source="inner folders and names from the authors' loader; the outer ones from public"
-        " loaders. All three kinds are given, in this order.",
-        splits=in_folders(
-            (DS_SYNTHETIC,),
-            train=("RainDS_syn/train", "RainDS_syn/train_set", "train", "train_set"),
-            test=("RainDS_syn/test", "RainDS_syn/test_set", "test", "test_set"),
-        ),
-    ),
-    "rainds-real": Layout(
-        title="RainDS, real part",
-        task="raindrop",
-        publisher="GitHub Songforrr/RainDS_CCN (CVPR 2021)",
-        tree="RainDS_real/train_set/rainstreak/2.png   (raindrop/, rainstreak_raindrop/ alike)\n"
-        "RainDS_real/train_set/gt/2.png\n"
-        "RainDS_real/test_set/…",
-        usual="the folders; streaks, drops and both are reported apart",
-        source="from public loaders, not from the authors'.",
-        splits=in_folders(
-            (DS_REAL,),
-            train=("RainDS_real/train_set", "RainDS_real/train", "train_set", "train"),
-            test=("RainDS_real/test_set", "RainDS_real/test", "test_set", "test"),
-        ),
-    ),
-    "agan": Layout(
-        title="Raindrop (AGAN)",
-        task="raindrop",
-        publisher="GitHub rui1996/DeRaindrop (CVPR 2018)",
-        tree="train/data/0_rain.png + train/gt/0_clean.png   (or train/train/)\n"
-        "test_a/data/0_rain.png + test_a/gt/0_clean.png\n"
-        "test_b/…",
-        usual="train to train, test_a (split 'test') to test; test_b is larger and less exact",
-        source="from several public loaders; the authors publish none.",
-        splits=in_folders(
-            (Sides("data", "gt", "(.+)_rain", "(.+)_clean"),),
-            train=("train", "train/train"),
-            test=("test_a", "test_a/test_a"),
-            test_b=("test_b", "test_b/test_b"),
-        ),
-    ),
-    "dense-haze": ntire_haze(
+    **RAIN_LAYOUTS,
+    "dense-haze": _haze(
         "Dense-Haze",
         year=2019,
         name="01_{}.png",
         pairs=55,
         test="by custom the last 5 are the test",
     ),
-    "nh-haze": ntire_haze(
+    "nh-haze": _haze(
         "NH-HAZE",
         year=2020,
         name="01_{}.png",
@@ -215,14 +84,14 @@ LAYOUTS: dict[str, Layout] = {
         test="the last 5 as the test follows Dense-Haze and is not verified",
         flat=True,
     ),
-    "o-haze": ntire_haze(
+    "o-haze": _haze(
         "O-HAZE",
         year=2018,
         name="01_outdoor_{}.jpg",
         pairs=45,
         test="the last 5 as the test is not verified",
     ),
-    "i-haze": ntire_haze(
+    "i-haze": _haze(
         "I-HAZE",
         year=2018,
         name="01_indoor_{}.jpg",
@@ -237,7 +106,7 @@ LAYOUTS: dict[str, Layout] = {
         "test/hazy/1400_1.png + test/gt/1400.png, where it is there",
         usual="trained on whole, tested on the indoor part of SOTS",
         source=_RESIDE_SOURCE + ".",
-        splits=in_folders(reside_forms(), train=("train", "."), test=("test",)),
+        splits=in_folders(_reside(), train=("train", "."), test=("test",)),
     ),
     "ots": Layout(
         title="RESIDE outdoor training set (OTS)",
@@ -248,7 +117,7 @@ LAYOUTS: dict[str, Layout] = {
         usual="trained on whole, tested on the outdoor part of SOTS",
         source=_RESIDE_SOURCE + ". Its hazy images come in parts, so spare clear ones are left"
         " out without an error.",
-        splits=in_folders(reside_forms(spare_clean=True), train=("train", "."), test=("test",)),
+        splits=in_folders(_reside(spare_clean=True), train=("train", "."), test=("test",)),
     ),
     "sots": Layout(
         title="RESIDE synthetic test set (SOTS)",
@@ -259,9 +128,7 @@ LAYOUTS: dict[str, Layout] = {
         usual="a test set only: the splits are 'indoor' and 'outdoor'",
         source=_RESIDE_SOURCE + ".",
         splits=in_folders(
-            reside_forms(),
-            indoor=("indoor/nyuhaze500", "indoor", "nyuhaze500"),
-            outdoor=("outdoor",),
+            _reside(), indoor=("indoor/nyuhaze500", "indoor", "nyuhaze500"), outdoor=("outdoor",)
         ),
     ),
     "snow100k": Layout(

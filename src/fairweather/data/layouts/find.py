@@ -1,0 +1,121 @@
+"""How the public benchmarks lie on disk: a benchmark's folder → its pairs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fairweather.data.layouts.folders import (
+    contents_of,
+    first_fitting,
+    fitting_folder,
+    match,
+    side_by_side_names,
+)
+from fairweather.data.layouts.forms import Layout
+from fairweather.data.layouts.lists import list_pairs
+from fairweather.data.layouts.table import LAYOUTS
+from fairweather.data.pairs import Pair
+from fairweather.errors import DataError, OptionError
+
+
+def list_layouts() -> list[str]:
+    """Return the names of the layouts, in the order of the table."""
+    return list(LAYOUTS)
+
+
+def describe_layout(name: str) -> str:
+    """Describe a layout: the expected tree, where it is published, its splits, what is verified.
+
+    Raises:
+        OptionError: There is no such layout.
+    """
+    layout = layout_named(name)
+    tree = "\n".join(f"    {line}" for line in layout.tree.splitlines())
+    return (
+        f"{name}: {layout.title} ({layout.task})\n"
+        f"Published by: {layout.publisher}\n"
+        f"Expected:\n{tree}\n"
+        f"Splits: {', '.join(layout.split_names)}\n"
+        f"Usual: {layout.usual}\n"
+        f"Known: {layout.source}"
+    )
+
+
+def find_layout_pairs(root: Path, layout: str, *, split: str = "train") -> list[Pair]:
+    """Return the pairs of a benchmark in the natural order of their names (2 before 10).
+
+    Lists keep their own order. Folders are found whatever their case, and suffixes may differ.
+
+    Args:
+        root: the folder that the layout describes; for `csv` also the table itself.
+        layout: one of `list_layouts()`.
+        split: one of the layout's splits.
+
+    Raises:
+        OptionError: There is no such layout or split.
+        DataError: The tree is another one, or a file has no partner.
+    """
+    table = layout_named(layout)
+    if split not in table.split_names:
+        raise OptionError(
+            f"split {split!r}: layout '{layout}' has none of that name, only"
+            f" {', '.join(table.split_names)}"
+        )
+    if table.lists:
+        return list_pairs(root, name=layout, file=table.lists[split])
+    part = "all" if table.last_for_test else split
+    arrangement = first_fitting(root, table.splits[part])
+    if arrangement is None:
+        raise DataError(wrong_tree(root, name=layout, split=part))
+    pairs = match(root, arrangement)
+    return _cut(root, pairs, last=table.last_for_test, split=split)
+
+
+def layout_named(name: str) -> Layout:
+    """Return the layout of that name.
+
+    Raises:
+        OptionError: There is none.
+    """
+    if name not in LAYOUTS:
+        raise OptionError(f"layout {name!r}: is none of {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+def _cut(root: Path, pairs: list[Pair], *, last: int, split: str) -> list[Pair]:
+    """Cut a set without a split: the last pairs are for the test, the others for training."""
+    if not last or split == "all":
+        return pairs
+    if len(pairs) <= last:
+        raise DataError(
+            f"{root}: holds {len(pairs)} pairs, but the last {last} are the test; is it complete?"
+        )
+    return pairs[-last:] if split == "test" else pairs[:-last]
+
+
+def wrong_tree(root: Path, *, name: str, split: str, expected: Sequence[str] = ()) -> str:
+    """Return a message: what was expected, what was found, and what to do."""
+    table = LAYOUTS[name]
+    side_by_side = table.side_by_side.get(split, ())
+    if not expected and side_by_side_names(root, side_by_side):
+        return (
+            f"{root}: the images of layout '{name}' lie side by side in one file; take them apart"
+            " with unpack_side_by_side, and give the folder that it wrote"
+        )
+    if not expected:
+        forms = dict.fromkeys(
+            " + ".join(dict.fromkeys(_short(f) for s in form for f in (s.degraded, s.clean)))
+            for form in table.splits.get(split, ())
+        )
+        expected = list(forms)
+    inner = fitting_folder(root, table.splits.get(split, ()))
+    return (
+        f"{root}: does not lie as layout '{name}' (split '{split}') does\n"
+        f"  expected: {f'{chr(10)}        or: '.join(expected)}\n"
+        f"  found:    {contents_of(root)}\n"
+        + (f"  {inner} does: give that folder" if inner else f"  see layout '{name}' as a whole:\n")
+        + ("" if inner else "\n".join(f"    {line}" for line in table.tree.splitlines()))
+    )
+
+
+def _short(folder: str) -> str:
+    return f"{Path(folder).as_posix()}/"

@@ -1,0 +1,166 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from fairweather import hardware
+from fairweather.errors import OptionError
+
+GIB = 1 << 30
+Cgroups = Callable[..., None]
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cgroups:
+    """Lays out the control groups of this process, and nothing above them."""
+
+    def lay_out(own: str, **files: str) -> None:
+        (tmp_path / "cgroup").write_text(own)
+        for name, text in files.items():
+            file = tmp_path / "fs" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+
+    monkeypatch.setattr(hardware, "_OWN_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(hardware, "_CGROUPS", tmp_path / "fs")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    lay_out("")
+    return lay_out
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of 64 GiB, 32 of them free, and of 16 cores for 32 threads, all allowed."""
+    memory = type("Memory", (), {"total": 64 * GIB, "available": 32 * GIB})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(psutil, "cpu_count", lambda *, logical=True: 32 if logical else 16)
+    process = type(
+        "Process",
+        (),
+        {
+            "memory_info": lambda self: type("Info", (), {"rss": GIB}),
+            "cpu_affinity": lambda self: list(range(32)),
+        },
+    )
+    monkeypatch.setattr(psutil, "Process", process)
+
+
+def test_commands_can_ask_for_names_without_torch() -> None:
+    code = (
+        "import sys, types; package = types.ModuleType('fairweather')\n"
+        f"package.__path__ = [{str(Path(hardware.__file__).parent)!r}]\n"
+        "sys.modules['fairweather'] = package\n"
+        "from fairweather import hardware\n"
+        "hardware.check_precision('bf16')\n"
+        "hardware.physical_memory_bytes(), hardware.thread_count()\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("precision", hardware.PRECISIONS)
+def test_every_precision_has_a_type_and_is_computed_in(precision: str) -> None:
+    hardware.check_precision(precision)
+    expected = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert hardware.dtype_of(precision) == expected
+    with hardware.lowered("cpu", precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+
+
+def test_other_precisions_and_devices_are_wrong_calls() -> None:
+    with pytest.raises(OptionError, match="precision 'fp8': is none of fp32, bf16, fp16"):
+        hardware.check_precision("fp8")
+    with pytest.raises(OptionError, match="device 'toaster': is none of auto, cuda"):
+        hardware.pick_device("toaster")
+    assert hardware.pick_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "says_so"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("no 8 GiB"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("shape mismatch"), False),
+        (KeyError("memory"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_errors(error: Exception, *, says_so: bool) -> None:
+    assert hardware.is_out_of_memory(error) is says_so
+
+
+def test_facts_are_those_of_psutil_where_nothing_limits(cgroups: Cgroups, large: None) -> None:
+    assert hardware.physical_memory_bytes() == 64 * GIB
+    assert hardware.available_memory_bytes() == 32 * GIB
+    assert hardware.host_budget_bytes() == GIB
+    assert hardware.thread_count() == 16
+
+
+def test_the_limits_of_a_container_count(cgroups: Cgroups, large: None) -> None:
+    files = {"memory.max": f"{3 * GIB}\n", "cpu.max": "250000 100000\n"}
+    cgroups("0::/\n", **files)
+    assert hardware.physical_memory_bytes() == 3 * GIB
+    assert hardware.available_memory_bytes() == 2 * GIB  # of which this process holds one
+    assert hardware.host_budget_bytes() == 3 * GIB // 4
+    assert hardware.thread_count() == 3
+
+
+def test_the_smallest_limit_on_the_way_up_counts(cgroups: Cgroups, large: None) -> None:
+    cgroups(
+        "0::/a/b/gone\n",
+        **{"a/memory.max": f"{8 * GIB}", "a/b/memory.max": "max", "memory.max": f"{9 * GIB}"},
+        **{"a/cpu.max": "max 100000", "cpu.max": "400000 100000"},
+    )
+    assert hardware.physical_memory_bytes() == 8 * GIB
+    assert hardware.thread_count() == 4
+
+
+def test_the_first_version_of_control_groups(cgroups: Cgroups, large: None) -> None:
+    cgroups(
+        "5:cpu,cpuacct:/box\n4:memory:/box\n3:cpuset:/\n",
+        **{"memory/box/memory.limit_in_bytes": f"{2 * GIB}"},
+        **{"memory/memory.limit_in_bytes": "9223372036854771712"},
+        **{"cpu/box/cpu.cfs_quota_us": "-1", "cpu/box/cpu.cfs_period_us": "100000"},
+        **{"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "50000"},
+    )
+    assert hardware.physical_memory_bytes() == 2 * GIB
+    assert hardware.thread_count() == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "threads"), [("5", 5), ("7,2", 7), ("", 16), ("0", 16), ("many", 16)]
+)
+def test_omp_num_threads_decides(
+    cgroups: Cgroups, large: None, monkeypatch: pytest.MonkeyPatch, told: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert hardware.thread_count() == threads
+
+
+def test_the_cpus_that_a_process_is_bound_to_count(
+    cgroups: Cgroups, large: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: [3, 4, 9])
+    assert hardware.thread_count() == 3
+
+
+def test_a_machine_that_tells_nothing_gets_one_thread(
+    cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda *, logical=True: None)
+    monkeypatch.delattr(psutil.Process, "cpu_affinity", raising=False)
+    assert hardware.thread_count() == 1
+
+
+def test_the_processor_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(hardware, "_CPU_INFO", info)
+    assert hardware.cpu_name()  # what the platform says
+    info.write_text("processor\t: 0\nmodel name\t: Fair CPU @ 3 GHz\nmodel name\t: other\n")
+    assert hardware.cpu_name() == "Fair CPU @ 3 GHz"
