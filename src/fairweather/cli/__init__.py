@@ -6,28 +6,24 @@ A command imports what it needs when it runs, so that help and refusals come at 
 import io
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from fairweather.cli.benchmark import benchmark_data_command, benchmark_page_command
-from fairweather.cli.benchmark_speed import (
-    benchmark_restore_command,
-    benchmark_speed_page_command,
-    benchmark_training_command,
-)
-from fairweather.cli.classifier import models_confusion, models_train_classifier
-from fairweather.cli.console import err_console, out_console
+from fairweather.cli.benchmark import benchmark_command
+from fairweather.cli.console import counting, err_console, out_console
 from fairweather.cli.data import data_check, data_degrade, data_layouts, data_unpack
 from fairweather.cli.evaluate import evaluate_command
 from fairweather.cli.export import export_command
 from fairweather.cli.models import models_convert, models_info, models_list
+from fairweather.cli.options import parse_size
 from fairweather.cli.restore import restore_command
 from fairweather.cli.train import train_command
 from fairweather.cli.tune import tune_command
 from fairweather.errors import FairweatherError, OptionError, RecipeError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "counting", "main", "parse_size", "run_command"]
 
 app = typer.Typer(
     name="fairweather",
@@ -46,8 +42,6 @@ models_app = typer.Typer(
 models_app.command("list")(models_list)
 models_app.command("info")(models_info)
 models_app.command("convert")(models_convert)
-models_app.command("train-classifier")(models_train_classifier)
-models_app.command("confusion")(models_confusion)
 app.add_typer(models_app, name="models")
 data_app = typer.Typer(help="Check, make and describe training data.", no_args_is_help=True)
 data_app.command("check")(data_check)
@@ -55,15 +49,7 @@ data_app.command("degrade")(data_degrade)
 data_app.command("layouts")(data_layouts)
 data_app.command("unpack")(data_unpack)
 app.add_typer(data_app, name="data")
-benchmark_app = typer.Typer(
-    help="Measure speed and memory, and write pages of the figures.", no_args_is_help=True
-)
-benchmark_app.command("data")(benchmark_data_command)
-benchmark_app.command("page")(benchmark_page_command)
-benchmark_app.command("restore")(benchmark_restore_command)
-benchmark_app.command("training")(benchmark_training_command)
-benchmark_app.command("speed-page")(benchmark_speed_page_command)
-app.add_typer(benchmark_app, name="benchmark")
+app.command("benchmark")(benchmark_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -80,13 +66,22 @@ def root(
 
 
 def main() -> None:
-    """Run the command, and report an error of ours in one line, without a traceback."""
+    """Run the `fairweather` command."""
+    run_command(app)
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Run a command line; an error of ours becomes one line, without a traceback.
+
+    Args:
+        command: parses the arguments and does what they say, as `typer.Typer` does.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleaned up like Ctrl-C
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not every file name can be encoded
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        command()
     except FairweatherError as error:
         err_console.print(f"error: {error}")
         sys.exit(2 if isinstance(error, OptionError | RecipeError) else 1)

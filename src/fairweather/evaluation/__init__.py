@@ -3,7 +3,6 @@
 from fairweather.evaluation.evaluate import evaluate, evaluate_photos, evaluate_results
 from fairweather.evaluation.metrics import measure
 from fairweather.evaluation.protocols import PROTOCOLS, describe_protocol
-from fairweather.evaluation.quality_page import write_benchmark_page
 from fairweather.evaluation.report import ReportWriter, figure_text, label
 from fairweather.evaluation.results import Evaluation, as_results_tree, as_tree, read_results
 from fairweather.evaluation.sets import (
@@ -37,5 +36,4 @@ __all__ = [
     "match_results",
     "measure",
     "read_results",
-    "write_benchmark_page",
 ]

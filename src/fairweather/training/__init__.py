@@ -4,8 +4,6 @@ from fairweather.errors import MissingExtraError
 
 try:
     from fairweather.training.batches import degrade_crops, degrade_held_out, seed_of
-    from fairweather.training.classifier import ClassifierTraining, train_classifier
-    from fairweather.training.classifier_confusion import Confusion, confuse
     from fairweather.training.curves import draw_curves
     from fairweather.training.data_module import HeldOutCrops, split_pairs
     from fairweather.training.plan import Plan, StagePlan, plan_training
@@ -33,8 +31,6 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 __all__ = [
-    "ClassifierTraining",
-    "Confusion",
     "DataSpec",
     "HeldOutCrops",
     "Machines",
@@ -45,7 +41,6 @@ __all__ = [
     "Stage",
     "StageLength",
     "StagePlan",
-    "confuse",
     "degrade_crops",
     "degrade_held_out",
     "draw_curves",
@@ -61,6 +56,5 @@ __all__ = [
     "split_pairs",
     "start_model",
     "train",
-    "train_classifier",
     "tune",
 ]

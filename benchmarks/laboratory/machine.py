@@ -17,7 +17,7 @@ PACKAGES = ("fairweather", "torch", "numpy", "openvino", "onnxruntime", "triton"
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """Processor, cores, memory and system, and how busy it is now.
+    """Return processor, cores, memory and system, and how busy it is now.
 
     Args:
         device: where the networks run, as torch names it.
@@ -36,7 +36,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """As the processor calls itself."""
+    """Return what the processor calls itself."""
     if CPU_INFO.is_file():
         for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -45,7 +45,7 @@ def processor_name() -> str:
 
 
 def installed_versions() -> dict[str, str]:
-    """Of what computes, as far as it is installed."""
+    """Return the versions of what computes, as far as it is installed."""
     found = {}
     for package in PACKAGES:
         try:
@@ -56,7 +56,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def describe_document(kind: str, setting: dict[str, Any], *, device: str) -> dict[str, Any]:
-    """The head of a result: what it is of, when, on what and with what."""
+    """Return the head of a result: what it is of, when, on what and with what."""
     return {
         "format": FORMAT,
         "kind": kind,

@@ -1,28 +1,78 @@
-"""How fast crops are loaded, and how fast a training step consumes them, in turns in one run."""
+"""Compare how fast crops are loaded with how fast a training step uses them, in turns."""
 
+import dataclasses
+import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fairweather.benchmark.works import training_step
+from fairweather.cli import counting, run_command
 from fairweather.data import DEGRADATIONS, ImageCache, Pair, RandomCrops, find_images
 from fairweather.errors import OptionError
+from fairweather.hardware import keep_freed_memory
 from fairweather.models import create_model
+from laboratory.works import training_step
 
 PRECISIONS = ("fp32", "bf16")
 ENDLESS = 1 << 40
 
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+
+
+@app.command()
+def main(
+    folder: Annotated[Path, typer.Argument(help="Clean photographs.")],
+    *,
+    crop: Annotated[int, typer.Option(help="Side of a crop in pixels.", min=16)] = 128,
+    batch: Annotated[int, typer.Option(help="Crops in a step.", min=1)] = 8,
+    seconds: Annotated[
+        float, typer.Option(help="How long each of the four is measured.", min=0)
+    ] = 10.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead.")
+    ] = False,
+) -> None:
+    """Compare the loading of crops with the training step of ast_n, on one thread each."""
+    keep_freed_memory()  # as training does
+    with counting("rounds", hidden=as_json) as show:
+        measured = benchmark_loading(
+            folder, crop_px=crop, batch=batch, seconds=seconds, on_round=show
+        )
+    if as_json:
+        document = dataclasses.asdict(measured) | {"loading_to_step": measured.loading_to_step}
+        sys.stdout.write(json.dumps(document) + "\n")
+        return
+    table = Table("", "crops/s")
+    for name, speed in (
+        ("loading, from the cache", measured.loading_crops_per_s),
+        ("loading, decoded each time", measured.decoding_crops_per_s),
+        ("degradation (rain)", measured.degradation_crops_per_s),
+        (f"training step (ast_n, {measured.precision})", measured.step_crops_per_s),
+    ):
+        table.add_row(name, f"{speed:,.1f}")
+    console = Console(soft_wrap=True)
+    console.print(table)
+    console.print(
+        f"{measured.images} photographs, {measured.batch} crops of {measured.crop_px} px, one"
+        f" thread: loading is {measured.loading_to_step:.1f} times as fast as the step"
+    )
+
 
 @dataclass(frozen=True)
-class DataBenchmark:
+class LoadingBenchmark:
     """Medians over rounds, with one thread on the CPU and no loading processes.
 
     Attributes:
@@ -50,11 +100,11 @@ class DataBenchmark:
 
     @property
     def loading_to_step(self) -> float:
-        """How many times as fast as the step the loading is; under 1, the step waits for it."""
+        """Say how many times as fast as the step the loading is; under 1, the step waits for it."""
         return self.loading_crops_per_s / self.step_crops_per_s
 
 
-def benchmark_data(
+def benchmark_loading(
     folder: Path,
     *,
     crop_px: int = 128,
@@ -67,8 +117,8 @@ def benchmark_data(
     precision: str = "fp32",
     device: str = "cpu",
     on_round: Callable[[int, int], None] = lambda done, total: None,
-) -> DataBenchmark:
-    """Measures whether the loading of crops keeps up with a training step.
+) -> LoadingBenchmark:
+    """Measure whether the loading of crops keeps up with a training step.
 
     Args:
         folder: clean photographs.
@@ -114,33 +164,33 @@ def benchmark_data(
                 measured.append(batch * batches_per_s(work, seconds=seconds / rounds))
             on_round(done + 1, rounds)
     medians = map(statistics.median, speeds)
-    return DataBenchmark(len(pairs), crop_px, batch, str(clean.device), precision, *medians)
+    return LoadingBenchmark(len(pairs), crop_px, batch, str(clean.device), precision, *medians)
 
 
 def loading(
     pairs: Sequence[Pair], *, images: ImageCache, crop_px: int, batch: int
 ) -> Callable[[], object]:
-    """Loads the next batch."""
+    """Load the next batch."""
     crops = RandomCrops(pairs, crop_px=crop_px, length=ENDLESS, seed=0, images=images)
     batches = iter(DataLoader(crops, batch_size=batch))
     return lambda: next(batches)
 
 
 def degradation(clean: Tensor, *, task: str) -> Callable[[], object]:
-    """Makes other degradation of a batch each time."""
+    """Degrade a batch, differently each time."""
     generator = torch.Generator().manual_seed(0)
     return lambda: synchronized(DEGRADATIONS[task](clean, generator=generator))
 
 
 def synchronized(result: Tensor) -> Tensor:
-    """Waits for the device that computes a result."""
+    """Wait for the device that computes a result."""
     if result.is_cuda:
         torch.cuda.synchronize(result.device)
     return result
 
 
 def batches_per_s(work: Callable[[], object], *, seconds: float) -> float:
-    """How often a second some work is done, at least once."""
+    """Return how often a second some work is done, at least once."""
     started = time.perf_counter()
     done = 0
     while (elapsed := time.perf_counter() - started) < seconds or not done:
@@ -151,10 +201,14 @@ def batches_per_s(work: Callable[[], object], *, seconds: float) -> float:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes with one thread within."""
+    """Let torch compute with one thread within."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    run_command(app)

@@ -1,13 +1,13 @@
 """What a contestant is told to do, as plain data that goes to its process."""
 
-import dataclasses
-import json
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["engine", "plain", "official", "step", "official step", "matrix", "copy"]
 Allocator = Literal["fairweather", "shipped", "tuned"]
 
+MATRIX, COPY = "matrix product", "copy"
 SHIPPED, TUNED = "official, as shipped", "official, tuned"  # what tables call them
 OFFICIAL = {"shipped": SHIPPED, "tuned": TUNED}
 ALLOCATORS: tuple[Allocator, ...] = ("shipped", "tuned")
@@ -21,6 +21,7 @@ ALLOCATOR_ENVIRONMENT = {
     },
     "fairweather": {},
 }
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Job:
         weights: the weights file.
         checkout: of the official repository.
         image: a .npy file (B, H, W, 3) that a round works on.
-        checks: .npy files to work on before the first round, and files for what comes out.
+        checks: .npy files to work on before the first round; what comes out is compared.
         checkpointing: whether a training step computes activations again instead of keeping them.
         races: False for one that ends after its check, as others are only compared with it.
     """
@@ -54,34 +55,12 @@ class Job:
     weights: str = ""
     checkout: str = ""
     image: str = ""
-    checks: tuple[tuple[str, str], ...] = ()
+    checks: tuple[str, ...] = ()
     checkpointing: bool = False
     races: bool = True
 
-    def as_line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
-
-def job_of(line: str) -> Job:
-    """What `Job.as_line` wrote."""
-    fields = json.loads(line)
-    fields["checks"] = tuple((before, after) for before, after in fields["checks"])
-    return Job(**fields)
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round of one contestant cost.
-
-    Attributes:
-        wall_s: on the clock [s].
-        processor_s: of all its threads together, in the program and in the kernel [s].
-        peak_bytes: the most main memory its process has held so far.
-        device_peak_bytes: the most that torch has held on a GPU so far; 0 without one.
-    """
-
-    wall_s: float
-    processor_s: float
-    peak_bytes: int
-    device_peak_bytes: int
+    def environment(self) -> dict[str, str]:
+        """Return the variables of its process: its allocator, its threads, and none of glibc's."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+        return kept | threads | ALLOCATOR_ENVIRONMENT[self.allocator]

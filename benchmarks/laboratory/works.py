@@ -1,9 +1,9 @@
 """What runs in a contestant's process: an engine, the official code, a training step, a ceiling."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +12,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairweather.benchmark.clock import timed
-from fairweather.benchmark.jobs import Job
-from fairweather.benchmark.official import load_official
-from fairweather.hardware import dtype_of, lowered
+from fairweather.benchmark import Work, timed
+from fairweather.hardware import dtype_of, keep_freed_memory, lowered
 from fairweather.models import load_model, plain_kernels
 from fairweather.restoration import create_engine, restore_square_padded
+from laboratory.jobs import Job
+from laboratory.official import load_official
 
 MATRIX_SIDE = {"cpu": 2048}
 GPU_MATRIX_SIDE = 8192
 MATRIX_REPEATS = 4
 COPY_BYTES = 256 << 20
 COPY_REPEATS = 8
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 Run = Callable[[np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a process can be told to do.
-
-    Attributes:
-        round: what is timed.
-        check: warms up, and writes what comes out for comparison.
-        note: what a table should say.
-    """
-
-    round: Callable[[], object]
-    check: Callable[[], object]
-    note: str = ""
-
-
 def build(job: Job) -> Work:
-    """Makes a job ready to run; loads, converts and compiles.
+    """Make a job ready to run; load, convert and compile.
 
     Raises:
         OptionError: if it cannot be done that way.
         MissingExtraError: if something is not installed.
     """
+    go_first_when_memory_ends()
+    if job.allocator == "fairweather":
+        keep_freed_memory()
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(0)
     makers = {
         "matrix": matrix_work,
         "copy": copy_work,
@@ -59,31 +50,37 @@ def build(job: Job) -> Work:
     return makers.get(job.role, restoring_work)(job)
 
 
+def go_first_when_memory_ends() -> None:
+    """Let Linux end this process rather than another one; what it does can be done again."""
+    with contextlib.suppress(OSError):
+        OOM_SCORE.write_text("1000", encoding="ascii")
+
+
 def restoring_work(job: Job) -> Work:
-    """Restores an image, from an array to an array."""
+    """Restore an image, from an array to an array."""
     make_run = {"engine": engine_run, "plain": plain_run, "official": official_run}[job.role]
     run = exact_run = make_run(job)
     image = np.load(job.image)
     if job.role == "plain" and job.precision != "fp32":  # all others are compared with it
         exact_run = make_run(dataclasses.replace(job, precision="fp32"))
 
-    def check() -> None:
-        for before, after in job.checks:
-            np.save(after, exact_run(np.load(before)))
+    def check() -> list[np.ndarray]:
+        restored = [exact_run(np.load(path)) for path in job.checks]
         if exact_run is not run:
             run(image)
+        return restored
 
     return Work(lambda: run(image), check)
 
 
 def engine_run(job: Job) -> Run:
-    """One of the engines that the package restores with."""
+    """Return one of the engines that the package restores with."""
     model = load_model(job.weights)
     return create_engine(job.engine, model, device=job.device, precision=job.precision)
 
 
 def plain_run(job: Job) -> Run:
-    """Eager PyTorch, without strips and fused kernels."""
+    """Return eager PyTorch, without strips and fused kernels."""
     network = module_run(load_model(job.weights), job=job)
 
     def run(image: np.ndarray) -> np.ndarray:
@@ -94,7 +91,7 @@ def plain_run(job: Job) -> Run:
 
 
 def official_run(job: Job) -> Run:
-    """The official code, behind its padding to a square."""
+    """Return the official code behind its padding to a square."""
     model = load_model(job.weights)
     network = load_official(Path(job.checkout), model)
     padded = functools.partial(restore_square_padded, network, multiple=model.config.size_multiple)
@@ -117,7 +114,7 @@ def module_run(
 
 
 def step_work(job: Job) -> Work:
-    """A training step: forward, backward and AdamW; the check gives the input's gradient."""
+    """Take training steps: forward, backward and AdamW; the check returns the input's gradient."""
     network: Any = load_model(job.weights)
     if job.role == "official step":
         network = load_official(Path(job.checkout), network)
@@ -127,18 +124,19 @@ def step_work(job: Job) -> Work:
     clean = crops(Path(job.image), device=job.device)
     step = training_step(network, clean, precision=job.precision)
 
-    def check() -> None:
+    def check() -> list[np.ndarray]:
         network.eval()  # leaves stochastic depth out, which is drawn
-        for before, after in job.checks:
-            np.save(after, input_gradient(network, crops(Path(before), device=job.device)))
+        images = [crops(Path(path), device=job.device) for path in job.checks]
+        gradients = [input_gradient(network, image) for image in images]
         network.train()
         step()
+        return gradients
 
     return Work(step, check)
 
 
 def training_step(network: nn.Module, clean: Tensor, *, precision: str) -> Callable[[], float]:
-    """Trains on one batch; gives the loss, which waits for the device."""
+    """Return a step on one batch, which returns the loss and so waits for the device."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)
 
     def step() -> float:
@@ -154,12 +152,12 @@ def training_step(network: nn.Module, clean: Tensor, *, precision: str) -> Calla
 
 
 def crops(path: Path, *, device: str) -> Tensor:
-    """(B, 3, H, W) from a .npy file of (B, H, W, 3)."""
+    """Read (B, 3, H, W) from a .npy file of (B, H, W, 3)."""
     return torch.from_numpy(np.load(path)).permute(0, 3, 1, 2).contiguous().to(device)
 
 
 def input_gradient(network: nn.Module, image: Tensor) -> np.ndarray:
-    """The gradient of half the sum of squares of what the network adds, for each input value."""
+    """Return the input's gradient of half the sum of squares of what the network adds."""
     image = image.clone().requires_grad_()
     residual = network(image) - image.detach()
     residual.square().sum().mul(0.5).backward()
@@ -168,7 +166,7 @@ def input_gradient(network: nn.Module, image: Tensor) -> np.ndarray:
 
 
 def matrix_work(job: Job) -> Work:
-    """Products of large square matrices, by whichever routine is faster here."""
+    """Multiply large square matrices, by whichever routine is faster here."""
     kind = torch.device(job.device).type
     dtype = dtype_of(job.precision) if kind != "cpu" else torch.float32
     side = matrix_side(job.device)
@@ -183,12 +181,12 @@ def matrix_work(job: Job) -> Work:
 
 
 def matrix_side(device: str) -> int:
-    """Rows and columns of the matrices."""
+    """Return the rows and columns of the matrices."""
     return MATRIX_SIDE.get(torch.device(device).type, GPU_MATRIX_SIDE)
 
 
 def copy_work(job: Job) -> Work:
-    """Copies of a tensor that no cache holds."""
+    """Copy a tensor that no cache holds."""
     source = torch.ones(COPY_BYTES // 4, device=job.device)
     target = torch.empty_like(source)
 
@@ -199,7 +197,7 @@ def copy_work(job: Job) -> Work:
 
 
 def repeated(function: Callable[[], Tensor], times: int, *, job: Job) -> None:
-    """Calls a function some times and waits for the device."""
+    """Call a function some times and wait for the device."""
     with torch.inference_mode():
         for _ in range(times):
             function()
@@ -208,6 +206,6 @@ def repeated(function: Callable[[], Tensor], times: int, *, job: Job) -> None:
 
 
 def seconds_of(function: Callable[[], Tensor], *, job: Job) -> float:
-    """The best of three, after one more [s]."""
+    """Return the best of three, after one more [s]."""
     repeated(function, 1, job=job)
     return min(timed(lambda: repeated(function, 1, job=job)).wall_s for _ in range(3))

@@ -1,23 +1,78 @@
-"""Engines and the official code restore the same images with the same weights, in turns."""
+"""Time engines, and the official code, while they restore the same images in turns."""
 
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from fairweather.benchmark.jobs import Job
-from fairweather.benchmark.machine import describe_document
-from fairweather.benchmark.setting import Setting, checks_of, largest_difference
-from fairweather.benchmark.speed import OnTurn, Tree, race, summary_of
-from fairweather.benchmark.subject import Subject, draw_image, load_of, take_subject
+import numpy as np
+import typer
+
+from fairweather.benchmark import OnTurn
+from fairweather.cli import counting, parse_size, run_command
 from fairweather.restoration import list_engines, square_side
+from laboratory import console
+from laboratory.jobs import Job
+from laboratory.machine import describe_document
+from laboratory.setting import Setting, figures_of, largest_difference, run_jobs
+from laboratory.subject import Subject, draw_image, load_of, take_subject
+from laboratory.summary import Tree
 
 Size = tuple[int, int]
 
 PLAIN, PLAIN_ENGINE = "torch, plain", "plain"
 SLOW_TO_START = ("compiled",)  # measured when named
 
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
-def benchmark_restore(
+
+@app.command()
+def main(
+    *,
+    model: console.Model = "ast_t",
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeat for more, plain included; without it, all that start fast."),
+    ] = None,
+    size: Annotated[
+        list[str] | None, typer.Option(metavar="HxW", help="Repeat for more; 256x256 without it.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images in a call.", min=1)] = 1,
+    threads: console.Threads = 1,
+    rounds: console.Rounds = 5,
+    device: console.Device = "auto",
+    precision: console.Precision = "fp32",
+    official: console.Official = None,
+    allocators: console.Allocators = None,
+    json_file: console.JsonFile = None,
+) -> None:
+    """Time engines, and the official code, in turns: seconds, memory, share of the ceiling."""
+    sizes = [parse_size(one) for one in size or ["256x256"]]
+    setting = Setting(
+        device=device,
+        precision=precision,
+        threads=threads,
+        rounds=rounds,
+        official=official,
+        allocators=tuple(one.value for one in allocators or console.GlibcSetting),
+    )
+    with counting() as show:
+        measured = benchmark_restoring(
+            model,
+            engines=engine or (),
+            sizes=sizes,
+            batch=batch,
+            setting=setting,
+            on_turn=lambda name, done, total: show(done, total, name),
+        )
+    call = ["benchmarks/restoring.py", "--model", measured["model"]["name"]]
+    call += [word for name in measured["engines"] for word in ("--engine", name)]
+    call += [word for height, width in sizes for word in ("--size", f"{height}x{width}")]
+    call += ["--batch", str(batch)]
+    console.finish(measured, call=call, setting=setting, json_file=json_file)
+
+
+def benchmark_restoring(
     model: str = "ast_t",
     *,
     engines: Sequence[str] = (),
@@ -26,7 +81,7 @@ def benchmark_restore(
     setting: Setting | None = None,
     on_turn: OnTurn = lambda name, done, total: None,
 ) -> Tree:
-    """Measures how fast images are restored, and in how much memory.
+    """Measure how fast images are restored, and in how much memory.
 
     Every contestant is a process of its own. In each round each of them restores the same images
     once, from an array to an array; a large matrix product and a large copy take part.
@@ -70,7 +125,7 @@ def benchmark_restore(
 
 
 def installed_engines() -> tuple[str, ...]:
-    """Those that can be used here and do not take minutes to start."""
+    """List those that can be used here and do not take minutes to start."""
     return PLAIN_ENGINE, *(
         entry.name
         for entry in list_engines()
@@ -86,7 +141,7 @@ def race_restoring(
     setting: Setting,
     on_turn: OnTurn,
 ) -> Tree:
-    """All rounds for images (B, H, W)."""
+    """Run all rounds for images (B, H, W)."""
     multiple = subject.model.config.size_multiple
     batch, height, width = shape
     side = square_side(height, width, multiple=multiple)
@@ -96,19 +151,16 @@ def race_restoring(
     draw_image(image, shape)
     draw_image(square, (batch, checked, checked))
     jobs = restoring_jobs(subject, engines=engines, setting=setting, image=image, square=square)
-    raced, faults = race([*jobs, *setting.ceilings()], rounds=setting.rounds, on_turn=on_turn)
-    differences = {
-        job.name: largest_difference(Path(after), reference_path(Path(before)))
-        for job in jobs
-        if job.name in raced
-        for before, after in job.checks[:1]
-    }
+    raced, faults = run_jobs([*jobs, *setting.ceilings()], rounds=setting.rounds, on_turn=on_turn)
+    plain = raced.get(PLAIN)
+    references = dict(zip(jobs[0].checks, plain.checked, strict=True)) if plain else {}
+    load = load_of(subject.model, shape=shape)
     return {
         "shape": list(shape),
         "official_shape": [batch, side, side] if setting.official else None,
         "official_checked_at": [checked, checked] if setting.official else None,
-        **summary_of(raced, load=load_of(subject.model, shape=shape), differences=differences),
-        "largest_change": largest_difference(reference_path(image), image),
+        **figures_of(raced, load=load, references=references),
+        "largest_change": largest_difference(np.load(image), references.get(str(image))),
         "faults": faults,
     }
 
@@ -116,17 +168,15 @@ def race_restoring(
 def restoring_jobs(
     subject: Subject, *, engines: Sequence[str], setting: Setting, image: Path, square: Path
 ) -> list[Job]:
-    """The reference, the engines, and the official code."""
+    """Return jobs for the reference, the engines, and the official code."""
     shared = setting.shared(subject, image)
-    checks = tuple((str(path), str(reference_path(path))) for path in (image, square))
+    checks = (str(image), str(square))
     jobs = [Job(PLAIN, "plain", checks=checks, races=PLAIN_ENGINE in engines, **shared)]
     for name in dict.fromkeys(engines):
         if name != PLAIN_ENGINE:
-            checks = checks_of(image, name)
-            jobs.append(Job(name, "engine", engine=name, checks=checks, **shared))
+            jobs.append(Job(name, "engine", engine=name, checks=(str(image),), **shared))
     return jobs + setting.official_jobs("official", checked=square, shared=shared)
 
 
-def reference_path(image: Path) -> Path:
-    """Where the plain path's output for an image lies."""
-    return image.with_stem(f"{image.stem}-plain")
+if __name__ == "__main__":
+    run_command(app)

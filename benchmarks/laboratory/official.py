@@ -1,7 +1,7 @@
 """The official implementation from a checkout, on our weights and used the official way.
 
-Its repository is joshyZhou/AST. It wants three small functions of another library, which would
-bring a second vision library along; where that is not installed they are stood in for.
+Its repository is joshyZhou/AST. It needs three small functions of a second vision library; where
+that is not installed, stand-ins take their place.
 """
 
 import ast
@@ -20,7 +20,7 @@ LEVELS = 4
 
 
 def to_2tuple(value: int) -> tuple[int, int]:
-    """A number twice."""
+    """Return a number twice."""
     return value, value
 
 
@@ -32,7 +32,7 @@ STAND_INS = {
 
 
 def check_checkout(checkout: Path) -> Path:
-    """The file of the network in a checkout.
+    """Find the file of the network in a checkout.
 
     Raises:
         OptionError: if there is none.
@@ -46,7 +46,7 @@ def check_checkout(checkout: Path) -> Path:
 
 
 def load_official(checkout: Path, model: AST) -> nn.Module:
-    """The official network with the weights of ours.
+    """Build the official network with the weights of ours.
 
     Args:
         checkout: of the official repository. Its model.py is run.
@@ -85,7 +85,7 @@ def load_official(checkout: Path, model: AST) -> nn.Module:
 
 
 def import_file(path: Path) -> ModuleType:
-    """Runs a Python file as a module, with stand-ins for what it takes from a missing library."""
+    """Run a Python file as a module, with stand-ins for what it takes from a missing library."""
     for name in missing_modules(path):
         dots = [at for at, letter in enumerate(name) if letter == "."]
         for parent in (name[:dot] for dot in dots):
@@ -105,7 +105,7 @@ def import_file(path: Path) -> ModuleType:
 
 
 def missing_modules(path: Path) -> list[str]:
-    """Modules that are not installed, and of which a file wants nothing but what stands in."""
+    """List modules that are not installed, and of which a file wants nothing but what stands in."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError) as error:

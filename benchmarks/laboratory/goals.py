@@ -2,14 +2,14 @@
 
 from typing import Any, NamedTuple
 
-from fairweather.benchmark.jobs import SHIPPED, TUNED
+from laboratory.jobs import SHIPPED, TUNED
 
 Tree = dict[str, Any]
 
 AGREES = 1e-4  # further from plain PyTorch, an engine does not compute the same
 
 
-class Target(NamedTuple):
+class Goal(NamedTuple):
     """At least so many times as fast, or as little memory, for ast_t in fp32 on one CPU thread."""
 
     size: tuple[int, int]
@@ -18,16 +18,16 @@ class Target(NamedTuple):
     least: float
 
 
-TARGETS = (
-    Target((256, 256), SHIPPED, "speed", 3.0),
-    Target((256, 256), TUNED, "speed", 1.7),
-    Target((720, 1280), SHIPPED, "speed", 10.0),
-    Target((720, 1280), SHIPPED, "memory", 8.0),
+GOALS = (
+    Goal((256, 256), SHIPPED, "speed", 3.0),
+    Goal((256, 256), TUNED, "speed", 1.7),
+    Goal((720, 1280), SHIPPED, "speed", 10.0),
+    Goal((720, 1280), SHIPPED, "memory", 8.0),
 )
 
 
-def target_lines(trees: dict[str, Tree]) -> list[str]:
-    """A table of the targets and of every engine's figure, or nothing if none was measured."""
+def goal_lines(trees: dict[str, Tree]) -> list[str]:
+    """Return a table of the goals and of every engine's figure, or nothing if none was measured."""
     lines = []
     for name, tree in trees.items():
         setting = tree["setting"]
@@ -39,25 +39,25 @@ def target_lines(trees: dict[str, Tree]) -> list[str]:
 
 
 def run_lines(run: Tree, name: str) -> list[str]:
-    """The targets of one size."""
+    """Return the goals of one size."""
     _, height, width = run["shape"]
     peaks = {one["name"]: one["peak_bytes"] for one in run["contestants"]}
     lines = []
-    for target in TARGETS:
-        if target.size != (height, width) or target.beside not in peaks:
+    for goal in GOALS:
+        if goal.size != (height, width) or goal.beside not in peaks:
             continue
         for one in run["contestants"]:
             if one["role"] != "engine" or (one["largest_difference"] or 0) > AGREES:
                 continue
             figure = (
-                one["faster_than"][target.beside]
-                if target.figure == "speed"
-                else peaks[target.beside] / one["peak_bytes"]
+                one["faster_than"][goal.beside]
+                if goal.figure == "speed"
+                else peaks[goal.beside] / one["peak_bytes"]
             )
-            what = "times the speed of" if target.figure == "speed" else "times less memory than"
+            what = "times the speed of" if goal.figure == "speed" else "times less memory than"
             lines.append(
-                f"| {height}×{width} | {target.least:g} {what} {target.beside} | {one['name']}"
-                f" | {figure:.2f} | {'reached' if figure >= target.least else 'missed'}"
+                f"| {height}×{width} | {goal.least:g} {what} {goal.beside} | {one['name']}"
+                f" | {figure:.2f} | {'reached' if figure >= goal.least else 'missed'}"
                 f" | {name} |"
             )
     return lines

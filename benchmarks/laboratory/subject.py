@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairweather.benchmark.speed import Load
 from fairweather.models import (
     AST,
     PRESETS,
@@ -18,6 +17,7 @@ from fairweather.models import (
     load_model,
     save_model,
 )
+from laboratory.summary import Load
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Subject:
 
 
 def take_subject(name: str, *, folder: Path) -> Subject:
-    """Builds a preset, or loads weights, and writes them into a folder.
+    """Build a preset, or load weights, and write them into a folder.
 
     Args:
         name: a preset, whose weights are drawn with seed 0, the output layer's too; or weights.
@@ -67,7 +67,7 @@ def take_subject(name: str, *, folder: Path) -> Subject:
 
 
 def draw_image(path: Path, shape: tuple[int, int, int]) -> None:
-    """Writes images (B, H, W, 3) float32 in [0, 1] of soft shapes and noise; always the same."""
+    """Write images (B, H, W, 3) float32 in [0, 1] of soft shapes and noise; always the same."""
     batch, height, width = shape
     random = np.random.default_rng(0)
     rows = np.linspace(0, 6, height, dtype=np.float32)[:, None, None]
@@ -79,7 +79,7 @@ def draw_image(path: Path, shape: tuple[int, int, int]) -> None:
 
 
 def load_of(model: AST, *, shape: tuple[int, int, int], trains: bool = False) -> Load:
-    """What images (B, H, W) cost a network at least.
+    """Count what images (B, H, W) cost a network at least.
 
     Args:
         model: the network.
@@ -103,7 +103,7 @@ def load_of(model: AST, *, shape: tuple[int, int, int], trains: bool = False) ->
 
 
 def least_bytes(model: AST, *, shape: tuple[int, int, int]) -> int:
-    """Parameters once, and every block's features (float32) once in and once out."""
+    """Count parameters once, and every block's features (float32) once in and once out."""
     config, (batch, height, width) = model.config, shape
     multiple = config.size_multiple
     pixels = batch * (-(-height // multiple) * multiple) * (-(-width // multiple) * multiple)
