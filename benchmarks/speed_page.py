@@ -138,7 +138,7 @@ def run_lines(run: Tree) -> list[str]:
         matrix = ceiling["matrix_gflop_per_s"]
         lines.append(
             f"Ceiling of matrix products: {matrix['median']:,.0f} GFLOP/s"
-            f" (best {matrix['best']:,.0f}, {ceiling['matrix_side']}³, {ceiling['matrix_routine']})."
+            f" (best {matrix['best']:,.0f}; {ceiling['matrix_side']}³, {ceiling['matrix_routine']})"
         )
     if "copy_gb_per_s" in ceiling:
         copy = ceiling["copy_gb_per_s"]

@@ -1,11 +1,17 @@
-"""What the degradation classifier says about photographs whose degradation is known."""
+"""Print what the classifier takes photographs of known degradations for, as a Markdown table."""
 
+import dataclasses
+import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
+from fairweather.cli import counting, run_command
 from fairweather.data import degrade_pixels, find_images, find_layout_pairs, read_bytes
 from fairweather.errors import DataError
 from fairweather.models import CLASSES, CLASSIFIER_WEIGHTS, load_classifier
@@ -26,6 +32,38 @@ DEV_PAIRS = (
 )
 DEV_CLEAN = "clean/Kodak24"
 Known = tuple[str, str, Callable[[], np.ndarray]]  # set, degradation, and what reads the photograph
+COLUMNS = (
+    *("photographs", "show", "images", *CLASSES),
+    *("restored rightly", "wrongly", "`weather`"),
+)
+
+
+def main(
+    *,
+    data: Annotated[Path, typer.Option(help="A folder with dev/ and real/.")],
+    weights: Annotated[
+        Path, typer.Option(help="Of the classifier.", show_default="the bundled ones")
+    ] = CLASSIFIER_WEIGHTS,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead.")
+    ] = False,
+) -> None:
+    """Print what the classifier takes photographs of known degradations for."""
+    with counting("photographs", hidden=as_json) as show:
+        rows = confuse(data, weights=weights, on_image=show)
+    if as_json:
+        sys.stdout.write(json.dumps([dataclasses.asdict(row) for row in rows]) + "\n")
+        return
+    lines = [COLUMNS, ("---", "---", *["---:"] * (len(COLUMNS) - 2))]
+    lines += [
+        (
+            *(row.name, row.degradation, row.images, *row.found.values()),
+            *(row.sure_right, row.sure_wrong, row.by_weather),
+        )
+        for row in rows
+    ]
+    for line in lines:
+        sys.stdout.write(f"| {' | '.join(str(cell or '') for cell in line)} |\n")
 
 
 @dataclass
@@ -38,8 +76,8 @@ class Confusion:
         found: how many were taken for each of `CLASSES`.
         sure_right: how many would have been restored, for this degradation.
         sure_wrong: how many would have been restored, for another one.
-        by_weather: how many would have been restored with `weather`, for nothing was sure but that
-            there is weather of some kind.
+        by_weather: how many would have been restored with `weather`, as only weather of some kind
+            was sure.
     """
 
     name: str
@@ -51,7 +89,7 @@ class Confusion:
 
     @property
     def images(self) -> int:
-        """How many photographs there are."""
+        """Return how many photographs there are."""
         return sum(self.found.values())
 
 
@@ -61,7 +99,7 @@ def confuse(
     weights: Path = CLASSIFIER_WEIGHTS,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Confusion]:
-    """Classifies the photographs of DATA/dev, and those of DATA/real, whose folder is their label.
+    """Classify the photographs of DATA/dev, and those of DATA/real, whose folder is their label.
 
     Args:
         data: the folder; sets that are not there are left out.
@@ -96,7 +134,7 @@ def confuse(
 
 
 def dev_photographs(root: Path) -> Iterator[Known]:
-    """Both sides of pairs, clean photographs, and these under synthetic snow: it has no pairs."""
+    """Yield both sides of pairs, and clean photographs with and without synthetic snow."""
     clean = find_images(root / DEV_CLEAN) if (root / DEV_CLEAN).is_dir() else []
     for path in clean:
         yield f"dev/{DEV_CLEAN}", "clean", lambda path=path: read_bytes(path)
@@ -117,8 +155,12 @@ def dev_photographs(root: Path) -> Iterator[Known]:
 
 
 def real_photographs(root: Path) -> Iterator[Known]:
-    """Photographs of real degradation, of which some have two kinds at once."""
+    """Yield photographs of real degradation, of which some have two kinds at once."""
     for degradation in CLASSES:
         if (root / degradation).is_dir():
             for path in find_images(root / degradation):
                 yield f"real/{degradation}", degradation, lambda path=path: read_bytes(path)
+
+
+if __name__ == "__main__":
+    run_command(lambda: typer.run(main))

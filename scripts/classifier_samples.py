@@ -59,7 +59,7 @@ class Photographs:
 
 
 def load_photographs(data: Path) -> tuple[Photographs, Photographs]:
-    """Reads what there is to train on, and every 25th scene of it, which is held out.
+    """Read what there is to train on, and every 25th scene of it, which is held out.
 
     Args:
         data: a folder with clean/ and pairs/; real sets that are not there are left out.
@@ -93,19 +93,19 @@ def load_photographs(data: Path) -> tuple[Photographs, Photographs]:
 
 
 def read_small(path: Path) -> np.ndarray:
-    """An image file, scaled down to `LONGEST_PX` if it is larger."""
+    """Read an image file, scaled down to `LONGEST_PX` if it is larger."""
     pixels = read_bytes(path)
     scale = LONGEST_PX / max(pixels.shape[:2])
     return rescaled(pixels, scale) if scale < 1 else pixels
 
 
 def rescaled(image: np.ndarray, scale: float) -> np.ndarray:
-    """An image at another scale."""
+    """Scale an image."""
     return resized(image, (round(image.shape[0] * scale), round(image.shape[1] * scale)))
 
 
 def make_group(photographs: Photographs, *, random: np.random.Generator) -> list[np.ndarray]:
-    """One part of a photograph under each of `CLASSES`, or real pairs in their place.
+    """Make one part of a photograph under each of `CLASSES`, or real pairs in their place.
 
     All of them are of one scene, so that nobody can learn by heart which photograph has what.
 
@@ -132,7 +132,7 @@ def make_group(photographs: Photographs, *, random: np.random.Generator) -> list
 
 
 def random_part(image: np.ndarray, *, random: np.random.Generator, least: float) -> np.ndarray:
-    """Most of an image, at a random scale of at least `least` and at most 1.3."""
+    """Cut most of an image out, at a random scale of at least `least` and at most 1.3."""
     height, width = image.shape[:2]
     rows, columns = (round(side * random.uniform(0.6, 1)) for side in (height, width))
     top, left = random.integers(height - rows + 1), random.integers(width - columns + 1)
@@ -144,7 +144,7 @@ def random_part(image: np.ndarray, *, random: np.random.Generator, least: float)
 
 @dataclass(frozen=True)
 class Sample:
-    """A photograph with a known degradation, as if of a file that someone else made.
+    """A photograph with a known degradation, as if from a file that someone else made.
 
     Attributes:
         scales: it, and what a large photograph is also seen at, (H, W, 3) uint8.
@@ -156,7 +156,7 @@ class Sample:
 
 
 def finish_sample(image: np.ndarray, *, random: np.random.Generator) -> Sample:
-    """Varies what must not tell the degradation: scale, light, colour, JPEG quality."""
+    """Vary what must not tell the degradation: scale, light, colour, JPEG quality."""
     if random.random() < 0.5:
         image = rescaled(image, math.exp(random.uniform(math.log(0.7), math.log(1.6))))
     image, _ = random_jitter((image, image), random=random, augmentation=JITTER)
@@ -171,7 +171,7 @@ def finish_sample(image: np.ndarray, *, random: np.random.Generator) -> Sample:
 
 
 def random_views(sample: Sample, *, random: np.random.Generator, crops: int) -> np.ndarray:
-    """Crops from anywhere and the whole, mirrored or not: (crops + 1, VIEW_PX, VIEW_PX, 3)."""
+    """Take crops from anywhere and the whole, mirrored or not: (crops + 1, VIEW_PX, VIEW_PX, 3)."""
     views = []
     for number in range(crops):
         image = sample.scales[number % len(sample.scales)]
@@ -182,7 +182,7 @@ def random_views(sample: Sample, *, random: np.random.Generator, crops: int) -> 
 
 
 def as_jpeg(image: np.ndarray, *, quality: int) -> np.ndarray:
-    """What is left of an image after JPEG."""
+    """Return what is left of an image after JPEG."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "JPEG", quality=quality)
     with Image.open(stream) as again:
@@ -198,7 +198,7 @@ class SampleBank(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     def __init__(
         self, photographs: Photographs, *, shares: Sequence[int], seed: int, kept: int = 96
     ):
-        """Draws nothing yet.
+        """Draw nothing yet.
 
         Args:
             photographs: what samples are made of.
@@ -212,7 +212,7 @@ class SampleBank(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         self.kept = kept
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Crops and whole photographs of `Views`, and the numbers of their degradations."""
+        """Yield crops and whole photographs of `Views`, and the numbers of their degradations."""
         torch.set_num_threads(1)
         worker = get_worker_info()
         random = np.random.default_rng((self.seed, worker.id if worker else 0))

@@ -1,19 +1,31 @@
-"""Trains the classifier that tells which degradation a photograph has."""
+"""Train the classifier of degradations that `fairweather restore --task auto` uses."""
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import typer
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from fairweather.errors import OptionError
+from classifier_samples import (
+    REAL,
+    Photographs,
+    SampleBank,
+    as_jpeg,
+    load_photographs,
+    make_group,
+)
+from fairweather.cli import counting, run_command
+from fairweather.errors import CheckpointError, OptionError
 from fairweather.hardware import lowered
 from fairweather.models import (
     CLASSES,
@@ -23,14 +35,6 @@ from fairweather.models import (
     save_classifier,
 )
 from fairweather.restoration import classifier_views
-from fairweather.training.classifier_samples import (
-    REAL,
-    Photographs,
-    SampleBank,
-    as_jpeg,
-    load_photographs,
-    make_group,
-)
 
 SHARES = (6, 3, 3, 3, 3, 3, 3)  # of each of CLASSES in a batch: most photographs are clean
 LEARNING_RATE = 2e-3
@@ -43,6 +47,52 @@ WANTED_PRECISION = 0.95
 HELD_OUT_JPEG = 90
 
 
+class Precision(StrEnum):
+    """What the training computes in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+def main(
+    *,
+    data: Annotated[
+        Path, typer.Option(help="A folder with clean/, and pairs/ of real degradation.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .safetensors to write.")],
+    steps: Annotated[int, typer.Option(help="How many batches of 24.", min=1)] = 4000,
+    minutes: Annotated[
+        float | None, typer.Option(help="End after so many minutes; then no seed repeats it.")
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="bf16 is faster on CPUs that have it.")
+    ] = Precision.fp32,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that make the samples.", min=0)] = 2,
+) -> None:
+    """Train the classifier that `fairweather restore --task auto` uses."""
+    if out.suffix != ".safetensors":
+        raise typer.BadParameter(f"{out}: weights are written as .safetensors")
+    try:
+        with counting("batches", total=steps) as show:
+            best = train_classifier(
+                data,
+                out,
+                steps=steps,
+                minutes=minutes,
+                precision=precision.value,
+                seed=seed,
+                workers=workers,
+                on_step=show,
+            )
+    except OSError as error:
+        raise CheckpointError(f"{out}: cannot be written: {error.strerror or error}") from error
+    typer.echo(
+        f"{out}: of step {best.step}, with {best.accuracy:.1%} of the held-out photographs right"
+        f" and a loss of {best.loss:.3f}; sure from {best.threshold:.0%}"
+    )
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Views of photographs that are not trained on, and what is to be found in them."""
@@ -53,12 +103,12 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class ClassifierTraining:
-    """What a training gave.
+    """What a training reached.
 
     Attributes:
         step: after which the weights that were kept are the best.
         loss: cross-entropy of the held-out photographs there [nats].
-        accuracy: share of them that is told rightly.
+        accuracy: share of them that is classified correctly.
         threshold: probability from which a degradation is taken for sure.
     """
 
@@ -79,7 +129,7 @@ def train_classifier(
     workers: int = 2,
     on_step: Callable[[int, int, str], None] = lambda done, total, said: None,
 ) -> ClassifierTraining:
-    """Trains a classifier on synthetic degradation and a few real pairs.
+    """Train a classifier on synthetic degradation and a few real pairs.
 
     The target always holds the best weights so far, whole; before the first check there is none.
 
@@ -129,7 +179,7 @@ class BestWeights:
     """The best weights so far, on disk, and how good they are."""
 
     def __init__(self, target: Path, held_out: HeldOut, *, told: dict[str, str]):
-        """Writes nothing yet.
+        """Write nothing yet.
 
         Args:
             target: where they go.
@@ -142,7 +192,7 @@ class BestWeights:
         self.best = ClassifierTraining(step=0, loss=math.inf, accuracy=0, threshold=1)
 
     def offer(self, net: torch.nn.Module, *, step: int) -> ClassifierTraining:
-        """Checks weights and writes them if there were none better."""
+        """Check weights, and write them if there were none better."""
         found = check(net, self.held_out, step=step)
         if found.loss < self.best.loss:
             self.best = found
@@ -153,7 +203,7 @@ class BestWeights:
 
 
 def learning_rate_share(done: float, *, warm: float) -> float:
-    """Linear warm-up, then half a cosine to zero; `done` is the share of the training."""
+    """Rise linearly, then fall with half a cosine to 0, where `done` is 1."""
     return min(1.0, warm) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
@@ -164,7 +214,7 @@ def train_step(
     *,
     precision: str,
 ) -> float:
-    """One step; gives the loss."""
+    """Take a step; return the loss."""
     crops, whole, labels = batch
     net.train()
     with lowered("cpu", precision):
@@ -177,7 +227,7 @@ def train_step(
 
 
 def hold_out(photographs: Photographs, *, seed: int) -> HeldOut:
-    """Each held-out photograph under every degradation, and the real pairs of both sides."""
+    """Put every degradation on each held-out photograph; add both sides of the real pairs."""
     random = np.random.default_rng((seed, 1))
     images: list[tuple[np.ndarray, str]] = []
     for photograph in photographs.clean:
@@ -191,7 +241,7 @@ def hold_out(photographs: Photographs, *, seed: int) -> HeldOut:
 
 
 def check(net: torch.nn.Module, held_out: HeldOut, *, step: int) -> ClassifierTraining:
-    """How well a classifier does on the held-out photographs."""
+    """Measure a classifier on the held-out photographs."""
     net.eval()
     with torch.inference_mode():
         logits = torch.cat([net(views) for views in held_out.views])
@@ -204,7 +254,7 @@ def check(net: torch.nn.Module, held_out: HeldOut, *, step: int) -> ClassifierTr
 
 
 def choose_threshold(probabilities: Tensor, labels: Tensor) -> float:
-    """The lowest probability from which 95 % of the degradations found are the right ones.
+    """Return the lowest probability from which 95 % of the degradations found are the right ones.
 
     Args:
         probabilities: (N, len(CLASSES)) of held-out photographs.
@@ -224,7 +274,7 @@ def choose_threshold(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def describe_training(photographs: Photographs, *, seed: int) -> dict[str, str]:
-    """What the weights' metadata says of how they came to be."""
+    """Return what the weights' metadata says of how they came to be."""
     pairs = sum(map(len, photographs.pairs))
     return {
         "task": "degradation",
@@ -237,9 +287,13 @@ def describe_training(photographs: Photographs, *, seed: int) -> dict[str, str]:
 
 
 def describe_result(found: ClassifierTraining) -> dict[str, str]:
-    """What it says of how good they are."""
+    """Return what it says of how good they are."""
     return {
         "threshold": f"{found.threshold:.2f}",
         "step": str(found.step),
         "held_out": f'{{"loss": {found.loss:.4f}, "accuracy": {found.accuracy:.4f}}}',
     }
+
+
+if __name__ == "__main__":
+    run_command(lambda: typer.run(main))

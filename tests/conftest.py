@@ -1,7 +1,9 @@
 """What all tests share: real images where there are some, and Hypothesis without deadlines."""
 
 import os
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,12 @@ import pytest
 from fairweather import cli
 
 sys.path.insert(0, str(Path(__file__).parent))  # for parity.py and others, which are no tests
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
 from command import Done, Run
+
+ROOT = Path(__file__).parents[1]
 
 hypothesis.settings.register_profile(
     "fairweather", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
@@ -43,14 +49,30 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def run(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["fairweather", *map(str, arguments)])
-        capsys.readouterr()
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-        done = Done(status, *capsys.readouterr())
-        assert "Traceback" not in done.out + done.err
-        return done
+        return end_of(cli.main, capsys)
 
     return run
+
+
+@pytest.fixture
+def run_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a file of benchmarks/ or scripts/ as `python FILE …` does, in this process."""
+
+    def run(script: str, *arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        return end_of(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"), capsys)
+
+    return run
+
+
+def end_of(command: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> Done:
+    """How a command ends, and what it prints."""
+    capsys.readouterr()
+    status = 0
+    try:
+        command()
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+    done = Done(status, *capsys.readouterr())
+    assert "Traceback" not in done.out + done.err
+    return done

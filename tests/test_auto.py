@@ -1,4 +1,4 @@
-"""The degradation of a photograph: views, the bundled classifier, `--task auto`, its training."""
+"""The degradation of a photograph: views, the bundled classifier, `--task auto`."""
 
 import hashlib
 import json
@@ -43,7 +43,6 @@ BUNDLED = pytest.mark.skipif(
 )
 CLEAN_RIGHT = 4
 DEGRADED_RIGHT = 24
-FLOORS = {"dev, clean": 0.6, "dev, degraded": 0.6, "real, degraded": 0.3}
 
 
 @pytest.fixture
@@ -306,87 +305,3 @@ def test_a_wrong_call_of_auto(
     done = run("restore", path, "--task", "auto", *arguments)
     assert done.status == 2
     assert [found.name for found in (tmp_path / "in").iterdir()] == ["0.png"]
-
-
-def test_a_training_of_three_steps(run: Run, tmp_path: Path) -> None:
-    clean = tmp_path / "data" / "clean"
-    clean.mkdir(parents=True)
-    for number, name in enumerate(NAMES):
-        photo = getattr(skimage.data, name)()[40:140, 100:250]
-        Image.fromarray(photo).save(clean / f"{number}.png")
-    for side in ("input", "target"):
-        folder = tmp_path / "data" / "pairs" / "rain" / "Rain13K-sample" / side
-        folder.mkdir(parents=True)
-        Image.fromarray(PHOTO).save(folder / "a.png")
-    results = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
-    for target in results:
-        done = run(
-            "models", "train-classifier", "--data", tmp_path / "data", "-o", target,
-            "--steps", 3, "--workers", 0, "--seed", 4,
-        )  # fmt: skip
-        assert (done.status, done.err) == (0, "")
-        assert "of step 3, with" in done.out
-    net, metadata = load_classifier(results[0])
-    assert metadata["seed"] == "4"
-    assert (
-        metadata["training_data"]
-        == "synthetic degradation on 3 clean photographs, and 1 real pairs"
-    )
-    assert net(classifier_views(PHOTO)).shape == (1, len(CLASSES))
-    again = load_classifier(results[1])[0].state_dict()
-    assert all(torch.equal(tensor, again[name]) for name, tensor in net.state_dict().items())
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "a.safetensors", "b.safetensors", "data",
-    ]  # fmt: skip
-
-
-def test_a_training_that_cannot_begin(run: Run, tmp_path: Path) -> None:
-    target = tmp_path / "a.safetensors"
-    assert run("models", "train-classifier", "--data", tmp_path, "-o", target).status == 1
-    assert (
-        run("models", "train-classifier", "--data", tmp_path, "-o", tmp_path / "a.pth").status == 2
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_table_of_confusions(run: Run, net: DegradationClassifier, tmp_path: Path) -> None:
-    weights = tmp_path / "net.safetensors"
-    save_classifier(net, weights, metadata={"threshold": "0.6"})
-    call = ("models", "confusion", "--weights", weights, "--data")
-    for folder in ("dev/clean/Kodak24", "real/rain", "dev/pairs/rain/Rain100L/input"):
-        (tmp_path / folder).mkdir(parents=True)
-        Image.fromarray(PHOTO).save(tmp_path / folder / "a.png")
-    (tmp_path / "dev/pairs/rain/Rain100L/target").mkdir()
-    Image.fromarray(PHOTO).save(tmp_path / "dev/pairs/rain/Rain100L/target/a.png")
-    rows = json.loads(run(*call, tmp_path, "--json").out)
-    assert [(row["name"], row["degradation"]) for row in rows] == [
-        ("dev/clean/Kodak24", "clean"),
-        ("dev/clean/Kodak24, synthetic snow", "snow"),
-        ("dev/pairs/rain/Rain100L", "rain"),
-        ("dev/pairs/rain/Rain100L, clean sides", "clean"),
-        ("real/rain", "rain"),
-    ]
-    assert [sum(row["found"].values()) for row in rows] == [1] * 5
-    table = run(*call, tmp_path).out
-    assert len(table.splitlines()) == 2 + 5
-    done = run(*call, tmp_path / "none")
-    assert (done.status, done.out) == (1, "")
-
-
-@BUNDLED
-@pytest.mark.slow
-def test_photographs_of_the_dev_sets(data: Path) -> None:
-    """Figures of docs/auto.md; the floors lie well below."""
-    from fairweather.training import confuse
-
-    right, images = Counter[str](), Counter[str]()
-    for row in confuse(data):
-        kind = row.name.partition("/")[0] + (
-            ", clean" if row.degradation == "clean" else ", degraded"
-        )
-        right[kind] += row.found[row.degradation]
-        images[kind] += row.images
-    shares = {kind: right[kind] / images[kind] for kind in images}
-    print(f"\n{ {kind: round(share, 3) for kind, share in shares.items()} }")
-    for kind, floor in FLOORS.items():
-        assert shares[kind] >= floor, kind

@@ -1,92 +1,155 @@
-"""What is measured is what is said; how fast it is depends on the machine."""
+"""Engines race in processes of their own; how fast they are depends on the machine."""
 
-import dataclasses
 import json
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-import skimage.data
 import torch
-from PIL import Image
-from typer.testing import CliRunner
+from command import Run
 
-from fairweather.benchmark import DataBenchmark, benchmark_data
-from fairweather.benchmark.data import batches_per_s
-from fairweather.cli import app
-from fairweather.errors import DataError, OptionError
+from fairweather import benchmark
+from fairweather.benchmark import Entry, Timing, Work, race, rank_engines, timed
+from fairweather.errors import BenchmarkError, CheckpointError, OptionError
+from fairweather.models import AST, ASTConfig, save_model
 
-
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    for number in range(7):
-        Image.fromarray(skimage.data.astronaut()[: 60 + number, :80]).save(
-            tmp_path / f"{number}.jpg"
-        )
-    return tmp_path
+TINY = ASTConfig(embed_dim=4, depths=(1,) * 9, heads=(1,) * 9, window=2, mlp_ratio=1)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_all_four_are_measured(photographs: Path, precision: str) -> None:
-    before = sorted(photographs.iterdir())
-    threads = torch.get_num_threads()
-    rounds: list[tuple[int, int]] = []
-    measured = benchmark_data(
-        photographs,
-        crop_px=16,
-        batch=2,
-        seconds=0,
+def quiet(name: str, done: int, total: int) -> None:
+    pass
+
+
+def build(job: str) -> Work:
+    """What a process is made to do: `ORDER DETAIL` fails in that order."""
+    told = {"start": lambda: None, "check": lambda: None, "round": lambda: None}
+    order, _, detail = job.partition(" ")
+    how: dict[str, Callable[[], Any]] = {
+        "dies": lambda: os._exit(9),
+        "refuses": lambda: torch.device("abacus"),
+        "knows": lambda: (_ for _ in ()).throw(OptionError("not that way")),
+    }
+    if order in told:
+        told[order] = how[detail]
+    told["start"]()
+    memory = np.ones(40_000_000) if order == "large" else None
+
+    def check() -> Any:
+        told["check"]()
+        return os.environ.get("HERE"), os.getpid(), memory is None
+
+    return Work(round=told["round"], check=check, note=f"note of {job}")
+
+
+@pytest.mark.slow  # three processes
+def test_contestants_race_in_processes_of_their_own() -> None:
+    turns: list[str] = []
+    entries = [
+        Entry("good", build, "good", environment=dict(os.environ) | {"HERE": "there"}),
+        Entry("large", build, "large"),
+        Entry("reference", build, "reference", races=False),
+    ]
+    raced, faults = race(
+        entries,
         rounds=2,
-        max_images=3,
-        precision=precision,
-        on_round=lambda done, total: rounds.append((done, total)),
+        on_turn=lambda name, done, total: turns.append(f"{name} {done}/{total}"),
     )
-    facts = dataclasses.asdict(measured)
-    speeds = [facts.pop(name) for name in list(facts) if name.endswith("_crops_per_s")]
-    assert len(speeds) == 4
-    assert min(speeds) > 0
-    assert facts == {
-        "images": 3, "crop_px": 16, "batch": 2, "device": "cpu", "precision": precision,
-    }  # fmt: skip
-    assert rounds == [(1, 2), (2, 2)]
-    assert sorted(photographs.iterdir()) == before
-    assert torch.get_num_threads() == threads
+    assert faults == []
+    assert list(raced) == ["good", "large", "reference"]
+    assert [len(one.rounds) for one in raced.values()] == [2, 2, 0]
+    assert [one.checked[0] for one in raced.values()] == ["there", None, None]
+    assert len({one.checked[1] for one in raced.values()} | {os.getpid()}) == 4
+    assert raced["good"].note == "note of good"
+    assert raced["large"].loaded_bytes - raced["good"].loaded_bytes > 300e6
+    for one in raced["good"].rounds:
+        assert one.peak_bytes >= raced["good"].loaded_bytes
+    assert (turns[0], turns[3], turns[-1]) == ("good 0/12", "good 3/12", "reference 11/12")
+    assert "HERE" not in os.environ
 
 
-def test_the_ratio() -> None:
-    measured = DataBenchmark(1, 16, 2, "cpu", "fp32", 300.0, 30.0, 20.0, 4.0)
-    assert measured.loading_to_step == 75
+@pytest.mark.slow  # five processes
+def test_a_failure_does_not_stop_the_others() -> None:
+    jobs = ["good", "start refuses", "check refuses", "round dies"]
+    raced, faults = race([Entry(job, build, job) for job in jobs], rounds=2, on_turn=quiet)
+    assert list(raced) == ["good"]
+    assert len(raced["good"].rounds) == 2
+    assert [fault.partition(": ")[0] for fault in faults] == jobs[1:]
+    assert "RuntimeError: " in faults[0]
+    assert faults[2] == "round dies: its process ended, as when the system runs out of memory"
+    with pytest.raises(OptionError, match="start knows: not that way"):
+        race([Entry("start knows", build, "start knows")], rounds=1, on_turn=quiet)
 
 
-def test_batches_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("fairweather.benchmark.data.time.perf_counter", lambda: clock[0])
-
+def test_a_round_is_timed() -> None:
     def work() -> None:
-        clock[0] += 0.25
+        started = time.process_time()
+        while time.process_time() - started < 0.05:
+            pass
+        time.sleep(0.05)
 
-    assert batches_per_s(work, seconds=2) == 4
-    assert batches_per_s(work, seconds=0) == 4
-
-
-def test_what_cannot_be_measured_is_named(photographs: Path) -> None:
-    with pytest.raises(OptionError, match="precision 'int8'"):
-        benchmark_data(photographs, precision="int8")
-    with pytest.raises(OptionError, match="task 'fog'"):
-        benchmark_data(photographs, task="fog")
-    with pytest.raises(DataError, match="nowhere"):
-        benchmark_data(photographs / "nowhere")
+    cost = timed(work)
+    assert 0.05 <= cost.processor_s < cost.wall_s
+    assert cost.wall_s >= 0.1
+    assert cost.peak_bytes > 10_000_000
 
 
-def test_the_command(photographs: Path) -> None:
-    call = ["benchmark", "data", str(photographs), "--crop", "16", "--batch=1", "--seconds=0"]
-    done = CliRunner().invoke(app, [*call, "--json"])
-    assert done.exit_code == 0
-    facts = json.loads(done.stdout)
-    assert (facts["images"], facts["crop_px"], facts["batch"]) == (7, 16, 1)
-    ratio = facts["loading_crops_per_s"] / facts["step_crops_per_s"]
-    assert facts["loading_to_step"] == pytest.approx(ratio)
-    shown = CliRunner().invoke(app, call)
-    assert shown.exit_code == 0
-    for words in ("loading, from the cache", "training step (ast_n, fp32)", "times as fast"):
-        assert words in shown.stdout
-    assert CliRunner().invoke(app, [*call, "--crop", "15"]).exit_code == 2
+@pytest.mark.slow  # as many processes as engines and precisions
+def test_engines_are_ranked(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    weights = tmp_path / "tiny.safetensors"
+    save_model(AST(TINY), weights)
+    timings, faults = rank_engines(str(weights), size_px=40, threads=1, device="cpu", rounds=1)
+    assert faults == []
+    assert [timing.wall_s for timing in timings] == sorted(timing.wall_s for timing in timings)
+    found = {(timing.engine, timing.precision): timing for timing in timings}
+    assert {("torch", "fp32"), ("torch", "bf16")} <= set(found)
+    assert {precision for engine, precision in found if engine == "onnxruntime"} <= {"fp32"}
+    assert found["torch", "fp32"].largest_difference == 0
+    assert all(timing.largest_difference <= 3 for timing in timings)
+    assert all(timing.peak_bytes > 0 < timing.processor_s for timing in timings)
+
+
+def test_what_cannot_be_ranked_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match="nowhere"):
+        rank_engines("nowhere")
+    with pytest.raises(OptionError, match="abacus"):
+        rank_engines(device="abacus")
+    monkeypatch.setattr(benchmark, "race", lambda *_, **__: ({}, ["torch fp32: ended"]))
+    with pytest.raises(BenchmarkError, match="torch fp32: ended"):
+        rank_engines()
+
+
+def test_the_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    faults: list[str] = []
+
+    def rank(weights: str, **options: Any) -> Any:
+        options.pop("on_turn")("torch fp32", 0, 1)
+        seen.update(options, weights=weights)
+        timings = [
+            Timing("openvino", "bf16", 0.25, 0.5, 2_000_000, 0, 1),
+            Timing("torch", "fp32", 0.75, 1.5, 3_000_000, 4_000_000, 0),
+        ]
+        return timings, faults
+
+    monkeypatch.setattr(benchmark, "rank_engines", rank)
+    done = run("benchmark", "--weights", "haze", "--size", 64, "--threads", 2, "--device", "cpu")
+    assert (done.status, done.err) == (0, "")
+    assert seen == {"weights": "haze", "size_px": 64, "threads": 2, "device": "cpu"}
+    rows = [" ".join(line.replace("│", " ").split()) for line in done.out.splitlines()]
+    assert "openvino bf16 0.250 0.500 2 MB 1 of 255" in rows
+    assert "torch fp32 0.750 1.500 3 MB + 4 MB 0 of 255" in rows
+    assert rows[-1] == "fastest: --engine openvino --precision bf16"
+    faults.append("onnxruntime fp32: its process ended")
+    failed = run("benchmark", "--json")
+    assert failed.status == 1
+    assert failed.err == "failed: onnxruntime fp32: its process ended\n"
+    document = json.loads(failed.out)
+    assert document["fastest"] == {"engine": "openvino", "precision": "bf16"}
+    assert [one["wall_s"] for one in document["engines"]] == [0.25, 0.75]
+    assert document["failed"] == faults
+    assert (document["weights"], document["size_px"], document["threads"]) == ("rain", 512, None)

@@ -1,4 +1,4 @@
-"""`fairweather evaluate` and `fairweather benchmark page`, as a shell calls them."""
+"""`fairweather evaluate`, as a shell calls it."""
 
 import json
 import os
@@ -282,14 +282,3 @@ def test_every_protocol_is_told(run: Run) -> None:
     assert done.status == 0
     for name in PROTOCOLS:
         assert f"Protocol {name} (" in done.out
-
-
-def test_the_benchmark_page(run: Run, data: Path, weights: Path, tmp_path: Path) -> None:
-    run(data, "--weights", weights, "-o", tmp_path / "report")
-    results, page = tmp_path / "report" / "results.json", tmp_path / "page.md"
-    done = run(results, "-o", page, command=("benchmark", "page"))
-    assert (done.status, done.out, done.err) == (0, f"page: {page}\n", "")
-    assert page.read_text(encoding="utf-8").startswith("# Benchmark\n")
-    done = run(data / "input" / "1.png", "-o", page, command=("benchmark", "page"))
-    assert (done.status, done.out) == (1, "")
-    assert done.err.startswith(f"error: {data / 'input' / '1.png'}: cannot be read as JSON")

@@ -22,22 +22,7 @@ COMMANDS = {
     "models list": {"--json"},
     "models info": {"weights", "--json"},
     "models convert": {"source", "target", "--to", "--bottleneck-shift", "--overwrite"},
-    "models train-classifier": {
-        "--data", "-o", "--out", "--steps", "--minutes", "--precision", "--seed", "--workers",
-    },
-    "models confusion": {"--data", "--weights", "--json"},
-    "benchmark": set(),
-    "benchmark data": {"folder", "--crop", "--batch", "--seconds", "--json"},
-    "benchmark page": {"[results …]", "-o", "--out"},
-    "benchmark restore": {
-        "--model", "--engine", "--size", "--batch", "--threads", "--rounds", "--device",
-        "--precision", "--official", "--official-allocator", "--json",
-    },
-    "benchmark training": {
-        "--model", "--batch", "--crop", "--checkpointing", "--threads", "--rounds", "--device",
-        "--precision", "--official", "--official-allocator", "--json",
-    },
-    "benchmark speed-page": {"[results …]", "-o", "--out"},
+    "benchmark": {"--weights", "--size", "--threads", "--device", "--json"},
     "evaluate": {
         "data", "--weights", "--protocol", "--layout", "--split", "--degradation", "--inference",
         "--self-ensemble", "--device", "--restored", "--clean", "--degraded", "--photos", "--masks",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Run
 from tiny_sets import write_set, write_weights
 
 from fairweather.errors import DataError
@@ -16,13 +17,9 @@ from fairweather.evaluation import (
     find_degraded_set,
     find_photos,
     find_test_sets,
-    write_benchmark_page,
 )
-from fairweather.evaluation.quality_page import command_of
 from fairweather.models import list_weights
-
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
+from quality_page import PAGE, command_of, write_quality_page
 
 
 @pytest.fixture
@@ -39,21 +36,21 @@ def write_page(tmp_path: Path, *trees: Any) -> str:
     paths = [tmp_path / f"{number}.json" for number in range(len(trees))]
     for path, one in zip(paths, trees, strict=True):
         path.write_text(json.dumps(one), encoding="utf-8")
-    write_benchmark_page(paths[::-1], tmp_path / "page.md")
+    write_quality_page(paths[::-1], tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
-    write_benchmark_page(paths, tmp_path / "page.md")
+    write_quality_page(paths, tmp_path / "page.md")
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == text
     return text
 
 
-def test_the_page_in_docs_is_what_the_committed_results_give(tmp_path: Path) -> None:
-    results = sorted((DOCS / "benchmark").glob("*.json"))
-    assert results
-    write_benchmark_page(results, tmp_path / "benchmark.md")
-    committed = (DOCS / "benchmark.md").read_text(encoding="utf-8")
-    assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == committed, (
-        "run `fairweather benchmark page docs/results/quality/*.json -o docs/results/quality.md`"
-    )
+def test_the_page_in_docs_is_what_the_committed_results_give(
+    run_script: Run, tmp_path: Path
+) -> None:
+    assert list(PAGE.with_suffix("").glob("*.json"))
+    done = run_script("benchmarks/quality_page.py", "-o", tmp_path / "quality.md")
+    assert (done.status, done.err) == (0, "")
+    again = (tmp_path / "quality.md").read_text("utf-8")
+    assert again == PAGE.read_text("utf-8"), "run `python benchmarks/quality_page.py`"
 
 
 def test_the_committed_results_are_complete_and_of_the_bundled_weights() -> None:
@@ -62,7 +59,7 @@ def test_the_committed_results_are_complete_and_of_the_bundled_weights() -> None
         name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in list_weights().items()
     }
     found = set()
-    for path in (DOCS / "benchmark").glob("*.json"):
+    for path in PAGE.with_suffix("").glob("*.json"):
         one = json.loads(path.read_text(encoding="utf-8"))
         assert one["faults"] == [], path
         for weights in one["weights"]:
@@ -77,7 +74,7 @@ def test_the_page_tells_figures_sources_and_how_they_were_made(
     page = write_page(tmp_path, tree)
     one = next(one for one in tree["sets"] if one["name"] == "Rain100L")
     before, after = one["mean"]["input"], one["mean"]["restored"]["mine"]
-    assert "## rain\n" in page
+    assert "## Rain\n" in page
     figures = f"{before['psnr_db']:.2f} | {before['ssim']:.4f} |  |"
     assert f"| Rain100L | 3 | plain | ours | input | {figures}" in page
     assert (
@@ -97,6 +94,9 @@ def test_the_page_tells_figures_sources_and_how_they_were_made(
 
 
 def test_several_results_of_a_set_stand_together(tmp_path: Path, tree: dict[str, Any]) -> None:
+    more = json.loads(json.dumps(tree))
+    for one in more["sets"]:
+        one["mean"]["restored"]["other"] = one["mean"]["restored"].pop("mine")
     other = json.loads(json.dumps(tree))
     other["protocol"]["name"] = "mine"
     for one in other["sets"]:
@@ -105,16 +105,24 @@ def test_several_results_of_a_set_stand_together(tmp_path: Path, tree: dict[str,
     other["inference"], other["self_ensemble"] = "whole", True
     other["faults"] = ["one"]
     other["sets"][0]["mean"]["input"] |= {"psnr_db": None, "mean_of": {"psnr_db": 0}}
-    page = write_page(tmp_path, tree, other)
-    assert page.count("## rain\n") == 1
-    lines = [line.split(" | ")[:4] for line in page.splitlines() if line.startswith("| Rain100L")]
-    assert lines == [
-        ["| Rain100L", "3", "plain", "ours"],
-        ["| Rain100L", "3", "mine", "whole, self-ensemble"],
+    page = write_page(tmp_path, tree, more, other)
+    assert page.count("## Rain\n") == 1
+    rows = [
+        [cell.strip() for cell in line[1:].split("|")]
+        for line in page.splitlines()
+        if line.startswith("| ")
+    ]
+    start = rows.index(next(row for row in rows if row[:3] == ["Rain100L", "3", "mine"]))
+    assert [row[:5] for row in rows[start : start + 5]] == [
+        ["Rain100L", "3", "mine", "whole, self-ensemble", "input"],
+        ["", "", "", "", "`mine`"],
+        ["Rain100L", "3", "plain", "ours", "input"],
+        ["", "", "", "", "`mine`"],
+        ["", "", "", "", "`other`"],
     ]
     assert "∞ (of 0)" in page
-    assert page.count("Rain100L, published: ") == 1
-    assert "Ours under `plain` is not comparable" in page
+    assert page.count("Published for Rain100L: ") == 1
+    assert "Our figure under `plain` is not comparable" in page
     assert "1 could not be evaluated" in page
     assert page.count(tree["weights"][0]["sha256"]) == 1
 
@@ -165,5 +173,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         if content is not None:
             path.write_text(content)
         with pytest.raises(DataError, match=message):
-            write_benchmark_page([path], tmp_path / "page.md")
+            write_quality_page([path], tmp_path / "page.md")
     assert not (tmp_path / "page.md").exists()

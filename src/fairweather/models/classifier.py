@@ -134,7 +134,7 @@ def load_classifier(
         what = "is not bundled yet" if path == CLASSIFIER_WEIGHTS else "is no file"
         raise CheckpointError(
             f"{path}: {what}; choose the weights with --task or --weights, or train a classifier"
-            " with `fairweather models train-classifier`"
+            " with scripts/train_classifier.py of the repository"
         )
     state, metadata = read_state(path)
     if metadata.get("classes") != ",".join(CLASSES):

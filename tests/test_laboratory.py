@@ -1,4 +1,4 @@
-"""Speed is measured in processes of their own, told what to do; how fast they are is not tested."""
+"""The official code beside ours: what is measured is what is said, in processes of their own."""
 
 import dataclasses
 import json
@@ -11,33 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command import Run
 from speed_example import EXAMPLE
-from typer.testing import CliRunner
 
-from fairweather.benchmark import (
-    Setting,
-    benchmark_restore,
-    benchmark_training,
-    write_speed_page,
-)
-from fairweather.benchmark.contestants import Contestant, environment_of
-from fairweather.benchmark.jobs import Job, Round, job_of
-from fairweather.benchmark.official import (
-    STAND_INS,
-    import_file,
-    load_official,
-)
-from fairweather.benchmark.restoring import installed_engines
-from fairweather.benchmark.speed import MATRIX, Load, Raced, race, summary_of
-from fairweather.benchmark.subject import draw_image, least_bytes, load_of, take_subject
-from fairweather.cli import app
-from fairweather.errors import (
-    BenchmarkError,
-    FairweatherError,
-    MissingExtraError,
-    OptionError,
-)
+from fairweather.benchmark import Entry, Raced, Round, race
+from fairweather.errors import FairweatherError, MissingExtraError, OptionError
 from fairweather.models import AST, ASTConfig, save_model
+from laboratory.jobs import MATRIX, Job
+from laboratory.official import STAND_INS, import_file, load_official
+from laboratory.setting import Setting
+from laboratory.subject import draw_image, least_bytes, load_of, take_subject
+from laboratory.summary import Load, compared_s, summary_of
+from laboratory.works import build
+from restoring import benchmark_restoring, installed_engines
+from speed_page import write_speed_page
+from training_step import benchmark_training
 
 TINY = ASTConfig(embed_dim=4, depths=(1,) * 9, heads=(1,) * 9, window=2, mlp_ratio=1)
 
@@ -93,21 +81,23 @@ def clean_modules() -> Any:
 
 
 @pytest.mark.slow  # six processes
-def test_restoring_with_the_official_code(weights: Path, checkout: Path, tmp_path: Path) -> None:
-    call = ["benchmark", "restore", "--model", str(weights), "--engine=plain", "--engine=torch"]
-    call += ["--size", "24x40", "--rounds", "2", "--device", "cpu", "--official", str(checkout)]
+def test_restoring_with_the_official_code(
+    run_script: Run, weights: Path, checkout: Path, tmp_path: Path
+) -> None:
+    call = ["benchmarks/restoring.py", "--model", weights, "--engine=plain", "--engine=torch"]
+    call += ["--size", "24x40", "--rounds", "2", "--device", "cpu", "--official", checkout]
     path = tmp_path / "result.json"
-    done = CliRunner().invoke(app, [*call, "--json", str(path)])
-    assert done.exit_code == 0, done.output
+    done = run_script(*call, "--json", path)
+    assert (done.status, done.err) == (0, "")
     text = path.read_text(encoding="utf-8")
     assert str(tmp_path) not in text
     tree = json.loads(text)
     assert tree["command"] == (
-        "fairweather benchmark restore --model tiny.safetensors --engine plain --engine torch"
-        " --size 24x40 --batch 1 --threads 1 --rounds 2 --device cpu --precision fp32"
+        "python benchmarks/restoring.py --model tiny.safetensors --engine plain --engine torch"
+        " --size 24x40 --batch 1 --device cpu --precision fp32 --threads 1 --rounds 2"
         " --official joshyZhou/AST"
     )
-    assert tree["command"] in done.stdout.replace("\n", " ")
+    assert tree["command"] in done.out.replace("\n", " ")
     assert tree["machine"]["cores"] == os.cpu_count()
     assert tree["versions"]["torch"] == torch.__version__
     assert tree["model"]["weights"].startswith("sha256 ")
@@ -127,14 +117,14 @@ def test_restoring_with_the_official_code(weights: Path, checkout: Path, tmp_pat
         assert set(one["faster_than"]) == set(found) - {name}
         assert one["share_of_matrix_ceiling"] > 0
         assert one["share_of_copy_ceiling"] > 0
-        assert re.search(rf"^ *{re.escape(name)} +[0-9.]+ ", done.stdout, re.MULTILINE)
+        assert re.search(rf"^ *{re.escape(name)} +[0-9.]+ ", done.out, re.MULTILINE)
     assert run["largest_change"] > 1e-3
     assert run["ceiling"]["matrix_routine"] in ("torch.mm", "oneDNN")
     write_speed_page([path], tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert tree["command"] in page
-    assert "[benchmarks/result.json](benchmarks/result.json)" in page
-    assert "Triton kernels for GPUs are unmeasured" in page
+    assert "[result.json](speed/result.json)" in page
+    assert "Triton kernels for GPUs are not measured" in page
 
 
 @pytest.mark.slow  # five processes
@@ -160,122 +150,47 @@ def test_training_steps(weights: Path, checkout: Path) -> None:
 
 
 def test_the_training_command(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_script: Run, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, Any] = {}
-    tree = json.loads(json.dumps(EXAMPLE)) | {"kind": "training"}
-    tree["runs"][0]["faults"] = []
-
-    def measure(model: str, **options: Any) -> Any:
-        options.pop("on_turn")("torch", 0, 1)
-        seen.update(options, model=model)
-        return tree
-
-    monkeypatch.setattr("fairweather.benchmark.benchmark_training", measure)
+    tree = json.loads(json.dumps(EXAMPLE["runs"][0])) | {"faults": []}
+    monkeypatch.setattr("laboratory.setting.race", lambda *_, **__: ({}, tree["faults"]))
+    monkeypatch.setattr("laboratory.setting.summary_of", lambda *_, **__: tree)
     path = tmp_path / "a.json"
-    call = ["benchmark", "training", "--model", "rain", "--batch", "3", "--crop", "32"]
-    call += ["--checkpointing", "--json", str(path)]
-    done = CliRunner().invoke(app, call)
-    assert done.exit_code == 0
-    assert seen == {
-        "model": "rain", "batch": 3, "crop_px": 32, "checkpointing": True, "setting": Setting(),
-    }  # fmt: skip
-    assert (
-        " --batch 3 --crop 32 --checkpointing --threads 1 "
-        in json.loads(path.read_text())["command"]
+    call = ["benchmarks/training_step.py", "--model", weights, "--batch", "3", "--crop", "32"]
+    call += ["--device", "cpu", "--checkpointing", "--json"]
+    done = run_script(*call, path)
+    assert done.status == 0
+    assert json.loads(path.read_text("utf-8"))["command"] == (
+        "python benchmarks/training_step.py --model tiny.safetensors --batch 3 --crop 32"
+        " --checkpointing --device cpu --precision fp32 --threads 1 --rounds 5"
     )
-    tree["runs"][0]["faults"] = ["torch: its process ended"]
-    failed = CliRunner().invoke(app, call)
-    assert failed.exit_code == 1
-    assert "failed: torch: its process ended" in failed.stderr
-    assert CliRunner().invoke(app, [*call, "--json", str(tmp_path / "no" / "a")]).exit_code == 1
-
-
-def test_a_process_answers_and_stays(weights: Path, tmp_path: Path) -> None:
-    draw_image(tmp_path / "in.npy", (1, 32, 32))
-    job = Job(
-        "torch",
-        "engine",
-        engine="torch",
-        weights=str(weights),
-        image=str(tmp_path / "in.npy"),
-        checks=((str(tmp_path / "in.npy"), str(tmp_path / "out.npy")),),
-    )
-    assert job_of(job.as_line()) == job
-    with Contestant(job) as contestant:
-        contestant.check()
-        assert np.load(tmp_path / "out.npy").shape == (1, 32, 32, 3)
-        rounds = [contestant.round() for _ in range(2)]
-        assert rounds[1].peak_bytes >= rounds[0].peak_bytes >= contestant.loaded_bytes
-        contestant._process.kill()
-        with pytest.raises(BenchmarkError, match="torch: its process ended with status -9, as"):
-            contestant.round()
-    assert contestant._process.returncode == -9
+    tree["faults"] = ["torch: its process ended"]
+    failed = run_script(*call, path)
+    assert failed.status == 1
+    assert "failed: torch: its process ended" in failed.err
+    assert run_script(*call, tmp_path / "no" / "a").status == 1
 
 
 @pytest.mark.slow  # two processes
 def test_what_cannot_start_says_why(weights: Path, checkout: Path, tmp_path: Path) -> None:
+    def start(job: Job) -> None:
+        race([Entry(job.name, build, job)], rounds=1, on_turn=lambda name, done, total: None)
+
+    draw_image(tmp_path / "in.npy", (1, 32, 32))
+    shared = {"weights": str(weights), "image": str(tmp_path / "in.npy")}
     with pytest.raises(OptionError, match="fast: engine 'fast'"):
-        Contestant(Job("fast", "engine", engine="fast", weights=str(weights)))
+        start(Job("fast", "engine", engine="fast", **shared))
     source = FAKE_OFFICIAL.replace("import numpy as np", "import surely_not_installed")
     (checkout / "model.py").write_text(source, encoding="utf-8")
-    draw_image(tmp_path / "in.npy", (1, 32, 32))
-    job = Job("official", "official", weights=str(weights), checkout=str(checkout))
     with pytest.raises(MissingExtraError, match="pip install surely_not_installed"):
-        Contestant(job)
-
-
-def test_a_failure_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    orders: list[str] = []
-
-    class Fake:
-        loaded_bytes, note = 1, ""
-
-        def __init__(self, job: Job):
-            self.job = job
-            self.fail("start")
-
-        def fail(self, order: str) -> None:
-            orders.append(f"{self.job.name} {order}")
-            if self.job.engine == order:
-                raise BenchmarkError(f"{self.job.name}: failed")
-
-        def __enter__(self) -> "Fake":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            orders.append(f"{self.job.name} end")
-
-        def close(self) -> None:
-            orders.append(f"{self.job.name} close")
-
-        def check(self) -> None:
-            self.fail("check")
-
-        def round(self) -> Round:
-            assert self.job.races
-            self.fail("round")
-            return Round(1.0, 1.0, 1, 0)
-
-    monkeypatch.setattr("fairweather.benchmark.speed.Contestant", Fake)
-    jobs = [Job(name, "engine", engine=name) for name in ("good", "start", "check", "round")]
-    jobs.append(Job("reference", "plain", races=False))
-    raced, faults = race(jobs, rounds=2, on_turn=lambda name, done, total: None)
-    assert list(raced) == ["good"]
-    assert len(raced["good"].rounds) == 2
-    assert faults == ["start: failed", "check: failed", "round: failed"]
-    timed = [order for order in orders if order.endswith("round")]
-    assert timed == ["good round", "round round", "good round"]
-    assert [order for order in orders if order.endswith("end")] == [
-        "reference end", "round end", "check end", "good end",
-    ]  # fmt: skip
-    assert orders.count("reference check") == orders.count("reference close") == 1
+        start(Job("official", "official", checkout=str(checkout), **shared))
 
 
 def test_figures_are_paired() -> None:
     def raced(name: str, seconds: list[float], **fields: Any) -> Raced:
-        rounds = tuple(Round(2 * each, each, 7, 0) for each in seconds)
-        return Raced(Job(name, **({"role": "engine"} | fields)), rounds, 5, "")
+        job = Job(name, **({"role": "engine"} | fields))
+        rounds = [Round(2 * each, each, 7, 0) for each in seconds]
+        return Raced(Entry(name, build, job), "", 5, rounds=rounds)
 
     all_of_them = {
         "slow": raced("slow", [4.0, 9.0, 2.0]),
@@ -293,17 +208,16 @@ def test_figures_are_paired() -> None:
     assert fast["share_of_matrix_ceiling"] == pytest.approx(1 / 2)
     assert "share_of_copy_ceiling" not in fast
     assert (slow["largest_difference"], fast["largest_difference"]) == (None, 0.5)
-    on_gpu = dataclasses.replace(all_of_them["slow"], job=Job("slow", "engine", device="cuda"))
-    assert on_gpu.seconds == on_gpu.wall_s == [8.0, 18.0, 4.0]
+    assert compared_s(raced("slow", [4.0, 9.0], device="cuda")) == [8.0, 18.0]
 
 
 def test_environments_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    shipped = environment_of(Job("a", "official", allocator="shipped", threads=2))
+    shipped = Job("a", "official", allocator="shipped", threads=2).environment()
     assert not [name for name in shipped if name.startswith("MALLOC_")]
     assert shipped["OMP_NUM_THREADS"] == "2"
-    tuned = environment_of(Job("a", "official", allocator="tuned"))
+    tuned = Job("a", "official", allocator="tuned").environment()
     assert tuned["MALLOC_MMAP_THRESHOLD_"] == "4294967296"
     assert tuned["MALLOC_TRIM_THRESHOLD_"] == "8589934592"
 
@@ -347,7 +261,7 @@ def test_other_checkouts_are_refused(checkout: Path, source: str, message: str) 
         load_official(checkout, AST(TINY))
 
 
-def test_wrong_calls_are_refused(weights: Path, tmp_path: Path, checkout: Path) -> None:
+def test_wrong_calls_are_refused(run_script: Run, tmp_path: Path, checkout: Path) -> None:
     for options, message in (
         ({"precision": "int4"}, "precision 'int4'"),
         ({"rounds": 0}, "rounds 0"),
@@ -357,11 +271,10 @@ def test_wrong_calls_are_refused(weights: Path, tmp_path: Path, checkout: Path) 
         with pytest.raises(OptionError, match=message):
             Setting(**options)
     with pytest.raises(FairweatherError, match="nowhere"):
-        benchmark_restore("nowhere")
+        benchmark_restoring("nowhere")
     with pytest.raises(OptionError, match="only networks of 4 levels"):
         load_official(checkout, AST(ASTConfig(embed_dim=4, depths=(1,) * 3, heads=(1,) * 3)))
-    call = ["benchmark", "restore", "--size", "256"]
-    assert CliRunner().invoke(app, call).exit_code == 2
+    assert run_script("benchmarks/restoring.py", "--size", "256").status == 2
 
 
 def test_subjects_and_loads(tmp_path: Path, weights: Path) -> None:
