@@ -64,7 +64,7 @@ format: $(DEV)
 
 clean:
 	rm -rf $(VENV) build dist sample .pytest_cache .hypothesis .ruff_cache
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and alone: it is most of the download, and the part that can fail.
 $(CORE): pyproject.toml $(CONSTRAINTS)

@@ -43,7 +43,7 @@ def main(
     device: console.Device = "auto",
     precision: console.Precision = "fp32",
     official: console.Official = None,
-    allocators: console.Allocators = None,
+    official_allocator: console.Allocators = None,
     json_file: console.JsonFile = None,
 ) -> None:
     """Time engines, and the official code, in turns: seconds, memory, share of the ceiling."""
@@ -54,7 +54,7 @@ def main(
         threads=threads,
         rounds=rounds,
         official=official,
-        allocators=tuple(one.value for one in allocators or console.GlibcSetting),
+        allocators=tuple(one.value for one in official_allocator or console.GlibcSetting),
     )
     with counting() as show:
         measured = benchmark_restoring(

@@ -35,7 +35,7 @@ def main(
     device: console.Device = "auto",
     precision: console.Precision = "fp32",
     official: console.Official = None,
-    allocators: console.Allocators = None,
+    official_allocator: console.Allocators = None,
     json_file: console.JsonFile = None,
 ) -> None:
     """Time a training step, and the official code's, in turns: seconds, memory, throughput."""
@@ -45,7 +45,7 @@ def main(
         threads=threads,
         rounds=rounds,
         official=official,
-        allocators=tuple(one.value for one in allocators or console.GlibcSetting),
+        allocators=tuple(one.value for one in official_allocator or console.GlibcSetting),
     )
     with counting() as show:
         measured = benchmark_training(

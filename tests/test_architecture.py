@@ -114,7 +114,8 @@ def project_files() -> list[Path]:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
         paths = [ROOT / name for name in listed.decode().split("\0") if name]
     except (OSError, subprocess.CalledProcessError):
-        folders = (ROOT / name for name in ("src", "tests", "docs", "constraints"))
+        names = ("src", "tests", "benchmarks", "scripts", "docs", "constraints")
+        folders = (ROOT / name for name in names)
         paths = [*ROOT.glob("*.*"), *(path for folder in folders for path in folder.rglob("*"))]
     return sorted(path for path in paths if path.is_file() and "__pycache__" not in path.parts)
 
@@ -196,6 +197,48 @@ def test_a_wrong_import_is_caught(module: str, source: str) -> None:
 def test_a_right_import_is_not(module: str, source: str) -> None:
     public = {"imaging": {"read_image"}, "models": {"load_model"}, "data": {"Pair"}}
     assert faults(source, f"fairweather/{module}", public) == []
+
+
+def faults_outside(source: str, public: dict[str, set[str]]) -> list[str]:
+    """The imports that break the rule for files beside src/: only what a wing shows."""
+    return [
+        what
+        for found in imports_of(source, ())
+        if (what := fault(found, "__main__", public))  # which is above all wings, too
+    ]
+
+
+def test_files_outside_of_the_package_import_public_names_only() -> None:
+    public = public_names()
+    paths = [
+        path
+        for folder in ("benchmarks", "scripts", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert {"quality_page.py", "train_classifier.py"} <= {path.name for path in paths}
+    found = [
+        f"{path.relative_to(ROOT)}: {what}"
+        for path in paths
+        for what in faults_outside(path.read_text("utf-8"), public)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("import fairweather as fw", 0),
+        ("from fairweather import Restorer", 0),
+        ("from fairweather.imaging import read_image", 0),
+        ("from fairweather.benchmark import race", 0),
+        ("from fairweather.imaging import quantise", 1),
+        ("from fairweather.imaging.image import read_image", 1),
+        ("import fairweather.imaging.image", 1),
+        ("def later():\n    from fairweather.imaging import image", 1),
+    ],
+)
+def test_a_wrong_import_outside_of_the_package_is_caught(source: str, count: int) -> None:
+    assert len(faults_outside(source, {"imaging": {"read_image"}})) == count
 
 
 def test_no_file_is_named_for_nothing() -> None:

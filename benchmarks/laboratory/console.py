@@ -43,8 +43,7 @@ Official = Annotated[
 Allocators = Annotated[
     list[GlibcSetting] | None,
     typer.Option(
-        "--official-allocator",
-        help="With glibc as it comes, or told to keep freed memory; both without this option.",
+        help="With glibc as it comes, or told to keep freed memory; both without this option."
     ),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")]
