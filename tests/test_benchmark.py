@@ -16,12 +16,9 @@ from fairweather import benchmark
 from fairweather.benchmark import Entry, Timing, Work, race, rank_engines, timed
 from fairweather.errors import BenchmarkError, CheckpointError, OptionError
 from fairweather.models import AST, ASTConfig, save_model
+from fairweather.restoration import list_engines
 
 TINY = ASTConfig(embed_dim=4, depths=(1,) * 9, heads=(1,) * 9, window=2, mlp_ratio=1)
-
-
-def quiet(name: str, done: int, total: int) -> None:
-    pass
 
 
 def build(job: str) -> Work:
@@ -45,20 +42,21 @@ def build(job: str) -> Work:
     return Work(round=told["round"], check=check, note=f"note of {job}")
 
 
-@pytest.mark.slow  # three processes
+@pytest.mark.slow  # six processes
 def test_contestants_race_in_processes_of_their_own() -> None:
     turns: list[str] = []
     entries = [
         Entry("good", build, "good", environment=dict(os.environ) | {"HERE": "there"}),
         Entry("large", build, "large"),
         Entry("reference", build, "reference", races=False),
+        Entry("a", build, "start refuses"),
+        Entry("b", build, "round dies"),
     ]
     raced, faults = race(
         entries,
         rounds=2,
         on_turn=lambda name, done, total: turns.append(f"{name} {done}/{total}"),
     )
-    assert faults == []
     assert list(raced) == ["good", "large", "reference"]
     assert [len(one.rounds) for one in raced.values()] == [2, 2, 0]
     assert [one.checked[0] for one in raced.values()] == ["there", None, None]
@@ -67,21 +65,12 @@ def test_contestants_race_in_processes_of_their_own() -> None:
     assert raced["large"].loaded_bytes - raced["good"].loaded_bytes > 300e6
     for one in raced["good"].rounds:
         assert one.peak_bytes >= raced["good"].loaded_bytes
-    assert (turns[0], turns[3], turns[-1]) == ("good 0/12", "good 3/12", "reference 11/12")
+    assert faults[0].startswith("a: RuntimeError: ")
+    assert faults[1] == "b: its process ended, as when the system runs out of memory"
+    assert (turns[0], turns[5], turns[-1]) == ("good 0/20", "good 5/20", "b 19/20")
     assert "HERE" not in os.environ
-
-
-@pytest.mark.slow  # five processes
-def test_a_failure_does_not_stop_the_others() -> None:
-    jobs = ["good", "start refuses", "check refuses", "round dies"]
-    raced, faults = race([Entry(job, build, job) for job in jobs], rounds=2, on_turn=quiet)
-    assert list(raced) == ["good"]
-    assert len(raced["good"].rounds) == 2
-    assert [fault.partition(": ")[0] for fault in faults] == jobs[1:]
-    assert "RuntimeError: " in faults[0]
-    assert faults[2] == "round dies: its process ended, as when the system runs out of memory"
-    with pytest.raises(OptionError, match="start knows: not that way"):
-        race([Entry("start knows", build, "start knows")], rounds=1, on_turn=quiet)
+    with pytest.raises(OptionError, match="c: not that way"):
+        race([Entry("c", build, "start knows")], rounds=1, on_turn=lambda *_: None)
 
 
 def test_a_round_is_timed() -> None:
@@ -97,8 +86,10 @@ def test_a_round_is_timed() -> None:
     assert cost.peak_bytes > 10_000_000
 
 
-@pytest.mark.slow  # as many processes as engines and precisions
-def test_engines_are_ranked(tmp_path: Path) -> None:
+@pytest.mark.slow  # two processes
+def test_engines_are_ranked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = [engine for engine in list_engines() if engine.name == "torch"]
+    monkeypatch.setattr(benchmark, "list_engines", lambda: installed)  # others convert for minutes
     torch.manual_seed(1)
     weights = tmp_path / "tiny.safetensors"
     save_model(AST(TINY), weights)
@@ -106,10 +97,9 @@ def test_engines_are_ranked(tmp_path: Path) -> None:
     assert faults == []
     assert [timing.wall_s for timing in timings] == sorted(timing.wall_s for timing in timings)
     found = {(timing.engine, timing.precision): timing for timing in timings}
-    assert {("torch", "fp32"), ("torch", "bf16")} <= set(found)
-    assert {precision for engine, precision in found if engine == "onnxruntime"} <= {"fp32"}
+    assert set(found) == {("torch", "fp32"), ("torch", "bf16")}
     assert found["torch", "fp32"].largest_difference == 0
-    assert all(timing.largest_difference <= 3 for timing in timings)
+    assert found["torch", "bf16"].largest_difference <= 3
     assert all(timing.peak_bytes > 0 < timing.processor_s for timing in timings)
 
 
