@@ -4,15 +4,13 @@ import datetime
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from fairweather.hardware import physical_memory_bytes
+from fairweather.hardware import cpu_name, physical_memory_bytes
 
 FORMAT = "fairweather speed 1"
-CPU_INFO = Path("/proc/cpuinfo")
 PACKAGES = ("fairweather", "torch", "numpy", "openvino", "onnxruntime", "triton")
 
 
@@ -24,7 +22,7 @@ def describe_machine(device: str) -> dict[str, Any]:
     """
     on_gpu = torch.device(device).type == "cuda"
     return {
-        "processor": processor_name(),
+        "processor": cpu_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "memory_bytes": physical_memory_bytes(),
@@ -33,15 +31,6 @@ def describe_machine(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "load_average": [round(load, 1) for load in os.getloadavg()],
     }
-
-
-def processor_name() -> str:
-    """Return what the processor calls itself."""
-    if CPU_INFO.is_file():
-        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def installed_versions() -> dict[str, str]:
