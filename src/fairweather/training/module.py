@@ -9,14 +9,21 @@ import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from fairweather.data import Pair
-from fairweather.errors import RecipeError
 from fairweather.models import AST, CONFIG_KEY
 from fairweather.training.batches import Batch, degrade_crops, degrade_held_out, seed_of
 from fairweather.training.faults import describe_fault, find_nonfinite_gradient
-from fairweather.training.losses import SSIM_WINDOW_PX, build_loss, load_backbone, ssim
-from fairweather.training.recipe import Recipe, Stage
+from fairweather.training.losses import (
+    HIGHEST_PSNR_DB,
+    SSIM_WINDOW_PX,
+    build_loss,
+    load_backbone,
+    ssim,
+)
+from fairweather.training.recipe import Recipe
+from fairweather.training.run import freeze
 from fairweather.training.schedules import StageLength, cosine_with_warmup
 
 
@@ -51,7 +58,7 @@ class RestorationModule(lightning.LightningModule):
             model.compile()
         self.recipe = recipe
         self.index = index
-        self.stage: Stage = recipe.stages[index]
+        self.stage = recipe.stages[index]
         self.length = length
         self.pairs = pairs
         self.held_out = held_out
@@ -132,7 +139,8 @@ class RestorationModule(lightning.LightningModule):
         for name, score in scores.items():
             on_bar = name == "val_psnr_db"
             self.log(name, weight * score, prog_bar=on_bar, batch_size=1, sync_dist=True)
-        return {"degraded": degraded, "restored": restored, "clean": clean, **_number(batch)}
+        images = {"degraded": degraded, "restored": restored, "clean": clean}
+        return {**images, "number": batch["number"]}
 
     def _share_of(self, number: int, *, batch_idx: int) -> float:
         """What an image counts, so that the mean over all devices is that of one device.
@@ -173,32 +181,7 @@ class RestorationModule(lightning.LightningModule):
         }
 
 
-def freeze(model: AST, parts: tuple[str, ...]) -> None:
-    """Lets all of a model be trained but some parts.
-
-    Args:
-        model: changed in place.
-        parts: how the names of the frozen parameters begin.
-
-    Raises:
-        RecipeError: if a part is none of the model's, or nothing is left to train.
-    """
-    names = [name for name, _ in model.named_parameters()]
-    for part in parts:
-        if not any(name.startswith(part) for name in names):
-            there = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
-            raise RecipeError(f"frozen: no parameter begins with {part!r}; there are {there}")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith(parts))
-    if parts and not any(one.requires_grad for one in model.parameters()):
-        raise RecipeError(f"frozen: {', '.join(parts)} leave nothing to train")
-
-
-def _number(batch: Batch) -> Batch:
-    return {"number": batch["number"]}
-
-
 def psnr_db(restored: Tensor, clean: Tensor) -> Tensor:
-    """Of a whole batch in [0, 1], clipped, over all channels; at most 100."""
-    error = (restored.clamp(0, 1) - clean).square().mean().clamp(min=1e-10)
-    return -10 * error.log10()
+    """Return the PSNR of a whole batch in [0, 1], clipped, over all channels; at most 100 dB."""
+    score_db = peak_signal_noise_ratio(restored.clamp(0, 1), clean, data_range=1.0)
+    return score_db.clamp(max=HIGHEST_PSNR_DB)
