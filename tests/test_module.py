@@ -11,8 +11,10 @@ from PIL import Image
 from fairweather.errors import DataError, RecipeError
 from fairweather.models import create_model
 from fairweather.training import Recipe, schedules
-from fairweather.training.data_module import RestorationData, split_pairs
-from fairweather.training.module import RestorationModule, freeze
+from fairweather.training.batches import split_pairs
+from fairweather.training.data_module import RestorationData
+from fairweather.training.module import RestorationModule
+from fairweather.training.run import freeze
 from fairweather.training.schedules import StageLength
 
 STAGE = {"crop_px": 16, "batch": 2, "steps": 6, "learning_rate": 1e-3}
