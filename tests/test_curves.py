@@ -109,8 +109,8 @@ def test_a_picture_is_replaced(run: Path) -> None:
 
 
 def test_curves_are_drawn_when_they_are_due(run: Path) -> None:
-    CurvePlotter(run, every_s=600).draw_if_due()
+    CurvePlotter(run, every_s=600).draw(if_due=True)
     CurvePlotter(run, every_s=None).draw()
     assert not (run / "curves").exists()
-    CurvePlotter(run, every_s=0).draw_if_due()
+    CurvePlotter(run, every_s=0).draw(if_due=True)
     assert (run / "curves/loss.png").exists()

@@ -25,6 +25,7 @@ import fairweather
 from fairweather import training
 from fairweather.errors import RecipeError, TrainingError
 from fairweather.training import Recipe, split_pairs
+from fairweather.training.curves import CurvePlotter
 from fairweather.training.data_module import RestorationData
 
 pytestmark = [
@@ -59,8 +60,9 @@ def check_batches_are_those_of_pytorch(fk: Any, data: Path) -> None:
     recipe = make_recipe()
     pairs, held_out = split_pairs(recipe, data)
     batches = fk.TrainingBatches(recipe, pairs=pairs, batches=6)
-    length = training.length_of(recipe.stages[0], images=len(pairs), validate_every_steps=2)
-    source = RestorationData(recipe, index=0, length=length, split=(pairs, held_out))
+    plotter = CurvePlotter(Path(), every_s=None)
+    stage = training.StageRun(recipe, 0, Path(), (pairs, held_out), training.Machines(), plotter)
+    source = RestorationData(stage)
     assert len(batches) == 6
     for number, batch in enumerate(source.train_dataloader()):
         seed = training.seed_of(batch, recipe=recipe, index=0)

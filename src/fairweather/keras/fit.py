@@ -59,27 +59,10 @@ def train(
     `fairweather.training.train`; checkpoints are Keras' `.weights.h5`. A stopped run goes on from
     its last validation. Needs the extra `train` too.
 
-    Args:
-        recipe: what to train.
-        data: the folder that the recipe's folders are relative to.
-        run: the run folder; at the end it holds `model.keras`, and `model.safetensors` for
-            `Restorer`.
-        weights: start from these instead of an untrained network; as for
-            `fairweather.load_model`.
-        cache: folder of decoded images; None keeps them in memory.
-        unchecked: train on pairs even if a quick look finds broken or misaligned ones.
-        verbose: as for `fit`: 0 is silent, 1 a progress bar, 2 a line for each validation.
-        curves_every_s: least seconds between two drawings of the curves; None never draws any.
-
-    Returns:
-        The path of the `.safetensors` weights that did best on the held-out images.
-
-    Raises:
-        RecipeError: if the folder holds a run of another recipe or framework, or the recipe asks
-            for what only PyTorch does here.
-        DataError: if data are missing, or pairs are broken or misaligned.
-        TrainingError: if numbers are not finite.
-        CheckpointError: if `weights` cannot be loaded or are of another architecture.
+    At its end the run folder holds `model.keras` besides `model.safetensors`, whose path is
+    returned. `cache` is a folder of decoded images (None keeps them in memory), and `verbose` is as
+    for `fit`: 0 is silent, 1 a progress bar, 2 a line for each validation. What only PyTorch does
+    here raises a RecipeError; all else is as for `fairweather.training.train`.
     """
     refuse_impossible(recipe)
     path = run_recipe(
@@ -229,7 +212,7 @@ def list_callbacks(
         *([] if recipe.ema_decay is None else [keras.callbacks.SwapEMAWeights()]),
         Columns(score_input(held_out), schedule=rates, last=last),
         table,
-        keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: stage.plotter.draw_if_due()),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: stage.plotter.draw(if_due=True)),
     ]
     if keras.backend.backend() == "tensorflow":  # whose event files the callback writes
         folder = stage.run / "tensorboard" / f"stage-{stage.index}"

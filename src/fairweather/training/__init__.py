@@ -8,15 +8,14 @@ from fairweather.errors import MissingExtraError
 if TYPE_CHECKING:
     from fairweather.training.batches import (
         HeldOutCrops,
-        Split,
         degrade_crops,
         degrade_held_out,
         seed_of,
         split_pairs,
         training_crops,
     )
-    from fairweather.training.classifier import ClassifierTraining, train_classifier
-    from fairweather.training.classifier_confusion import Confusion, confuse
+    from fairweather.training.classifier import train_classifier
+    from fairweather.training.classifier_confusion import confuse
     from fairweather.training.faults import describe_fault
     from fairweather.training.losses import (
         CHARBONNIER_EPSILON,
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
         SSIM_SIGMA_PX,
         SSIM_WINDOW_PX,
     )
-    from fairweather.training.plan import Plan, StagePlan, plan_training
-    from fairweather.training.recipe import DataSpec, PairFolder, Recipe, Stage
+    from fairweather.training.plan import Plan, plan_training
+    from fairweather.training.recipe import Recipe, Stage
     from fairweather.training.recipe_files import (
         dump_recipe,
         list_recipes,
@@ -59,19 +58,13 @@ __all__ = [
     "SSIM_SIGMA_PX",
     "SSIM_WINDOW_PX",
     "TRIPTYCHS",
-    "ClassifierTraining",
-    "Confusion",
-    "DataSpec",
     "HeldOutCrops",
     "Machines",
-    "PairFolder",
     "Plan",
     "Recipe",
     "SearchResult",
-    "Split",
     "Stage",
     "StageLength",
-    "StagePlan",
     "StageRun",
     "confuse",
     "degrade_crops",

@@ -24,16 +24,12 @@ class CurvePlotter:
         self.every_s = every_s
         self.drawn = time.monotonic()
 
-    def draw_if_due(self) -> None:
-        """Draw the curves if the last drawing is old enough."""
-        if self.every_s is not None and time.monotonic() - self.drawn > self.every_s:
-            self.draw()
-
-    def draw(self) -> None:
-        """Draw the curves, unless they are not wanted at all."""
-        if self.every_s is not None:
-            draw_curves(self.run)
-            self.drawn = time.monotonic()
+    def draw(self, *, if_due: bool = False) -> None:
+        """Draw the curves if they are wanted, and `if_due` if the last drawing is old enough."""
+        if self.every_s is None or (if_due and time.monotonic() - self.drawn < self.every_s):
+            return
+        draw_curves(self.run)
+        self.drawn = time.monotonic()
 
 
 def draw_curves(run: Path) -> list[Path]:

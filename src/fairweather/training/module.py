@@ -22,46 +22,29 @@ from fairweather.training.losses import (
     load_backbone,
     ssim,
 )
-from fairweather.training.recipe import Recipe
-from fairweather.training.run import freeze
-from fairweather.training.schedules import StageLength, cosine_with_warmup
+from fairweather.training.run import StageRun, freeze
+from fairweather.training.schedules import cosine_with_warmup
 
 
 class RestorationModule(lightning.LightningModule):
     """Trains a network to undo the degradation of a recipe's task."""
 
-    def __init__(
-        self,
-        model: AST,
-        *,
-        recipe: Recipe,
-        index: int,
-        length: StageLength,
-        pairs: list[Pair],
-        held_out: list[Pair],
-    ):
-        """Prepares a stage.
+    def __init__(self, model: AST, *, stage: StageRun):
+        """Prepare a stage.
 
         Args:
             model: the network, trained in place.
-            recipe: what to train.
-            index: the stage's number.
-            length: the stage, counted in steps.
-            pairs: what is trained on, to name the files of a batch that spoils the run.
-            held_out: what is validated on, likewise.
+            stage: what to train; its pairs name the files of a batch that spoils the run.
         """
         super().__init__()
         self.model = model
-        freeze(model, recipe.stages[index].frozen)
+        self.stage_run = stage
+        self.recipe = recipe = stage.recipe
+        self.index = stage.index
+        freeze(model, stage.stage.frozen)
         model.activation_checkpointing = recipe.activation_checkpointing
         if recipe.compile:
             model.compile()
-        self.recipe = recipe
-        self.index = index
-        self.stage = recipe.stages[index]
-        self.length = length
-        self.pairs = pairs
-        self.held_out = held_out
         self._files_of_step: list[Pair] = []
         target = recipe.perceptual_backbone
         self.loss = build_loss(recipe.loss, backbone=load_backbone(target) if target else None)
@@ -82,7 +65,7 @@ class RestorationModule(lightning.LightningModule):
             batch, recipe=self.recipe, index=self.index, seed=seed, dtype=self._image_dtype
         )
         loss = self.loss(self(degraded), clean)
-        files = [self.pairs[index] for index in batch["index"].tolist()]
+        files = [self.stage_run.split[0][index] for index in batch["index"].tolist()]
         if not torch.isfinite(loss):
             raise describe_fault(
                 f"the loss is {loss.item()}",
@@ -124,7 +107,7 @@ class RestorationModule(lightning.LightningModule):
                 step=self.global_step,
                 model=self.model,
                 images=degraded,
-                pairs=[self.held_out[number]],
+                pairs=[self.stage_run.split[1][number]],
             )
         scores = {
             "val_psnr_db": psnr_db(restored, clean),
@@ -149,8 +132,8 @@ class RestorationModule(lightning.LightningModule):
         """
         devices = self.trainer.world_size
         shown = batch_idx * devices + self.trainer.global_rank
-        rounds = math.ceil(len(self.held_out) / devices)
-        return devices * rounds / len(self.held_out) if shown == number else 0.0
+        rounds = math.ceil(len(self.stage_run.split[1]) / devices)
+        return devices * rounds / len(self.stage_run.split[1]) if shown == number else 0.0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the config, which the shapes of tensors do not tell, for `load_model`."""
@@ -158,7 +141,7 @@ class RestorationModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam or AdamW, linear warm-up and a cosine, stepped with every batch."""
-        stage, length = self.stage, self.length
+        stage, length = self.stage_run.stage, self.stage_run.length
         make = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.recipe.optimizer]
         optimizer = make(
             [one for one in self.model.parameters() if one.requires_grad],

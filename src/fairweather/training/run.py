@@ -143,28 +143,10 @@ def run_recipe(
 ) -> Path:
     """Train a recipe's stages, or go on where a killed run of the same folder stopped.
 
-    Args:
-        recipe: what to train.
-        data: the folder that the recipe's folders are relative to.
-        run: the run folder.
-        fit_stage: trains the network through a stage, from its last checkpoint if there is one,
-            and returns the best PSNR of the held-out images in dB.
-        load_best: puts the stage's best weights into the network.
-        framework: what trains; a folder's stages are all trained by the same.
-        versions: of the framework's packages, for the note of each start.
-        machines: where; one device by default.
-        weights: start from these instead of an untrained network; as for `load_model`.
-        unchecked: train on pairs even if a quick look finds broken or misaligned ones.
-        curves_every_s: least seconds between two drawings of the curves; None never draws any.
-
-    Returns:
-        The path of the weights that did best on the held-out images.
-
-    Raises:
-        RecipeError: if the folder holds a run of another recipe or framework.
-        DataError: if data are missing, or pairs are broken or misaligned.
-        TrainingError: if the run stops early, as for numbers that are not finite.
-        CheckpointError: if `weights` cannot be loaded or are of another architecture.
+    `fit_stage` trains the network through a stage, from its last checkpoint if there is one, and
+    returns the best PSNR of the held-out images in dB; `load_best` puts the weights of that step
+    into the network. `framework` trains all stages of a folder; `versions` are of its packages, for
+    the note of each start. The rest, what is returned and what is raised are as for `train`.
     """
     import lightning
 

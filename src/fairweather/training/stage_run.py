@@ -103,23 +103,8 @@ def fit_stage(stage: StageRun, model: AST, *, callbacks: tuple[Callback, ...] = 
     """Train a stage to its end; return the best held-out PSNR in dB."""
     best = BestPoint(stage.folder)
     trainer = build_trainer(stage, callbacks=[best, *callbacks])
-    module = RestorationModule(
-        model,
-        recipe=stage.recipe,
-        index=stage.index,
-        length=stage.length,
-        pairs=stage.split[0],
-        held_out=stage.split[1],
-    )
-    source = RestorationData(
-        stage.recipe,
-        index=stage.index,
-        length=stage.length,
-        split=stage.split,
-        world_size=trainer.world_size,
-        workers=stage.machines.workers,
-        cache=stage.machines.cache,
-    )
+    module = RestorationModule(model, stage=stage)
+    source = RestorationData(stage, world_size=trainer.world_size)
     last = stage.folder / "last.ckpt"
     start = last if last.exists() else None
     if start and is_first_process():
@@ -162,7 +147,7 @@ def build_trainer(stage: StageRun, *, callbacks: list[Callback]) -> lightning.Tr
     if recipe.early_stopping_validations is not None:
         more.append(Patience(recipe.early_stopping_validations))
     if is_first_process():
-        more.append(LambdaCallback(on_validation_end=lambda *_: stage.plotter.draw_if_due()))
+        more.append(LambdaCallback(on_validation_end=lambda *_: stage.plotter.draw(if_due=True)))
     return lightning.Trainer(
         accelerator="auto",
         devices=stage.machines.devices,

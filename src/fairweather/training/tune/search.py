@@ -3,7 +3,6 @@
 import gc
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,13 +27,12 @@ from fairweather.training.schedules import length_of
 from fairweather.training.stage_run import train
 from fairweather.training.tune.space import Dimension, parse_space, recipe_with
 from fairweather.training.tune.study import (
-    HEARTBEAT_S,
     PARTS_OF_A_TRIAL,
     count_drawn,
-    count_running,
     folder_of,
     next_trial,
     open_study,
+    others_do_the_rest,
     read_results,
 )
 from fairweather.training.tune.summary import TrialResult, best_of, write_summary
@@ -126,11 +124,8 @@ def search_recipe(
             paths = write_summary(out, study, results=results, recipe=recipe, dimensions=dimensions)
             if len(results) >= trials:
                 return SearchResult(dimensions, results, best_of(results), *paths)
-        if len(results) + count_running(study) >= trials:
-            log.info("waiting for the trials of other processes")
-            time.sleep(HEARTBEAT_S)
-            continue
-        on_trial(next_trial(study, objective, seed=recipe.seed))
+        if not others_do_the_rest(study, missing=trials - len(results)):
+            on_trial(next_trial(study, objective, seed=recipe.seed))
 
 
 def note_search(
@@ -193,7 +188,7 @@ def run_trial(
     log.info(
         "%s: %s", run.name, ", ".join(f"{d.label} {d.show(values[d.key])}" for d in dimensions)
     )
-    seconds, score_db = 0.0, math.nan
+    score_db = math.nan
     try:
         candidate = recipe_with(recipe, dimensions, values)
     except RecipeError as error:
@@ -201,12 +196,10 @@ def run_trial(
     else:
         reporter = Reporter(trial, candidate, images=images)
         reason = train_it(candidate, reporter, run=run)
-        seconds = reporter.seconds
     if not reason:
         score_db = float(read_metadata(run / "model.safetensors")["held_out_psnr_db"])
         reason = "" if math.isfinite(score_db) else "its PSNR is not a number"
     trial.set_user_attr("reason", reason)
-    trial.set_user_attr("seconds", seconds)
     if reason:
         log.info("%s is pruned: %s", run.name, reason)
         raise optuna.TrialPruned(reason)
@@ -258,15 +251,8 @@ class Reporter(Callback):
             for stage in recipe.stages
         ]
         self.fault: BaseException | None = None
-        frozen = trial.study.trials[trial.number]
-        self.reported = set(frozen.intermediate_values)  # by a process that was killed
-        self._seconds_before = float(frozen.user_attrs.get("seconds", 0.0))
-        self._started = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """How long the trial has been trained, up to the last validation before a kill."""
-        return self._seconds_before + time.monotonic() - self._started
+        # By a process that was stopped.
+        self.reported = set(trial.study.trials[trial.number].intermediate_values)
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -277,7 +263,6 @@ class Reporter(Callback):
         if part not in self.reported:
             self.reported.add(part)
             self.trial.report(float(trainer.callback_metrics["val_psnr_db"]), part)
-            self.trial.set_user_attr("seconds", self.seconds)
         if done < total and self.trial.should_prune():
             raise optuna.TrialPruned(
                 f"worse than the median of the complete trials after {done} of {total} steps"

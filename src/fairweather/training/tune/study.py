@@ -1,17 +1,24 @@
 """The database of a search: its trials, those of other processes, and those that were stopped."""
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from fairweather.training.tune.summary import TrialResult, stable
+from fairweather.training.tune.summary import TrialResult
+
+log = logging.getLogger(__name__)
 
 # Of the whole length of a trial, since a searched batch may change how many steps its epochs have.
 PARTS_OF_A_TRIAL = 10_000
@@ -53,6 +60,14 @@ def open_study(out: Path, *, first: dict[str, float | str]) -> optuna.Study:
     return study
 
 
+@contextmanager
+def stable() -> Iterator[None]:
+    """Keep Optuna from warning of what it has called experimental for years."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
 def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Leave a stopped trial, with its number and what it reported, to the next process or call."""
     waiting = optuna.create_trial(
@@ -65,11 +80,18 @@ def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     study.add_trial(waiting)
 
 
-def count_running(study: optuna.Study) -> int:
-    """Return how many trials other processes are at, after queueing those of killed ones again."""
+def others_do_the_rest(study: optuna.Study, *, missing: int) -> bool:
+    """Tell whether other processes are at all missing trials; if so, wait a while before.
+
+    Trials of processes that were killed are queued again first.
+    """
     with stable():
         fail_stale_trials(study)
-    return len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    if len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))) < missing:
+        return False
+    log.info("waiting for the trials of other processes")
+    time.sleep(HEARTBEAT_S)
+    return True
 
 
 def next_trial(
@@ -121,7 +143,7 @@ def result_of(trial: FrozenTrial) -> TrialResult:
         psnr_db=trial.value if complete else max(reported, default=None),
         values=trial.params,
         trained=1.0 if complete else max(trial.intermediate_values, default=0) / PARTS_OF_A_TRIAL,
-        seconds=trial.user_attrs["seconds"],
+        seconds=trial.duration.total_seconds() if trial.duration else 0.0,
         reason=trial.user_attrs["reason"],
     )
 

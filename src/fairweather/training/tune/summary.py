@@ -3,13 +3,11 @@
 import csv
 import io
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 
 from fairweather.files import replacing
 from fairweather.training.recipe import Recipe
@@ -31,7 +29,7 @@ class TrialResult:
             best that it had reached, if any.
         values: the draw for each key of the space.
         trained: fraction of its steps.
-        seconds: how long it took.
+        seconds: how long it took since it was started last.
         reason: why it was pruned.
     """
 
@@ -116,18 +114,13 @@ def draw_plots(out: Path, study: optuna.Study) -> Path:
         "steps.png": lambda: plots.plot_intermediate_values(study),
     }
     for name, plot in kinds.items():
-        # Optuna changes the style of whatever is drawn later.
-        with plt.rc_context(), stable():
+        # Optuna would change the style of whatever is drawn later.
+        with plt.rc_context(), warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of axes without a width, if a value is always the same
             plot()
             with replacing(out / name) as file:
                 plt.savefig(file, format="png", dpi=110, bbox_inches="tight")
             plt.close()
     return out / "summary.png"
-
-
-@contextmanager
-def stable() -> Iterator[None]:
-    """Keep Optuna from warning of what it has called experimental for years."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield
