@@ -332,11 +332,11 @@ def test_a_stopped_search_goes_on_in_the_middle_of_its_trial(
     ]  # fmt: skip
 
 
-def start(function: Callable[..., None], *arguments: Path) -> subprocess.Popen[str]:
+def start(function: Callable[..., None], *arguments: Path, grace_s: int) -> subprocess.Popen[str]:
     """Calls a function of this file in a process of its own, whose heart beats fast."""
     code = (
         f"import runpy, pathlib; names = runpy.run_path({__file__!r});"
-        " names['storage'].HEARTBEAT_S = 1; names['storage'].GRACE_S = 2;"
+        f" names['storage'].HEARTBEAT_S = 1; names['storage'].GRACE_S = {grace_s};"
         f" names[{function.__name__!r}](*map(pathlib.Path, {[str(path) for path in arguments]}))"
     )
     command = [sys.executable, "-c", code]
@@ -359,7 +359,7 @@ def tune_and_print(data: Path, out: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_share_a_search(data: Path, tmp_path: Path) -> None:
-    processes = [start(tune_and_print, data, tmp_path) for _ in range(2)]
+    processes = [start(tune_and_print, data, tmp_path, grace_s=120) for _ in range(2)]
     done = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], done
     (one, known), (other, known_too) = (json.loads(out.splitlines()[-1]) for out, _ in done)
@@ -391,13 +391,13 @@ def test_a_killed_search_is_resumed_in_the_middle_of_its_trial(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once its heart has not beaten for long enough to know that it was killed."""
-    killed = start(tune_and_be_killed, data, tmp_path)
+    killed = start(tune_and_be_killed, data, tmp_path, grace_s=5)
     _, errors = killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL, errors
     assert len(rows_of(tmp_path)) == 1
     drawn = load_recipe(tmp_path / "trial-0001/recipe.yaml")
     monkeypatch.setattr(storage, "HEARTBEAT_S", 1)
-    monkeypatch.setattr(storage, "GRACE_S", 2)
+    monkeypatch.setattr(storage, "GRACE_S", 5)
     steps = watched_steps(monkeypatch)
     result = tune(make_recipe(), data=data, out=tmp_path, space=(RATES,), trials=2)
     assert steps == [(1, 1)]

@@ -134,8 +134,9 @@ def fit_stage(stage: StageRun, start: models.AST, *, verbose: int = 0) -> float:
     held_out = HeldOutImages(stage.recipe, pairs=stage.split[1], cache=stage.machines.cache)
     last = LastStep(batches, steps=stage.length.steps, every=every)
     best = BestWeights(best_of(stage), best=state.get("best", -math.inf))
-    stage.new_log().mkdir(parents=True)
-    table = keras.callbacks.CSVLogger(str(stage.new_log() / "metrics.csv"))
+    folder = stage.new_log()
+    folder.mkdir(parents=True)
+    table = keras.callbacks.CSVLogger(str(folder / "metrics.csv"))
     try:
         model.fit(
             for_backend(batches),

@@ -118,7 +118,7 @@ def draw_plots(out: Path, study: optuna.Study) -> Path:
         with plt.rc_context(), warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-            )  # of axes without a width, if a value is always the same
+            )  # of axes without a width, where values do not differ
             plot()
             with replacing(out / name) as file:
                 plt.savefig(file, format="png", dpi=110, bbox_inches="tight")
