@@ -116,9 +116,7 @@ def draw_plots(out: Path, study: optuna.Study) -> Path:
     for name, plot in kinds.items():
         # Optuna would change the style of whatever is drawn later.
         with plt.rc_context(), warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of axes without a width, where values do not differ
+            warnings.simplefilter("ignore")  # of axes without a width, where values do not differ
             plot()
             with replacing(out / name) as file:
                 plt.savefig(file, format="png", dpi=110, bbox_inches="tight")
