@@ -363,8 +363,9 @@ def test_two_processes_share_a_search(data: Path, tmp_path: Path) -> None:
     done = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], done
     (one, known), (other, known_too) = (json.loads(out.splitlines()[-1]) for out, _ in done)
-    # Both may have begun a last trial at the same moment.
-    assert known == known_too == list(range(len(known)))
+    # Both may have begun a last trial at the same moment, of which the first to end knows nothing.
+    known = max(known, known_too, key=len)
+    assert known == list(range(len(known)))
     assert len(known) in (6, 7)
     assert sorted([*one, *other]) == known
     assert min(len(one), len(other)) > 0

@@ -124,7 +124,7 @@ def search_recipe(
             paths = write_summary(out, study, results=results, recipe=recipe, dimensions=dimensions)
             if len(results) >= trials:
                 return SearchResult(dimensions, results, best_of(results), *paths)
-        if not others_do_the_rest(study, missing=trials - len(results)):
+        if not others_do_the_rest(study, trials=trials):
             on_trial(next_trial(study, objective, seed=recipe.seed))
 
 

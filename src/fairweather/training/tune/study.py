@@ -28,6 +28,7 @@ DATABASE = "study.db"
 HEARTBEAT_S = 20
 GRACE_S = 120  # without a heartbeat, after which a trial's process is taken for killed
 WAIT_FOR_DATABASE_S = 60.0
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def open_study(out: Path, *, first: dict[str, float | str]) -> optuna.Study:
@@ -80,17 +81,19 @@ def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     study.add_trial(waiting)
 
 
-def others_do_the_rest(study: optuna.Study, *, missing: int) -> bool:
-    """Tell whether other processes are at all missing trials; if so, wait a while before.
+def others_do_the_rest(study: optuna.Study, *, trials: int) -> bool:
+    """Tell whether all trials are done, or other processes are at the last; if so, wait a while.
 
     Trials of processes that were killed are queued again first.
     """
     with stable():
         fail_stale_trials(study)
-    if len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))) < missing:
+    begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, *DONE))
+    if len(begun) < trials:
         return False
-    log.info("waiting for the trials of other processes")
-    time.sleep(HEARTBEAT_S)
+    if any(trial.state == TrialState.RUNNING for trial in begun):
+        log.info("waiting for the trials of other processes")
+        time.sleep(HEARTBEAT_S)
     return True
 
 
@@ -128,7 +131,7 @@ def count_drawn(trials: Sequence[FrozenTrial]) -> int:
 
 def read_results(study: optuna.Study) -> tuple[TrialResult, ...]:
     """Read the trials that are done, by number."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    done = study.get_trials(deepcopy=False, states=DONE)
     return tuple(sorted(map(result_of, done), key=lambda result: result.number))
 
 
