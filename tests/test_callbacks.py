@@ -10,6 +10,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from tiny_runs import (
     QUIET,
@@ -18,17 +19,18 @@ from tiny_runs import (
     StoppedError,
     assert_same_weights,
     make_recipe,
-    no_curves,
     one_thread_of_the_cpu,
     stop,
+    train,
     write_images,
 )
 
 from fairweather.data import read_bytes
 from fairweather.models import load_model
-from fairweather.training import dump_recipe, load_recipe, train
-from fairweather.training.callbacks import BestPoint, ResumePoint, WholeFiles, to_photo
+from fairweather.training import dump_recipe, load_recipe
+from fairweather.training.callbacks import BestPoint, ResumePoint, WholeFiles
 from fairweather.training.curves import read_logs
+from fairweather.training.run import to_photo
 
 pytestmark = QUIET
 
@@ -51,9 +53,9 @@ def resumed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped in each stage, whose curves were drawn."""
     run = tmp_path_factory.mktemp("resumed")
     for stage, batch in ((0, 3), (1, 3)):
-        with no_curves(), pytest.raises(StoppedError):
+        with pytest.raises(StoppedError):
             train(make_recipe(), data=data, run=run, callbacks=(StopAt(stage=stage, batch=batch),))
-    train(make_recipe(), data=data, run=run)
+    train(make_recipe(), data=data, run=run, curves_every_s=60)
     return run
 
 
@@ -64,8 +66,7 @@ def test_the_recipe_of_a_run_is_whole_and_trains_it_again(
     assert recipe == make_recipe()
     assert (resumed / "recipe.yaml").read_text("utf-8") == dump_recipe(recipe)
     assert "gradient_clip_norm: 1.0\n" in dump_recipe(recipe)  # a default that nobody wrote
-    with no_curves():
-        train(recipe, data=data, run=tmp_path)
+    train(recipe, data=data, run=tmp_path)
     assert_same_weights(tmp_path, resumed)
 
 
@@ -139,36 +140,40 @@ def test_every_validation_leaves_pictures(data: Path, resumed: Path) -> None:
     image = torch.from_numpy(degraded.copy()).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         expected = load_model(resumed / "model.safetensors")(image)[0]
-    assert np.abs(to_photo(expected).pixels.astype(int) - restored).max() <= 1
+    pixels = to_photo(expected.permute(1, 2, 0).numpy()).pixels
+    assert np.abs(pixels.astype(int) - restored).max() <= 1
 
 
-def test_a_photo_of_a_tensor_is_rounded_and_clipped() -> None:
-    image = torch.tensor([-0.5, 0.4 / 255, 0.6 / 255, 254.6 / 255, 2.0]).expand(3, 2, 5)
+def test_a_photo_of_an_image_is_rounded_and_clipped() -> None:
+    row = np.array([-0.5, 0.4 / 255, 0.6 / 255, 254.6 / 255, 2.0], np.float32)
+    image = np.broadcast_to(row[None, :, None], (2, 5, 3))
     assert to_photo(image).pixels[0, :, 0].tolist() == [0, 0, 1, 255, 255]
 
 
-def test_curves_are_drawn_now_and_then(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Path] = []
-    monkeypatch.setattr("fairweather.training.callbacks.draw_curves", drawn.append)
-    monkeypatch.setattr("fairweather.training.run.draw_curves", lambda run: [])
-    recipe = make_recipe(stages=STAGES[:1])
-    train(recipe, data=data, run=tmp_path / "seldom")
-    assert drawn == []
-    monkeypatch.setattr("fairweather.training.callbacks.SECONDS_BETWEEN_CURVES", 0)
-    train(recipe, data=data, run=tmp_path / "always")
-    assert drawn == [tmp_path / "always"] * 3
+class CurvesSeen(Callback):
+    """Notes at each validation whether curves were drawn before it; stops at the third."""
+
+    def __init__(self, run: Path):
+        self.run = run
+        self.drawn: list[bool] = []
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self.drawn.append((self.run / "curves/loss.png").exists())
+        if len(self.drawn) == 3:
+            stop()
 
 
-def test_the_curves_of_a_run_that_fails_are_drawn(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("every_s", "during", "after"), [(None, False, False), (600, False, True), (0, True, True)]
+)
+def test_curves_are_drawn_now_and_then_and_of_a_run_that_fails(
+    data: Path, tmp_path: Path, every_s: float | None, during: bool, after: bool
 ) -> None:
-    drawn: list[Path] = []
-    monkeypatch.setattr("fairweather.training.run.draw_curves", drawn.append)
+    seen = CurvesSeen(tmp_path)
     with pytest.raises(StoppedError):
-        train(make_recipe(), data=data, run=tmp_path, callbacks=(StopAt(stage=0, batch=1),))
-    assert drawn == [tmp_path]
+        train(make_recipe(), data=data, run=tmp_path, callbacks=(seen,), curves_every_s=every_s)
+    assert seen.drawn == [False, during, during]
+    assert (tmp_path / "curves/loss.png").exists() is after
 
 
 def test_a_checkpoint_is_replaced_whole_or_not_at_all(
@@ -199,8 +204,7 @@ def test_a_resume_point_is_never_between_the_parts_of_a_batch(
         parts.append(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
 
     monkeypatch.setattr(ResumePoint, "_save", save)
-    monkeypatch.setattr("fairweather.training.run.RESUME_EVERY_STEPS", 1)
-    monkeypatch.setattr("fairweather.training.run.draw_curves", lambda run: [])
+    monkeypatch.setattr("fairweather.training.stage_run.RESUME_EVERY_STEPS", 1)
     stage = {**STAGES[0], "batch": 4, "accumulate": 2}
     recipe = make_recipe(stages=[stage], validate_every_steps=3, ema_decay=None)
     train(recipe, data=data, run=tmp_path / "even")
@@ -225,7 +229,6 @@ def test_what_was_logged_before_a_resume_point_is_on_the_disk(
         save_checkpoint(trainer, path, *rest)
 
     monkeypatch.setattr(lightning.Trainer, "save_checkpoint", save)
-    monkeypatch.setattr("fairweather.training.run.draw_curves", lambda run: [])
     stage = {"crop_px": 16, "batch": 1, "steps": 45, "learning_rate": 1e-3}  # every second logged
     train(make_recipe(stages=[stage], validate_every_steps=15), data=data, run=tmp_path)
     assert on_disk == {15: [14], 30: [14, 29], 45: [14, 29, 44]}

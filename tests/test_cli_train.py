@@ -12,7 +12,6 @@ from tiny_runs import (
     STAGES,
     logged,
     make_recipe,
-    no_curves,
     one_thread_of_the_cpu,
     write_images,
 )
@@ -36,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu(), no_curves():
+    with one_thread_of_the_cpu():
         yield
 
 

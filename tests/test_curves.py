@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairweather.training.curves import draw_curves, read_logs
+from fairweather.training.curves import CurvePlotter, draw_curves, read_logs
 
 
 def write_log(run: Path, name: str, text: str) -> None:
@@ -106,3 +106,11 @@ def test_a_picture_is_replaced(run: Path) -> None:
     write_log(run, "stage-2.0", "step,train_loss\n0,2.0\n")
     assert draw_curves(run)[0].read_bytes() != before
     assert not [path for path in run.rglob("*") if path.name.startswith(".")]
+
+
+def test_curves_are_drawn_when_they_are_due(run: Path) -> None:
+    CurvePlotter(run, every_s=600).draw(if_due=True)
+    CurvePlotter(run, every_s=None).draw()
+    assert not (run / "curves").exists()
+    CurvePlotter(run, every_s=0).draw(if_due=True)
+    assert (run / "curves/loss.png").exists()

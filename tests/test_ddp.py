@@ -14,15 +14,15 @@ from tiny_runs import (
     QUIET,
     assert_close,
     logged,
-    no_curves,
     of_pairs,
     one_thread_of_the_cpu,
+    train,
     weights_in,
     write_images,
 )
 
 from fairweather.errors import DataError
-from fairweather.training import Machines, Recipe, dump_recipe, train
+from fairweather.training import Machines, Recipe, dump_recipe
 from fairweather.training.curves import read_logs
 
 STEPS = 20
@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process."""
     run = tmp_path_factory.mktemp("alone")
-    with one_thread_of_the_cpu(), no_curves():
+    with one_thread_of_the_cpu():
         train(make_recipe(), data=data, run=run)
     return run
 

@@ -15,10 +15,10 @@ from tiny_runs import (
     STAGES,
     StopAt,
     make_recipe,
-    no_curves,
     of_pairs,
     one_thread_of_the_cpu,
     save,
+    train,
     write_images,
 )
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from fairweather.data import DEGRADATIONS, Pair
 from fairweather.errors import TrainingError
 from fairweather.models import create_model
-from fairweather.training import Recipe, train
+from fairweather.training import Recipe
 from fairweather.training.faults import (
     describe_fault,
     find_nonfinite,
@@ -51,7 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu(), no_curves():
+    with one_thread_of_the_cpu():
         yield
 
 
@@ -172,7 +172,7 @@ def test_no_spoilt_weights_are_resumed_from(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between validations, and where the average is still finite."""
-    monkeypatch.setattr("fairweather.training.run.RESUME_EVERY_STEPS", 1)
+    monkeypatch.setattr("fairweather.training.stage_run.RESUME_EVERY_STEPS", 1)
     message = fault_of(make_recipe(), SpoilAfter(4), data=data, run=tmp_path, kept_step=4)
     assert message.startswith("step 5: the weights of output_conv.bias are not finite; ")
     run = tmp_path / "other"

@@ -18,15 +18,15 @@ import pytest
 TESTS = Path(__file__).parent
 # Files are the same on every backend, and PyTorch is the fastest to check that on.
 LAYOUTS = "test_keras_convert.py::check_there_and_back_gives_identical_tensors"
-A_RUN = "test_keras_training.py::check_the_run_folder"
+A_RUN = "test_keras_fit.py::check_the_run_folder"
 ON_ALL = ("test_keras_model.py", "test_keras_losses.py")
 # Backend and files; several processes for TensorFlow, which takes longest.
 CHECKS = {
     "tensorflow": ("tensorflow", (*ON_ALL, LAYOUTS)),
-    "tensorflow-training": ("tensorflow", ("test_keras_training.py",)),
+    "tensorflow-training": ("tensorflow", ("test_keras_fit.py",)),
     "tensorflow-deployed": ("tensorflow", ("test_keras_export.py", "test_keras_tutorial.py")),
     "jax": ("jax", (*ON_ALL, A_RUN, LAYOUTS)),
-    "torch": ("torch", (*ON_ALL, "test_keras_convert.py", "test_keras_training.py")),
+    "torch": ("torch", (*ON_ALL, "test_keras_convert.py", "test_keras_fit.py")),
 }
 SETTINGS = {
     "OMP_NUM_THREADS": "1",

@@ -16,15 +16,17 @@ from tiny_runs import (
     column_of,
     logged,
     make_recipe,
-    no_curves,
     one_thread_of_the_cpu,
+    train,
     write_images,
 )
 
 import fairweather
 from fairweather import training
 from fairweather.errors import RecipeError, TrainingError
-from fairweather.training import split_pairs
+from fairweather.training import Recipe, split_pairs
+from fairweather.training.curves import CurvePlotter
+from fairweather.training.data_module import RestorationData
 
 pytestmark = [
     *QUIET,
@@ -41,8 +43,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quietly() -> Iterator[None]:
-    with one_thread_of_the_cpu(), no_curves():
+    with one_thread_of_the_cpu():
         yield
+
+
+def train_keras(fk: Any, recipe: Recipe, **options: Any) -> Path:
+    """Trains without drawing curves, which takes longer."""
+    return fk.train(recipe, curves_every_s=None, **options)
 
 
 def keras_log(run: Path, stage: int, attempt: int = 0) -> Path:
@@ -53,10 +60,9 @@ def check_batches_are_those_of_pytorch(fk: Any, data: Path) -> None:
     recipe = make_recipe()
     pairs, held_out = split_pairs(recipe, data)
     batches = fk.TrainingBatches(recipe, pairs=pairs, batches=6)
-    length = training.length_of(recipe.stages[0], images=len(pairs), validate_every_steps=2)
-    source = training.data_module.RestorationData(
-        recipe, index=0, length=length, split=(pairs, held_out)
-    )
+    plotter = CurvePlotter(Path(), every_s=None)
+    stage = training.StageRun(recipe, 0, Path(), (pairs, held_out), training.Machines(), plotter)
+    source = RestorationData(stage)
     assert len(batches) == 6
     for number, batch in enumerate(source.train_dataloader()):
         seed = training.seed_of(batch, recipe=recipe, index=0)
@@ -91,8 +97,8 @@ def check_a_run_of_keras_is_a_run_of_pytorch(fk: Any, data: Path, tmp_path: Path
     start = random_model(recipe.config, std=0.2)  # Keras' Adam treats tiny gradients otherwise
     fairweather.models.save_model(start, tmp_path / "start.safetensors")
     from_start: dict[str, Any] = {"data": data, "weights": tmp_path / "start.safetensors"}
-    ours = fk.train(recipe, run=tmp_path / "keras", **from_start)
-    theirs = training.train(recipe, run=tmp_path / "torch", **from_start)
+    ours = train_keras(fk, recipe, run=tmp_path / "keras", **from_start)
+    theirs = train(recipe, run=tmp_path / "torch", **from_start)
     for column in ("val_psnr_db", "val_input_psnr_db", "val_ssim"):
         values = column_of(keras_log(tmp_path / "keras", 0), column)
         assert values == pytest.approx(logged(tmp_path / "torch", 0, column), abs=1e-3), column
@@ -112,11 +118,19 @@ def check_the_run_folder(fk: Any, data: Path, tmp_path: Path) -> None:
 
     run = tmp_path / "run"
     recipe = make_recipe()
-    path = fk.train(recipe, data=data, run=run)
+    path = train_keras(fk, recipe, data=data, run=run)
     for name in ("recipe.yaml", "starts.json", "model.keras", "stage-1/done.json"):
         assert (run / name).is_file(), name
     assert len([*(run / "triptychs").glob("*.png")]) == 2 * (3 + 2)
-    assert json.loads((run / "starts.json").read_text())[0]["framework"] == "keras"
+    start = json.loads((run / "starts.json").read_text())[0]
+    assert (start["framework"], start["keras"]) == ("keras", keras.version())
+    assert start["backend"] == keras.backend.backend()
+    metadata = fairweather.models.read_metadata(path)
+    assert json.loads(metadata["training_data"]) == ["clean", "pairs"]
+    assert metadata["framework"] == "keras"
+    assert Recipe.model_validate_json(metadata["recipe"]) == recipe
+    done = json.loads((run / "stage-1/done.json").read_text())
+    assert float(metadata["held_out_psnr_db"]) == pytest.approx(done["held_out_psnr_db"], abs=1e-3)
     assert column_of(keras_log(run, 0), "step") == [1, 3, 5]
     rates = column_of(keras_log(run, 1), "lr")  # of the steps 1 and 3, after one of warm-up
     assert rates == pytest.approx([1e-3, 1e-6 + 0.25 * (1e-3 - 1e-6)], rel=1e-3)
@@ -129,25 +143,25 @@ def check_the_run_folder(fk: Any, data: Path, tmp_path: Path) -> None:
     loaded = fk.load_model(run / "model.keras")
     np.testing.assert_allclose(keras.ops.convert_to_numpy(loaded(image)), expected, atol=1e-5)
     with pytest.raises(RecipeError, match="holds a run of keras"):
-        training.train(recipe, data=data, run=run)
+        train(recipe, data=data, run=run)
 
 
 def check_a_stopped_run_goes_on(fk: Any, data: Path, tmp_path: Path) -> None:
     """The weights are those of a run that was never stopped, whatever was left half done."""
     recipe = make_recipe(stages=ONE_STAGE, early_stopping_validations=5)
-    whole = fk.train(recipe, data=data, run=tmp_path / "whole")
+    whole = train_keras(fk, recipe, data=data, run=tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fk.TrainingBatches, "__getitem__", stops_at(fk, batch=5))
         with pytest.raises(Exception, match="power cut"):
-            fk.train(recipe, data=data, run=tmp_path / "run")
+            train_keras(fk, recipe, data=data, run=tmp_path / "run")
     assert not (tmp_path / "run" / "model.safetensors").exists()
-    resumed = fk.train(recipe, data=data, run=tmp_path / "run")
+    resumed = train_keras(fk, recipe, data=data, run=tmp_path / "run")
     assert column_of(keras_log(tmp_path / "run", 0, 1), "step") == [5]
     left, right = (fairweather.load_model(path).state_dict() for path in (resumed, whole))
     for name, tensor in left.items():
         torch.testing.assert_close(tensor, right[name], rtol=0, atol=1e-6, msg=name)
     shutil.rmtree(tmp_path / "run" / "triptychs")
-    fk.train(recipe, data=data, run=tmp_path / "run")  # is done, so nothing is trained again
+    train_keras(fk, recipe, data=data, run=tmp_path / "run")  # is done, so nothing is trained again
     assert not (tmp_path / "run" / "triptychs").exists()
 
 
@@ -176,7 +190,7 @@ def check_a_loss_of_nan_names_the_files(
     with pytest.raises(
         TrainingError, match=r"step 3: the loss is nan; the batch's files are '.*png'"
     ):
-        fk.train(make_recipe(stages=ONE_STAGE), data=data, run=tmp_path / "run")
+        train_keras(fk, make_recipe(stages=ONE_STAGE), data=data, run=tmp_path / "run")
     assert (tmp_path / "run/stage-0/last.weights.h5").is_file()  # of step 2
 
 
@@ -195,5 +209,5 @@ def check_what_keras_cannot_do_is_refused(
     fk: Any, data: Path, tmp_path: Path, changes: dict[str, Any], key: str
 ) -> None:
     with pytest.raises(RecipeError, match=key):
-        fk.train(make_recipe(**changes), data=data, run=tmp_path / "run")
+        train_keras(fk, make_recipe(**changes), data=data, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -8,12 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from fairweather.data import Pair
 from fairweather.errors import DataError, RecipeError
 from fairweather.models import create_model
-from fairweather.training import Recipe, schedules
-from fairweather.training.data_module import RestorationData, split_pairs
-from fairweather.training.module import RestorationModule, freeze
-from fairweather.training.schedules import StageLength
+from fairweather.training import Machines, Recipe, StageRun
+from fairweather.training.batches import split_pairs
+from fairweather.training.curves import CurvePlotter
+from fairweather.training.data_module import RestorationData
+from fairweather.training.module import RestorationModule
+from fairweather.training.run import freeze
 
 STAGE = {"crop_px": 16, "batch": 2, "steps": 6, "learning_rate": 1e-3}
 
@@ -30,21 +33,17 @@ def make_recipe(**changes: Any) -> Recipe:
     return Recipe.model_validate(tree | changes)
 
 
-def length_of(recipe: Recipe) -> StageLength:
-    return schedules.length_of(recipe.stages[0], images=8, validate_every_steps=None)
+def a_stage(recipe: Recipe, split: tuple[list[Pair], list[Pair]], *, workers: int = 0) -> StageRun:
+    machines = Machines(workers=workers)
+    plotter = CurvePlotter(Path(), every_s=None)
+    return StageRun(recipe, 0, Path(), split, machines, plotter)
 
 
 def make_data(
     root: Path, recipe: Recipe, *, world_size: int = 1, workers: int = 0
 ) -> RestorationData:
-    return RestorationData(
-        recipe,
-        index=0,
-        length=length_of(recipe),
-        split=split_pairs(recipe, root),
-        world_size=world_size,
-        workers=workers,
-    )
+    stage = a_stage(recipe, split_pairs(recipe, root), workers=workers)
+    return RestorationData(stage, world_size=world_size)
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -176,15 +175,9 @@ def test_loading_processes_and_resuming_change_no_crop(tmp_path: Path) -> None:
 
 
 def a_module(**changes: Any) -> RestorationModule:
-    recipe = make_recipe(**changes)
-    return RestorationModule(
-        create_model("ast_n"),
-        recipe=recipe,
-        index=0,
-        length=length_of(recipe),
-        pairs=[],
-        held_out=[],
-    )
+    pair = Pair(Path("a.png"), Path("a.png"))
+    stage = a_stage(make_recipe(**changes), ([pair] * 8, [pair]))
+    return RestorationModule(create_model("ast_n"), stage=stage)
 
 
 def test_frozen_parts_keep_their_weights_and_nothing_else_does() -> None:
@@ -229,7 +222,7 @@ def test_the_optimiser_follows_the_recipe() -> None:
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.param_groups[0]["weight_decay"] == 0.125
     rates = []
-    for _ in range(module.stage.steps):
+    for _ in range(module.stage_run.length.steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()

@@ -12,14 +12,14 @@ from tiny_runs import (
     QUIET,
     STAGES,
     make_recipe,
-    no_curves,
     one_thread_of_the_cpu,
+    train,
     write_images,
 )
 
 from fairweather.errors import DataError
 from fairweather.models import count_parameters, create_model
-from fairweather.training import load_recipe, plan_training, train
+from fairweather.training import load_recipe, plan_training
 from fairweather.training.curves import read_logs
 from fairweather.training.plan import estimate_memory
 from fairweather.training.schedules import StageLength
@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu(), no_curves():
+    with one_thread_of_the_cpu():
         yield
 
 

@@ -21,8 +21,7 @@ from PIL import Image
 from fairweather.cli import app
 from fairweather.data import Pair, find_layout_pairs, read_bytes, unpack_side_by_side
 from fairweather.models import load_model
-from fairweather.training import Recipe, data_module, list_recipes, load_recipe, train
-from fairweather.training.data_module import split_pairs
+from fairweather.training import Recipe, batches, list_recipes, load_recipe, split_pairs, train
 from fairweather.training.recipe_files import RECIPE_FOLDER
 from fairweather.training.schedules import length_of
 
@@ -235,13 +234,18 @@ class Diary(Callback):
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_stage_trains_on_the_data_set_as_it_lies(
-    grow: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    grow: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
-    # Drawing takes four times as long as all the rest, and is tested elsewhere.
-    monkeypatch.setattr("fairweather.training.run.draw_curves", lambda run: None)
     recipe, diary = shrink(name), Diary()
     with one_thread_of_the_cpu():
-        path = train(recipe, data=grow(name), run=tmp_path, unchecked=True, callbacks=(diary,))
+        path = train(
+            recipe,
+            data=grow(name),
+            run=tmp_path,
+            unchecked=True,
+            callbacks=(diary,),
+            curves_every_s=None,  # drawing takes four times as long as all the rest
+        )
     assert diary.steps == [2] * len(recipe.stages)
     assert all(math.isfinite(loss) for loss in diary.losses)
     assert path == tmp_path / "model.safetensors"
@@ -344,7 +348,7 @@ def test_a_tenth_of_did_mdn_is_held_out(
         for density in densities
         for number in range(4000)
     ]
-    monkeypatch.setattr(data_module, "find_layout_pairs", lambda *_, **__: pairs)
+    monkeypatch.setattr(batches, "find_layout_pairs", lambda *_, **__: pairs)
     training, held_out = split_pairs(load_recipe(name), Path())
     assert (len(training), len(held_out)) == (3600 * len(densities), 400 * len(densities))
     numbers = {pair.clean.stem for pair in held_out}

@@ -21,16 +21,15 @@ from tiny_runs import (
     assert_same_run,
     assert_same_weights,
     make_recipe,
-    no_curves,
     of_pairs,
     one_thread_of_the_cpu,
     stop,
+    train,
     weights_in,
     write_images,
 )
 from torch import Tensor
 
-from fairweather.training import train
 from fairweather.training.curves import read_logs
 from fairweather.training.module import RestorationModule
 
@@ -44,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu(), no_curves():
+    with one_thread_of_the_cpu():
         yield
 
 

@@ -14,10 +14,10 @@ from tiny_runs import (
     assert_close,
     logged,
     make_recipe,
-    no_curves,
     of_pairs,
     one_thread_of_the_cpu,
     save,
+    train,
     weights_in,
     write_images,
 )
@@ -27,7 +27,7 @@ from torch._dynamo.backends.debugging import aot_eager
 from fairweather.data import find_pairs, read_bytes
 from fairweather.errors import CheckpointError, DataError, RecipeError
 from fairweather.models import AST, create_model, load_model
-from fairweather.training import Recipe, train
+from fairweather.training import Recipe
 from fairweather.training.curves import read_logs
 
 pytestmark = QUIET
@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu(), no_curves():
+    with one_thread_of_the_cpu():
         yield
 
 

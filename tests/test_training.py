@@ -20,8 +20,8 @@ from tiny_runs import (
     STAGES,
     logged,
     make_recipe,
-    no_curves,
     one_thread_of_the_cpu,
+    train,
     write_images,
 )
 from torch import Tensor
@@ -29,7 +29,7 @@ from torch import Tensor
 from fairweather.data import add_rain, read_bytes
 from fairweather.errors import CheckpointError, MissingExtraError, RecipeError, TrainingError
 from fairweather.models import create_model, load_model, read_metadata
-from fairweather.training import Recipe, train
+from fairweather.training import Recipe
 from fairweather.training.module import RestorationModule
 
 pytestmark = QUIET
@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu(), no_curves():
+    with one_thread_of_the_cpu():
         yield
 
 
@@ -90,6 +90,7 @@ def test_the_weights_load_and_say_where_they_are_from(trained: Path) -> None:
     assert model.config == make_recipe().config
     metadata = read_metadata(trained / "model.safetensors")
     assert metadata["task"] == "rain"
+    assert metadata["framework"] == "torch"
     assert Recipe.model_validate_json(metadata["recipe"]) == make_recipe()
     assert json.loads(metadata["training_data"]) == ["clean", "pairs"]
     untrained = create_model(make_recipe().config).state_dict()
@@ -195,7 +196,9 @@ WITHOUT_LIGHTNING = """
 import sys
 sys.modules["lightning"] = None
 import fairweather, fairweather.data
-import fairweather.training
+from fairweather.training import load_recipe
+assert load_recipe("rain_n").task == "rain"  # reads recipes without it
+from fairweather.training import train
 """
 
 

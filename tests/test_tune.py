@@ -1,101 +1,42 @@
 """Searches over tiny recipes: what they vary, prune, resume and leave behind."""
 
-import csv
-import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
-import numpy as np
-import optuna
 import pytest
 import torch
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from PIL import Image
+from tiny_runs import QUIET, one_thread_of_the_cpu
+from tiny_searches import RATES, SPACE, make_recipe, rows_of, tune, write_images
 
 from fairweather import cli
 from fairweather.errors import FairweatherError, OptionError, RecipeError, TrainingError
-from fairweather.training import Machines, Recipe, dump_recipe, load_recipe, train
+from fairweather.training import Machines, SearchResult, dump_recipe, load_recipe, train
 from fairweather.training.module import RestorationModule
 from fairweather.training.tune import search as rooms
-from fairweather.training.tune.search import SearchResult, mend_journal, tune
-from fairweather.training.tune.space import parse_space
-from fairweather.training.tune.summary import TrialResult, draw_summary, floor_db
+from fairweather.training.tune import study as storage
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than the log"),
-    # Said whenever a run is resumed.
-    pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
-]
-
-RATES = "stages.*.learning_rate=x0.2..5"
-SPACE = (RATES, "architecture.window=2|1")  # a window of 1 is refused
-
-
-def make_recipe(**changes: Any) -> Recipe:
-    """Two stages of six steps and six validations in all, on three images and one held out."""
-    tree: dict[str, Any] = {
-        "name": "tiny",
-        "task": "rain",
-        "description": "A recipe for tests.",
-        "preset": "ast_n",
-        "architecture": {"embed_dim": 4, "depths": [1, 1, 1], "heads": [1, 1, 1], "window": 2},
-        "data": {"clean": ["clean"], "held_out_every": 4},
-        "stages": [
-            {"crop_px": 16, "batch": 1, "steps": 4, "learning_rate": 1e-3},
-            {
-                "crop_px": 16,
-                "batch": 2,
-                "steps": 2,
-                "learning_rate": 5e-4,
-                "final_learning_rate": 2e-4,
-            },
-        ],
-        "validate_every_steps": 1,
-        "validation_crop_px": 16,
-        "seed": 3,
-    }
-    return Recipe.model_validate(tree | changes)
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    (root / "clean").mkdir()
-    random = np.random.default_rng(0)
-    for number in range(4):
-        pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / f"clean/{number}.png")
-    return root
+    return write_images(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread_of_the_cpu_and_no_curves() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: False))
-        patch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: False))
-        patch.setattr("fairweather.training.run.draw_curves", lambda _: [])  # most of the time
+def _alone() -> Iterator[None]:
+    with one_thread_of_the_cpu():
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def searched(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchResult]:
     out = tmp_path_factory.mktemp("searched")
     return out, tune(make_recipe(), data=data, out=out, space=SPACE, trials=4)
-
-
-def rows_of(out: Path) -> list[dict[str, str]]:
-    with (out / "trials.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_first_trial_is_the_recipe_itself(searched: tuple[Path, SearchResult]) -> None:
@@ -127,16 +68,18 @@ def test_the_best_recipe_is_that_of_the_best_trial(searched: tuple[Path, SearchR
 
 def test_what_a_search_leaves(searched: tuple[Path, SearchResult]) -> None:
     out, result = searched
-    with Image.open(result.summary_path) as image:
-        image.load()
-        assert image.format == "PNG"
-        assert min(image.size) > 400
-        assert len(image.convert("L").getcolors() or []) > 10
+    assert result.summary_path == out / "summary.png"
+    for name in ("summary.png", "values.png", "steps.png"):
+        with Image.open(out / name) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert min(image.size) > 400
+            assert len(image.convert("L").getcolors() or []) > 10
     assert [row["trial"] for row in rows_of(out)] == ["0", "1", "2", "3"]
     assert not [*out.rglob("*.ckpt")]
     for trial in result.trials:
         assert (out / trial.folder / "model.safetensors").exists() is trial.complete
-        assert (trial.seconds > 0) is trial.complete
+        assert trial.seconds >= 0
     assert not [path for path in out.rglob("*.tmp*") if path.is_file()]
 
 
@@ -200,12 +143,13 @@ def test_a_folder_of_another_search_is_refused(
     assert (out / "search.yaml").read_bytes() == before
 
 
-def test_a_folder_in_use_is_refused(data: Path, tmp_path: Path) -> None:
-    with (
-        filelock.FileLock(tmp_path / ".lock"),
-        pytest.raises(TrainingError, match="another process"),
-    ):
-        tune(make_recipe(), data=data, out=tmp_path, space=SPACE)
+def test_a_folder_of_an_older_version_is_refused(
+    data: Path, searched: tuple[Path, SearchResult], tmp_path: Path
+) -> None:
+    shutil.copy(searched[0] / "search.yaml", tmp_path)
+    (tmp_path / "study.log").touch()
+    with pytest.raises(RecipeError, match="the journal of an older version"):
+        tune(make_recipe(), data=data, out=tmp_path, space=SPACE, trials=4)
 
 
 def scored_by_weight_decay(module: RestorationModule, batch: Any, batch_idx: int) -> None:
@@ -216,7 +160,7 @@ def test_a_bad_trial_is_stopped_early(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RestorationModule, "validation_step", scored_by_weight_decay)
-    monkeypatch.setattr(rooms, "NEVER_PRUNED_TRIALS", 1)
+    monkeypatch.setattr(storage, "NEVER_PRUNED_TRIALS", 1)
     space = ("weight_decay=0.02|0.5",)
     result = tune(make_recipe(), data=data, out=tmp_path, space=space, trials=4)
     bad = [trial for trial in result.trials if trial.values["weight_decay"] == "0.5"]
@@ -232,7 +176,7 @@ def test_a_bad_trial_is_stopped_early(
 
 
 def test_steps_go_on_from_stage_to_stage(data: Path, searched: tuple[Path, SearchResult]) -> None:
-    study = rooms.open_study(searched[0], first={})
+    study = storage.open_study(searched[0], first={})
     parts = list(study.trials[0].intermediate_values)
     assert parts == [10_000 * step // 6 for step in range(1, 7)]
 
@@ -271,41 +215,6 @@ def test_any_other_fault_ends_the_search_and_leaves_the_trial(
     assert [(trial.number, trial.complete) for trial in result.trials] == [(0, True)]
 
 
-def test_the_plot_of_many_kinds_of_trials(tmp_path: Path) -> None:
-    """One that went wrong is shown at the foot of the axis, and does not press the others."""
-    space = parse_space(
-        ["weight_decay=1e-6..1e-1", "stages.0.batch=1|2", RATES, "loss.edge=0.0..1.0"],
-        make_recipe(),
-    )
-    values: dict[str, float | str] = {
-        "weight_decay": 1e-3, "stages.0.batch": "1", "loss.edge": 0.5,
-        "stages.*.learning_rate": 2.0,
-    }  # fmt: skip
-    scores_db = [27.0, 27.1, 27.3, 11.0, None]
-    results = [
-        TrialResult(
-            number=number,
-            folder=f"trial-{number:04}",
-            complete=number in (0, 2, 3),
-            psnr_db=score_db,
-            values=values,
-            trained=1.0,
-            seconds=1.0,
-            reason="",
-        )
-        for number, score_db in enumerate(scores_db)
-    ]
-    floor = floor_db(results)
-    assert floor is not None
-    assert 25 < floor < 27
-    assert floor_db(results[:3]) is None
-    assert floor_db(results[4:]) is None
-    for shown in (results, results[:1], results[4:]):
-        draw_summary(tmp_path / "summary.png", shown, dimensions=space)
-        with Image.open(tmp_path / "summary.png") as image:
-            image.load()
-
-
 def test_several_devices_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="one device"):
         tune(make_recipe(), data=data, out=tmp_path, machines=Machines(devices=2))
@@ -315,62 +224,6 @@ def test_missing_data_are_said_before_anything_is_written(tmp_path: Path) -> Non
     with pytest.raises(FairweatherError):
         tune(make_recipe(), data=tmp_path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_torn_journal_is_mended(tmp_path: Path) -> None:
-    path = tmp_path / "study.log"
-    mend_journal(path)
-    path.write_bytes(b'{"a":1}\n{"b":')
-    (tmp_path / "study.log.lock").touch()
-    mend_journal(path)
-    assert path.read_bytes() == b'{"a":1}\n'
-    assert [entry.name for entry in tmp_path.iterdir()] == ["study.log"]
-
-
-def tune_and_be_killed(data: Path, out: Path) -> None:
-    """Runs in a process of its own; killed in the last step of the second trial."""
-    step = RestorationModule.training_step
-
-    def training_step(module: RestorationModule, batch: Any, batch_idx: int) -> Any:
-        study = rooms.open_study(out, first={})
-        if (len(study.trials), module.index, module.global_step) == (2, 1, 1):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(module, batch, batch_idx)
-
-    RestorationModule.training_step = training_step  # type: ignore[method-assign]
-    tune(make_recipe(), data=data, out=out, space=(RATES,), trials=3)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX")
-def test_a_killed_search_is_resumed_in_the_middle_of_its_trial(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code = (
-        f"import runpy, pathlib; names = runpy.run_path({__file__!r});"
-        f" names['tune_and_be_killed'](*map(pathlib.Path, {[str(data), str(tmp_path)]}))"
-    )
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert len(rows_of(tmp_path)) == 1
-    drawn = load_recipe(tmp_path / "trial-0001/recipe.yaml")
-    steps: list[tuple[int, int]] = []
-    step = RestorationModule.training_step
-
-    def training_step(module: RestorationModule, batch: Any, batch_idx: int) -> Any:
-        steps.append((module.index, module.global_step))
-        return step(module, batch, batch_idx)
-
-    monkeypatch.setattr(RestorationModule, "training_step", training_step)
-    result = tune(make_recipe(), data=data, out=tmp_path, space=(RATES,), trials=3)
-    assert [(trial.number, trial.complete) for trial in result.trials] == [
-        (0, True), (1, True), (2, True),
-    ]  # fmt: skip
-    assert steps == [(1, 1), *((0, n) for n in range(4)), *((1, n) for n in range(2))]
-    assert load_recipe(tmp_path / "trial-0001/recipe.yaml") == drawn
-    study = rooms.open_study(tmp_path, first={})
-    assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
-    assert all(len(trial.intermediate_values) == 6 for trial in study.trials)
 
 
 def test_the_command(

@@ -1,6 +1,7 @@
 """What the tests of real training runs share: a tiny recipe, its images, and ways to stop a run."""
 
 import csv
+import functools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +17,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fairweather import training
 from fairweather.training import Recipe
 from fairweather.training.module import RestorationModule
+
+# Curves would take longer to draw than a tiny run to train; tests/test_curves.py draws some.
+train = functools.partial(training.train, curves_every_s=None)
 
 QUIET = [
     pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than the log"),
@@ -94,14 +99,6 @@ def one_thread_of_the_cpu() -> Iterator[None]:
         patch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: False))
         yield
     torch.set_num_threads(threads)
-
-
-@contextmanager
-def no_curves() -> Iterator[None]:
-    """Draws no curves, which would take longer than a tiny run; tests/test_curves.py does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fairweather.training.run.draw_curves", lambda run: [])
-        yield
 
 
 def column_of(table: Path, column: str) -> list[float]:

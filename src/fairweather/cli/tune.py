@@ -78,18 +78,20 @@ def tune_command(
     rates: make them as long as the training you plan, or check the best at that length. Where a
     stage is counted in steps, a larger batch sees more crops and takes longer.
 
-    The search runs on one device. After every trial it updates summary.png, trials.csv and
-    best.yaml in its folder, which also holds the run of each trial.
+    Each process searches on one device. To use several, start the same command once for each of
+    them; the trial of a process that was stopped is continued by the next. After every trial the
+    folder's summary.png, values.png, steps.png, trials.csv and best.yaml are updated, beside the
+    run of each trial.
     """
     from fairweather.data import default_cache_folder
-    from fairweather.training import Machines, load_recipe, tune
+    from fairweather.training import Machines, load_recipe, search_recipe
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise OptionError("tune runs on one device; start it without torchrun")
     loaded = load_recipe(recipe, overrides=overrides or [])
     be_quiet()
     out = out or Path("runs") / f"{loaded.name}-tune"
-    result = tune(
+    result = search_recipe(
         loaded,
         data=data,
         out=out,

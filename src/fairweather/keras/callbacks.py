@@ -6,7 +6,6 @@
 
 import json
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,12 @@ import h5py
 import keras
 import numpy as np
 
-from fairweather.errors import TrainingError
 from fairweather.files import replacing
-from fairweather.imaging import Photo, write_side_by_side
 from fairweather.keras.data import HeldOutImages, TrainingBatches
 from fairweather.keras.layers import ops
 from fairweather.keras.optimization import CosineWithWarmup
+from fairweather.training import TRIPTYCHS, StageRun, describe_fault
 
-TRIPTYCHS = 3
-NAMED_FILES = 8
-SECONDS_BETWEEN_CURVES = 120
 STATE = "fairweather_training"  # the attribute of the file that says where the run stands
 
 
@@ -45,12 +40,9 @@ class LastStep(keras.callbacks.Callback):
         self.done += 1
         loss = (logs or {})["loss"]
         if not np.isfinite(loss):
-            files = ", ".join(f"'{path}'" for path in self.batches.files(self.done - 1))
-            raise TrainingError(
-                f"step {self.done - 1}: the loss is {loss}; the batch's files are {files}; start a"
-                " new run folder with a lower learning rate, with precision=32-true, or without"
-                " these files. The checkpoints from before are kept"
-            )
+            step = self.done - 1
+            pairs = self.batches.pairs_of(step)
+            raise describe_fault(f"the loss is {loss}", step=step, pairs=pairs)
         if self.done >= self.steps:
             self.model.stop_training = True
 
@@ -92,9 +84,10 @@ class ResumePoint(keras.callbacks.Callback):
     Listed last, so that it knows what the others found out.
     """
 
-    def __init__(self, path: Path, *, best: BestWeights, patience: Patience | None):
+    def __init__(self, path: Path, *, last: LastStep, best: BestWeights, patience: Patience | None):
         super().__init__()
         self.path = path
+        self.last = last
         self.best = best
         self.patience = patience
 
@@ -105,32 +98,27 @@ class ResumePoint(keras.callbacks.Callback):
             state |= waited
         for variable in self.model.trainable_variables:
             if not np.isfinite(ops.convert_to_numpy(variable.value)).all():
-                raise TrainingError(
-                    f"the weights of {variable.path} are not finite; start a new run folder with a"
-                    " lower learning rate. The checkpoints from before are kept"
-                )
+                what = f"the weights of {variable.path} are not finite"
+                raise describe_fault(what, step=self.last.done)
         save_whole(self.model, self.path, state=state)
 
 
 class Triptychs(keras.callbacks.Callback):
     """Writes degraded | restored | clean of the first held-out images at every validation."""
 
-    def __init__(self, folder: Path, held_out: HeldOutImages, *, stage: int, last: LastStep):
+    def __init__(self, stage: StageRun, held_out: HeldOutImages, *, last: LastStep):
         super().__init__()
-        self.folder = folder
-        self.held_out = held_out
         self.stage = stage
+        self.held_out = held_out
         self.last = last
 
     def on_test_end(self, logs: Any = None) -> None:
-        self.folder.mkdir(exist_ok=True)
         for number in range(min(TRIPTYCHS, len(self.held_out))):
             degraded, clean = self.held_out[number]
             model: Any = self.model
             restored = ops.convert_to_numpy(model(degraded, training=False))
-            name = f"stage-{self.stage}-step-{self.last.done:07}-image-{number}.png"
-            panels = [to_photo(image[0]) for image in (degraded, restored, clean)]
-            write_side_by_side(self.folder / name, *panels)
+            images = (degraded[0], restored[0], clean[0])
+            self.stage.write_triptych(images, step=self.last.done, number=number)
 
 
 class Columns(keras.callbacks.Callback):
@@ -155,24 +143,8 @@ class Columns(keras.callbacks.Callback):
             }
 
 
-class Curves(keras.callbacks.Callback):
-    """Draws the curves of the whole run after a validation, but not all the time."""
-
-    def __init__(self, run: Path):
-        super().__init__()
-        self.run = run
-        self.drawn = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        from fairweather.training import draw_curves
-
-        if time.monotonic() - self.drawn > SECONDS_BETWEEN_CURVES:
-            draw_curves(self.run)
-            self.drawn = time.monotonic()
-
-
 def save_whole(model: Any, path: Path, *, state: Mapping[str, Any] | None = None) -> None:
-    """Writes weights and optimiser in one move: a killed run leaves the old file or the new one."""
+    """Write weights and optimiser in one move: a killed run leaves the old file or the new one."""
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "all.weights.h5"
         model.save_weights(whole)
@@ -183,13 +155,6 @@ def save_whole(model: Any, path: Path, *, state: Mapping[str, Any] | None = None
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Where the run stood that wrote a file of `save_whole`; empty without the file."""
-    if not path.exists():
-        return {}
+    """Return where the run stood that wrote a file of `save_whole`."""
     with h5py.File(path) as file:
         return json.loads(str(file.attrs[STATE]))
-
-
-def to_photo(image: np.ndarray) -> Photo:
-    """(H, W, 3) in [0, 1] → a photo of bytes."""
-    return Photo(np.rint(image.clip(0, 1) * 255).astype(np.uint8))

@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,10 +13,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from fairweather.data import ImageCache, Pair, RandomCrops
-
-if TYPE_CHECKING:
-    from fairweather.training import Recipe
+from fairweather.data import ImageCache, Pair
+from fairweather.training import (
+    HeldOutCrops,
+    Recipe,
+    degrade_crops,
+    degrade_held_out,
+    length_of,
+    seed_of,
+    split_pairs,
+    training_crops,
+)
 
 Images = tuple[np.ndarray, np.ndarray]
 
@@ -30,7 +37,7 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        recipe: "Recipe",
+        recipe: Recipe,
         *,
         pairs: Sequence[Pair],
         batches: int,
@@ -57,23 +64,15 @@ class TrainingBatches(keras.utils.PyDataset):
         self.batches = batches
         self.begin = begin
         self.pairs = list(pairs)
-        self.crops = RandomCrops(
-            self.pairs,
-            crop_px=self.stage.crop_px,
-            length=batches * self.stage.batch,
-            seed=(recipe.seed, index),
-            real_fraction=recipe.data.real_fraction or 0.0,
-            layer_fraction=recipe.data.layer_fraction,
-            augmentation=recipe.augmentation,
-            images=ImageCache(cache, resize_px=recipe.data.resize_px),
+        images = ImageCache(cache, resize_px=recipe.data.resize_px)
+        self.crops = training_crops(
+            recipe, index=index, pairs=self.pairs, batches=batches, images=images
         )
 
     def __len__(self) -> int:
         return self.batches - self.begin
 
     def __getitem__(self, index: int) -> Images:
-        from fairweather.training import degrade_crops, seed_of
-
         batch = self.read(self.begin + index)
         seed = seed_of(batch, recipe=self.recipe, index=self.index)
         with torch.no_grad():
@@ -84,9 +83,9 @@ class TrainingBatches(keras.utils.PyDataset):
         first = number * self.stage.batch
         return default_collate([self.crops[first + crop] for crop in range(self.stage.batch)])
 
-    def files(self, number: int) -> list[Path]:
-        """The degraded files that batch `number` of the stage was cropped from."""
-        return [self.pairs[index].degraded for index in self.read(number)["index"].tolist()]
+    def pairs_of(self, number: int) -> list[Pair]:
+        """Return the pairs that batch `number` of the stage was cropped from."""
+        return [self.pairs[index] for index in self.read(number)["index"].tolist()]
 
 
 class HeldOutImages(keras.utils.PyDataset):
@@ -95,7 +94,7 @@ class HeldOutImages(keras.utils.PyDataset):
     The degradation of clean images is the same at every validation.
     """
 
-    def __init__(self, recipe: "Recipe", *, pairs: Sequence[Pair], cache: Path | None = None):
+    def __init__(self, recipe: Recipe, *, pairs: Sequence[Pair], cache: Path | None = None):
         """Images that are decoded when they are asked for.
 
         Args:
@@ -103,8 +102,6 @@ class HeldOutImages(keras.utils.PyDataset):
             pairs: what is held out.
             cache: folder of decoded images; None keeps them in memory.
         """
-        from fairweather.training import HeldOutCrops
-
         super().__init__()
         self.recipe = recipe
         images = ImageCache(cache, resize_px=recipe.data.resize_px)
@@ -114,8 +111,6 @@ class HeldOutImages(keras.utils.PyDataset):
         return len(self.crops)
 
     def __getitem__(self, index: int) -> Images:
-        from fairweather.training import degrade_held_out
-
         batch = default_collate([self.crops[index]])
         with torch.no_grad():
             return to_numpy(degrade_held_out(batch, recipe=self.recipe))
@@ -128,7 +123,7 @@ def to_numpy(images: tuple[Tensor, Tensor]) -> Images:
 
 
 def load_data(
-    recipe: "Recipe",
+    recipe: Recipe,
     data: Path,
     *,
     batches: int | None = None,
@@ -151,8 +146,6 @@ def load_data(
     Raises:
         DataError: if a folder is missing or empty, or a file cannot be read.
     """
-    from fairweather.training import length_of, split_pairs
-
     pairs, held_out = split_pairs(recipe, data)
     length = length_of(recipe.stages[index], images=len(pairs), validate_every_steps=None)
     training = TrainingBatches(

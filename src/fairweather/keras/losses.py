@@ -16,11 +16,7 @@ import numpy as np
 
 from fairweather.errors import RecipeError
 from fairweather.keras.layers import ops, register
-
-CHARBONNIER_EPSILON = 1e-3
-SSIM_WINDOW_PX = 11
-SSIM_SIGMA_PX = 1.5
-LEAST_MSE = 1e-4  # 40 dB
+from fairweather.training import CHARBONNIER_EPSILON, LEAST_MSE, SSIM_SIGMA_PX, SSIM_WINDOW_PX
 
 
 @register

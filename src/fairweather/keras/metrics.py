@@ -9,8 +9,7 @@ import keras
 
 from fairweather.keras.layers import ops, register
 from fairweather.keras.losses import ssim_map
-
-SMALLEST_ERROR = 1e-10  # identical images are 100 dB
+from fairweather.training import HIGHEST_PSNR_DB
 
 
 @register
@@ -39,14 +38,14 @@ class SSIM(keras.metrics.MeanMetricWrapper):
 
 
 def psnr_db(clean: Any, restored: Any) -> Any:
-    """PSNR of each image of two (B, H, W, 3), (B,)."""
+    """Return the PSNR of each image of two (B, H, W, 3), (B,)."""
     clean, restored = to_tensors(clean, restored)
     error = ops.mean(ops.square(ops.clip(restored, 0, 1) - clean), axis=(1, 2, 3))
-    return -10 * ops.log10(ops.maximum(error, SMALLEST_ERROR))
+    return ops.minimum(-10 * ops.log10(error), HIGHEST_PSNR_DB)
 
 
 def ssim(clean: Any, restored: Any) -> Any:
-    """SSIM of each image of two (B, H, W, 3), (B,)."""
+    """Return the SSIM of each image of two (B, H, W, 3), (B,)."""
     clean, restored = to_tensors(clean, restored)
     return ops.mean(ssim_map(clean, ops.clip(restored, 0, 1)), axis=(1, 2, 3))
 

@@ -4,14 +4,12 @@
 # pyright: reportMissingImports=false
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from fairweather.keras.layers import ops, register
-
-if TYPE_CHECKING:
-    from fairweather.training import Recipe, Stage, StageLength
+from fairweather.training import Recipe, Stage, StageLength
 
 # PyTorch's; Keras has 1e-7. Keras adds it before the bias correction, so in the first hundreds of
 # steps it is still larger than PyTorch's, where a gradient is as small as that.
@@ -71,7 +69,7 @@ class CosineWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def schedule_of(stage: "Stage", *, length: "StageLength") -> CosineWithWarmup:
+def schedule_of(stage: Stage, *, length: StageLength) -> CosineWithWarmup:
     """The learning rates of a stage."""
     return CosineWithWarmup(
         stage.learning_rate,
@@ -82,7 +80,7 @@ def schedule_of(stage: "Stage", *, length: "StageLength") -> CosineWithWarmup:
     )
 
 
-def build_optimizer(recipe: "Recipe", *, index: int, length: "StageLength") -> Any:
+def build_optimizer(recipe: Recipe, *, index: int, length: StageLength) -> Any:
     """A fresh optimiser for a stage, with the averaged weights if the recipe has them."""
     make = {"adamw": keras.optimizers.AdamW, "adam": keras.optimizers.Adam}[recipe.optimizer]
     return make(

@@ -1,22 +1,14 @@
-"""What Lightning calls while a stage runs: checkpoints, when it ends, pictures and curves."""
+"""What Lightning calls while a stage runs: checkpoints, when it ends, and pictures."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import Tensor
 
-from fairweather.errors import TrainingError
-from fairweather.imaging import Photo, write_side_by_side
-from fairweather.training.curves import draw_curves
-from fairweather.training.faults import ADVICE, find_nonfinite
-
-TRIPTYCHS = 3
-SECONDS_BETWEEN_CURVES = 120
+from fairweather.training.faults import describe_fault, find_nonfinite
+from fairweather.training.run import TRIPTYCHS, StageRun
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -65,8 +57,8 @@ class ResumePoint(Checkpoint):
         spoilt = find_nonfinite(dict(module.named_parameters()))
         if spoilt:
             name = spoilt.removeprefix("model.")
-            what = f"step {trainer.global_step}: the weights of {name} are not finite"
-            raise TrainingError(f"{what}; {ADVICE}")
+            what = f"the weights of {name} are not finite"
+            raise describe_fault(what, step=trainer.global_step)
         trainer.save_checkpoint(self.path)
 
 
@@ -135,8 +127,7 @@ class LastValidation(Callback):
 class Triptychs(Callback):
     """Writes degraded | restored | clean of the first held-out images at every validation."""
 
-    def __init__(self, folder: Path, *, stage: int):
-        self.folder = folder
+    def __init__(self, stage: StageRun):
         self.stage = stage
 
     def on_validation_batch_end(
@@ -150,29 +141,9 @@ class Triptychs(Callback):
     ) -> None:
         if not trainer.is_global_zero or batch_idx >= TRIPTYCHS or not outputs:
             return
-        self.folder.mkdir(exist_ok=True)
+        images = tuple(
+            outputs[side][0].detach().float().permute(1, 2, 0).cpu().numpy()
+            for side in ("degraded", "restored", "clean")
+        )
         number = int(outputs["number"])
-        name = f"stage-{self.stage}-step-{trainer.global_step:07}-image-{number}.png"
-        panels = [to_photo(outputs[side][0]) for side in ("degraded", "restored", "clean")]
-        write_side_by_side(self.folder / name, *panels)
-
-
-class Curves(Callback):
-    """Draws the curves of the whole run after a validation, but not all the time."""
-
-    def __init__(self, run: Path):
-        self.run = run
-        self.drawn = time.monotonic()
-
-    def on_validation_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        if trainer.is_global_zero and time.monotonic() - self.drawn > SECONDS_BETWEEN_CURVES:
-            draw_curves(self.run)
-            self.drawn = time.monotonic()
-
-
-def to_photo(image: Tensor) -> Photo:
-    """(3, H, W) in [0, 1] → a photo of bytes."""
-    pixels = image.detach().float().clamp(0, 1).mul(255).round().cpu().numpy()
-    return Photo(np.ascontiguousarray(pixels.astype(np.uint8).transpose(1, 2, 0)))
+        self.stage.write_triptych(images, step=trainer.global_step, number=number)

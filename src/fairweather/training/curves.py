@@ -2,6 +2,7 @@
 
 import csv
 import re
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -10,8 +11,29 @@ from fairweather.imaging import Curve, write_curves
 Points = dict[int, float]
 
 
+class CurvePlotter:
+    """Draws the curves of a run after a validation, but not all the time.
+
+    Args:
+        run: the run folder.
+        every_s: least seconds between two drawings; None never draws.
+    """
+
+    def __init__(self, run: Path, *, every_s: float | None):
+        self.run = run
+        self.every_s = every_s
+        self.drawn = time.monotonic()
+
+    def draw(self, *, if_due: bool = False) -> None:
+        """Draw the curves if they are wanted, and `if_due` if the last drawing is old enough."""
+        if self.every_s is None or (if_due and time.monotonic() - self.drawn < self.every_s):
+            return
+        draw_curves(self.run)
+        self.drawn = time.monotonic()
+
+
 def draw_curves(run: Path) -> list[Path]:
-    """Writes `curves/{loss,psnr,ssim,learning_rate}.png` of what the logs hold.
+    """Write `curves/{loss,psnr,ssim,learning_rate}.png` of what the logs hold.
 
     Args:
         run: the run folder.
@@ -48,7 +70,7 @@ def draw_curves(run: Path) -> list[Path]:
 
 
 def read_logs(run: Path) -> tuple[dict[str, Points], list[int]]:
-    """Each logged column by the step of the whole run, and the steps at which stages start.
+    """Read each logged column by the step of the whole run, and the steps at which stages start.
 
     Where a run was resumed, the later log has the last word about a step.
     """

@@ -24,14 +24,14 @@ def describe_fault(
     images: Tensor | None = None,
     pairs: Sequence[Pair] = (),
 ) -> TrainingError:
-    """The error that names the batch's files and the first layer whose output is not finite.
+    """Return the error that names the batch's files and the first layer that is not finite.
 
     Args:
         what: what was seen, as in "the loss is nan".
         step: when.
         model: the network, run again on the images to find the layer.
         images: (B, 3, H, W), what it was given.
-        pairs: where the images are from, one for each.
+        pairs: where the images are from, one for each; without them no files are named.
     """
     parts = [f"step {step}: {what}"]
     if model is not None and images is not None:
@@ -44,12 +44,13 @@ def describe_fault(
             if layer:
                 parts.append(f"the first layer whose output is not finite is {layer}")
         pairs = [p for p, bad in zip(pairs, spoilt.tolist(), strict=True) if bad] or pairs
-    parts.append(f"the batch's files are {_names(pairs)}")
+    if pairs:
+        parts.append(f"the batch's files are {_names(pairs)}")
     return TrainingError(f"{'; '.join(parts)}; {ADVICE}")
 
 
 def find_nonfinite_layer(model: nn.Module, images: Tensor) -> tuple[str | None, Tensor]:
-    """The first innermost module whose output is not finite, and the network's output."""
+    """Find the first innermost module whose output is not finite; return the output as well."""
     found: list[str] = []
 
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
@@ -72,13 +73,13 @@ def find_nonfinite_layer(model: nn.Module, images: Tensor) -> tuple[str | None, 
 
 
 def find_nonfinite_gradient(model: nn.Module) -> str | None:
-    """The name of the first parameter whose gradient is not finite."""
+    """Return the name of the first parameter whose gradient is not finite."""
     named = model.named_parameters()
     return find_nonfinite({name: p.grad for name, p in named if p.grad is not None})
 
 
 def find_nonfinite(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor that is not finite."""
+    """Return the name of the first tensor that is not finite."""
     if not tensors:
         return None
     # One question to the device instead of one for each tensor.

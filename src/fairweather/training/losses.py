@@ -15,7 +15,6 @@ from typing import Self, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from fairweather.errors import RecipeError
 
@@ -26,6 +25,7 @@ CHARBONNIER_EPSILON = 1e-3
 SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
 LEAST_MSE = 1e-4  # 40 dB
+HIGHEST_PSNR_DB = 100.0  # of images without a difference, whose own would be infinite
 
 
 def in_full_precision(loss: Loss) -> Loss:
@@ -79,6 +79,8 @@ def ssim(restored: Tensor, clean: Tensor) -> Tensor:
     Raises:
         RecipeError: if a side is shorter than the window.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     height, width = clean.shape[-2:]
     if min(height, width) < SSIM_WINDOW_PX:
         raise RecipeError(

@@ -9,52 +9,42 @@ import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from fairweather.data import Pair
-from fairweather.errors import RecipeError
 from fairweather.models import AST, CONFIG_KEY
 from fairweather.training.batches import Batch, degrade_crops, degrade_held_out, seed_of
 from fairweather.training.faults import describe_fault, find_nonfinite_gradient
-from fairweather.training.losses import SSIM_WINDOW_PX, build_loss, load_backbone, ssim
-from fairweather.training.recipe import Recipe, Stage
-from fairweather.training.schedules import StageLength, cosine_with_warmup
+from fairweather.training.losses import (
+    HIGHEST_PSNR_DB,
+    SSIM_WINDOW_PX,
+    build_loss,
+    load_backbone,
+    ssim,
+)
+from fairweather.training.run import StageRun, freeze
+from fairweather.training.schedules import cosine_with_warmup
 
 
 class RestorationModule(lightning.LightningModule):
     """Trains a network to undo the degradation of a recipe's task."""
 
-    def __init__(
-        self,
-        model: AST,
-        *,
-        recipe: Recipe,
-        index: int,
-        length: StageLength,
-        pairs: list[Pair],
-        held_out: list[Pair],
-    ):
-        """Prepares a stage.
+    def __init__(self, model: AST, *, stage: StageRun):
+        """Prepare a stage.
 
         Args:
             model: the network, trained in place.
-            recipe: what to train.
-            index: the stage's number.
-            length: the stage, counted in steps.
-            pairs: what is trained on, to name the files of a batch that spoils the run.
-            held_out: what is validated on, likewise.
+            stage: what to train; its pairs name the files of a batch that spoils the run.
         """
         super().__init__()
         self.model = model
-        freeze(model, recipe.stages[index].frozen)
+        self.stage_run = stage
+        self.recipe = recipe = stage.recipe
+        self.index = stage.index
+        freeze(model, stage.stage.frozen)
         model.activation_checkpointing = recipe.activation_checkpointing
         if recipe.compile:
             model.compile()
-        self.recipe = recipe
-        self.index = index
-        self.stage: Stage = recipe.stages[index]
-        self.length = length
-        self.pairs = pairs
-        self.held_out = held_out
         self._files_of_step: list[Pair] = []
         target = recipe.perceptual_backbone
         self.loss = build_loss(recipe.loss, backbone=load_backbone(target) if target else None)
@@ -75,7 +65,7 @@ class RestorationModule(lightning.LightningModule):
             batch, recipe=self.recipe, index=self.index, seed=seed, dtype=self._image_dtype
         )
         loss = self.loss(self(degraded), clean)
-        files = [self.pairs[index] for index in batch["index"].tolist()]
+        files = [self.stage_run.split[0][index] for index in batch["index"].tolist()]
         if not torch.isfinite(loss):
             raise describe_fault(
                 f"the loss is {loss.item()}",
@@ -117,7 +107,7 @@ class RestorationModule(lightning.LightningModule):
                 step=self.global_step,
                 model=self.model,
                 images=degraded,
-                pairs=[self.held_out[number]],
+                pairs=[self.stage_run.split[1][number]],
             )
         scores = {
             "val_psnr_db": psnr_db(restored, clean),
@@ -132,7 +122,8 @@ class RestorationModule(lightning.LightningModule):
         for name, score in scores.items():
             on_bar = name == "val_psnr_db"
             self.log(name, weight * score, prog_bar=on_bar, batch_size=1, sync_dist=True)
-        return {"degraded": degraded, "restored": restored, "clean": clean, **_number(batch)}
+        images = {"degraded": degraded, "restored": restored, "clean": clean}
+        return {**images, "number": batch["number"]}
 
     def _share_of(self, number: int, *, batch_idx: int) -> float:
         """What an image counts, so that the mean over all devices is that of one device.
@@ -141,8 +132,8 @@ class RestorationModule(lightning.LightningModule):
         """
         devices = self.trainer.world_size
         shown = batch_idx * devices + self.trainer.global_rank
-        rounds = math.ceil(len(self.held_out) / devices)
-        return devices * rounds / len(self.held_out) if shown == number else 0.0
+        rounds = math.ceil(len(self.stage_run.split[1]) / devices)
+        return devices * rounds / len(self.stage_run.split[1]) if shown == number else 0.0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the config, which the shapes of tensors do not tell, for `load_model`."""
@@ -150,7 +141,7 @@ class RestorationModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam or AdamW, linear warm-up and a cosine, stepped with every batch."""
-        stage, length = self.stage, self.length
+        stage, length = self.stage_run.stage, self.stage_run.length
         make = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.recipe.optimizer]
         optimizer = make(
             [one for one in self.model.parameters() if one.requires_grad],
@@ -173,32 +164,7 @@ class RestorationModule(lightning.LightningModule):
         }
 
 
-def freeze(model: AST, parts: tuple[str, ...]) -> None:
-    """Lets all of a model be trained but some parts.
-
-    Args:
-        model: changed in place.
-        parts: how the names of the frozen parameters begin.
-
-    Raises:
-        RecipeError: if a part is none of the model's, or nothing is left to train.
-    """
-    names = [name for name, _ in model.named_parameters()]
-    for part in parts:
-        if not any(name.startswith(part) for name in names):
-            there = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
-            raise RecipeError(f"frozen: no parameter begins with {part!r}; there are {there}")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith(parts))
-    if parts and not any(one.requires_grad for one in model.parameters()):
-        raise RecipeError(f"frozen: {', '.join(parts)} leave nothing to train")
-
-
-def _number(batch: Batch) -> Batch:
-    return {"number": batch["number"]}
-
-
 def psnr_db(restored: Tensor, clean: Tensor) -> Tensor:
-    """Of a whole batch in [0, 1], clipped, over all channels; at most 100."""
-    error = (restored.clamp(0, 1) - clean).square().mean().clamp(min=1e-10)
-    return -10 * error.log10()
+    """Return the PSNR of a whole batch in [0, 1], clipped, over all channels; at most 100 dB."""
+    score_db = peak_signal_noise_ratio(restored.clamp(0, 1), clean, data_range=1.0)
+    return score_db.clamp(max=HIGHEST_PSNR_DB)

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from fairweather.errors import DataError
 from fairweather.models import AST, create_model
 from fairweather.models import count_parameters as count
-from fairweather.training.data_module import crops_of_a_part, split_pairs
+from fairweather.training.batches import crops_of_a_part, split_pairs
 from fairweather.training.recipe import Recipe
 from fairweather.training.schedules import StageLength, length_of
 

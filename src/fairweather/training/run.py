@@ -1,4 +1,4 @@
-"""Recipe → run folder: every stage trained by Lightning, stoppable and resumable at any time."""
+"""Recipe → run folder, stoppable and resumable at any time, whatever framework trains it."""
 
 import json
 import logging
@@ -6,36 +6,24 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
-import lightning
-import torch
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+import numpy as np
 
 from fairweather.data import Pair, check_pairs
-from fairweather.errors import CheckpointError, DataError, RecipeError, TrainingError
+from fairweather.errors import CheckpointError, DataError, RecipeError
 from fairweather.files import replacing
 from fairweather.hardware import keep_freed_memory
+from fairweather.imaging import Photo, write_side_by_side
 from fairweather.models import AST, add_global_context, create_model, load_model, save_model
-from fairweather.training.callbacks import (
-    BestPoint,
-    Curves,
-    LastValidation,
-    Patience,
-    ResumePoint,
-    Triptychs,
-    WholeFiles,
-)
-from fairweather.training.curves import draw_curves
-from fairweather.training.data_module import RestorationData, crops_of_a_part, split_pairs
-from fairweather.training.module import RestorationModule, freeze
-from fairweather.training.recipe import Recipe
+from fairweather.training.batches import Split, split_pairs
+from fairweather.training.curves import CurvePlotter
+from fairweather.training.recipe import Recipe, Stage
 from fairweather.training.recipe_files import dump_recipe, load_recipe
 from fairweather.training.schedules import StageLength, length_of
 
@@ -43,7 +31,8 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("fairweather", "torch", "lightning", "torchmetrics", "torchdata", "numpy", "pillow")
 NAMED_FINDINGS = 8
-RESUME_EVERY_STEPS = 200
+SECONDS_BETWEEN_CURVES = 120.0
+TRIPTYCHS = 3  # held-out images that every validation leaves a picture of
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,7 @@ class Machines:
 
     @classmethod
     def of_torchrun(cls, *, workers: int = 0, cache: Path | None = None) -> "Machines | None":
-        """As torchrun says in the environment; None where the process was started without it."""
+        """Read torchrun's environment; None where the process was started without it."""
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return None
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -72,89 +61,154 @@ class Machines:
         return cls(devices=devices, nodes=nodes, workers=workers, cache=cache)
 
 
-def train(
+@dataclass(frozen=True)
+class StageRun:
+    """One stage of a run: what is trained, on what, and where its files lie.
+
+    Attributes:
+        recipe: what is trained.
+        index: the stage's number.
+        run: the run folder.
+        split: pairs to train on, and held-out ones.
+        machines: where.
+        plotter: draws the curves of the run.
+    """
+
+    recipe: Recipe
+    index: int
+    run: Path
+    split: Split
+    machines: Machines
+    plotter: CurvePlotter
+
+    @property
+    def folder(self) -> Path:
+        """Where the stage's checkpoints lie."""
+        return self.run / f"stage-{self.index}"
+
+    @property
+    def done(self) -> Path:
+        """The file that says that the stage is over, and its score."""
+        return self.folder / "done.json"
+
+    @property
+    def stage(self) -> Stage:
+        """The stage as the recipe has it."""
+        return self.recipe.stages[self.index]
+
+    @cached_property
+    def length(self) -> StageLength:
+        """The stage, counted in steps."""
+        every = self.recipe.validate_every_steps
+        return length_of(self.stage, images=len(self.split[0]), validate_every_steps=every)
+
+    def new_log(self) -> Path:
+        """Return the folder of this start's log: a logger would empty that of an earlier one."""
+        attempt = len([*(self.run / "logs").glob(f"stage-{self.index}.*")])
+        return self.run / "logs" / f"stage-{self.index}.{attempt}"
+
+    def write_triptych(self, images: tuple[np.ndarray, ...], *, step: int, number: int) -> None:
+        """Write degraded | restored | clean, (H, W, 3) in [0, 1], of a held-out image."""
+        folder = self.run / "triptychs"
+        folder.mkdir(exist_ok=True)
+        name = f"stage-{self.index}-step-{step:07}-image-{number}.png"
+        write_side_by_side(folder / name, *map(to_photo, images))
+
+    def tell_resumed(self, checkpoint: Path) -> None:
+        """Log that a stopped stage goes on."""
+        log.info("stage %d goes on from %s", self.index, checkpoint)
+
+    def tell_stopped(self, step: int) -> None:
+        """Log that the user stopped the stage."""
+        log.warning("stage %d was stopped at step %d; the same command goes on", self.index, step)
+
+
+FitStage = Callable[[StageRun, AST], float]
+LoadBest = Callable[[StageRun, AST], None]
+
+
+def run_recipe(
     recipe: Recipe,
     *,
     data: Path,
     run: Path,
+    fit_stage: FitStage,
+    load_best: LoadBest,
+    framework: str,
+    versions: Mapping[str, str],
     machines: Machines | None = None,
     weights: str | Path | None = None,
     unchecked: bool = False,
-    callbacks: tuple[Callback, ...] = (),
+    curves_every_s: float | None = SECONDS_BETWEEN_CURVES,
 ) -> Path:
-    """Trains a recipe, or goes on where a killed run of the same folder stopped.
+    """Train a recipe's stages, or go on where a killed run of the same folder stopped.
 
-    Args:
-        recipe: what to train.
-        data: the folder that the recipe's folders are relative to.
-        run: the run folder: the recipe, checkpoints, logs, curves, pictures and, at the end,
-            `model.safetensors`.
-        machines: where; one device by default.
-        weights: start from these instead of an untrained network; as for `load_model`.
-        unchecked: train on pairs even if a quick look finds broken or misaligned ones.
-        callbacks: more of Lightning's, told about every stage.
-
-    Returns:
-        The path of the weights that did best on the held-out images.
-
-    Raises:
-        RecipeError: if the folder holds a run of another recipe, or this machine cannot train it.
-        DataError: if data are missing, pairs are broken or misaligned, or a batch does not divide
-            among the devices.
-        TrainingError: if the run stops early, as for numbers that are not finite.
-        CheckpointError: if `weights` cannot be loaded or are of another architecture.
+    `fit_stage` trains the network through a stage, from its last checkpoint if there is one, and
+    returns the best PSNR of the held-out images in dB; `load_best` puts the weights of that step
+    into the network. `framework` trains all stages of a folder; `versions` are of its packages, for
+    the note of each start. The rest, what is returned and what is raised are as for `train`.
     """
+    import lightning
+
     keep_freed_memory()
     machines = machines or Machines()
-    refuse_impossible(recipe, machines)  # what is wrong is said before anything is written
-    split = split_pairs(recipe, data)
+    split = split_pairs(recipe, data)  # what is wrong is said before anything is written
     lightning.seed_everything(recipe.seed, verbose=False)
     model = start_model(recipe, weights)
     if is_first_process() and not unchecked and not (run / "stage-0").exists():
         refuse_broken_pairs([*split[0], *split[1]])
     run.mkdir(parents=True, exist_ok=True)
     if is_first_process():
-        note_start(recipe, run, images=(len(split[0]), len(split[1])), machines=machines)
-    started = time.time()
-    score = float("nan")
+        images = (len(split[0]), len(split[1]))
+        note_start(
+            recipe, run, images=images, machines=machines, framework=framework, versions=versions
+        )
+    started = time.monotonic()
+    score_db = float("nan")
+    plotter = CurvePlotter(run, every_s=curves_every_s)
     try:
         for index in range(len(recipe.stages)):
-            score = train_stage(
-                recipe,
-                index,
-                model=model,
-                split=split,
-                run=run,
-                machines=machines,
-                callbacks=callbacks,
-            )
+            stage = StageRun(recipe, index, run, split, machines, plotter)
+            score_db = train_stage(stage, model, fit_stage=fit_stage)
+            load_best(stage, model)
     finally:  # also of a run that fails, where they show how
         if is_first_process():
-            draw_curves(run)
+            plotter.draw()
     path = run / "model.safetensors"
     if is_first_process():
         metadata = {
             "task": recipe.task,
             "recipe": recipe.model_dump_json(),
+            "framework": framework,
             "training_data": json.dumps([*recipe.data.clean, *map(str, recipe.data.pairs)]),
-            "held_out_psnr_db": f"{score:.3f}",
+            "held_out_psnr_db": f"{score_db:.3f}",
         }
         save_model(model.float(), path, metadata=metadata)
-        log.info("%s: %.2f dB held out, %.0f s", recipe.name, score, time.time() - started)
+        log.info("%s: %.2f dB held out, %.0f s", recipe.name, score_db, time.monotonic() - started)
     return path
 
 
-def refuse_impossible(recipe: Recipe, machines: Machines) -> None:
-    """What this machine cannot train, told before the stages that it could."""
-    for stage in recipe.stages:
-        crops_of_a_part(stage, devices=machines.devices * machines.nodes)
-    on_cpu = not (CUDAAccelerator.is_available() or MPSAccelerator.is_available())
-    if recipe.precision == "16-mixed" and on_cpu:  # Lightning would take bf16-mixed instead
-        raise RecipeError("precision: 16-mixed needs a GPU; choose bf16-mixed or 32-true")
+def train_stage(stage: StageRun, model: AST, *, fit_stage: FitStage) -> float:
+    """Train one stage, unless it is done; return its best held-out PSNR in dB."""
+    if stage.done.exists():
+        return json.loads(stage.done.read_text())["held_out_psnr_db"]
+    index, shape = stage.index, stage.stage
+    if is_first_process():
+        log.info(
+            "stage %d (%d in all): %d steps, crops of %d px, batches of %d, rate %g to %g",
+            *(index, len(stage.recipe.stages), stage.length.steps, shape.crop_px, shape.batch),
+            *(shape.learning_rate, shape.final_learning_rate),
+        )
+    score_db = fit_stage(stage, model)
+    if is_first_process():
+        log.info("stage %d: best %.2f dB on held-out images", index, score_db)
+        with replacing(stage.done) as file:
+            file.write(json.dumps({"held_out_psnr_db": score_db}).encode())
+    return score_db
 
 
 def start_model(recipe: Recipe, weights: str | Path | None) -> AST:
-    """An untrained network of the recipe, or one with weights of the same architecture.
+    """Make an untrained network of the recipe, or one with weights of the same architecture.
 
     Raises:
         RecipeError: if a stage freezes parts that the network does not have, or all of it.
@@ -188,8 +242,33 @@ def start_model(recipe: Recipe, weights: str | Path | None) -> AST:
     return model.double() if recipe.precision == "64-true" else model
 
 
+def freeze(model: AST, parts: tuple[str, ...]) -> None:
+    """Let all of a model be trained but some parts.
+
+    Args:
+        model: changed in place.
+        parts: how the names of the frozen parameters begin.
+
+    Raises:
+        RecipeError: if a part is none of the model's, or nothing is left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for part in parts:
+        if not any(name.startswith(part) for name in names):
+            there = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+            raise RecipeError(f"frozen: no parameter begins with {part!r}; there are {there}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(parts))
+    if parts and not any(one.requires_grad for one in model.parameters()):
+        raise RecipeError(f"frozen: {', '.join(parts)} leave nothing to train")
+
+
 def refuse_broken_pairs(pairs: list[Pair]) -> None:
-    """A quick look at the pairs, since a misaligned one costs more than it takes."""
+    """Look quickly at the pairs, since a misaligned one costs more than the look.
+
+    Raises:
+        DataError: naming those that cannot be trained on.
+    """
     real = [pair for pair in pairs if not pair.is_synthetic]
     errors = [f for f in check_pairs(real, quick=True) if f.severity == "error"]
     if errors:
@@ -203,140 +282,16 @@ def refuse_broken_pairs(pairs: list[Pair]) -> None:
         )
 
 
-def train_stage(
-    recipe: Recipe,
-    index: int,
-    *,
-    model: AST,
-    split: tuple[list[Pair], list[Pair]],
-    run: Path,
-    machines: Machines,
-    callbacks: tuple[Callback, ...] = (),
-) -> float:
-    """Trains one stage, or skips it if it is done; leaves its best weights in the model."""
-    stage = recipe.stages[index]
-    folder = run / f"stage-{index}"
-    done = folder / "done.json"
-    if not done.exists():
-        length = length_of(
-            stage, images=len(split[0]), validate_every_steps=recipe.validate_every_steps
-        )
-        if is_first_process():
-            log.info(
-                "stage %d (%d in all): %d steps, crops of %d px, batches of %d, rate %g to %g",
-                *(index, len(recipe.stages), length.steps, stage.crop_px, stage.batch),
-                *(stage.learning_rate, stage.final_learning_rate),
-            )
-        module = RestorationModule(
-            model, recipe=recipe, index=index, length=length, pairs=split[0], held_out=split[1]
-        )
-        best = BestPoint(folder)
-        trainer = build_trainer(
-            recipe, index, length=length, run=run, machines=machines, callbacks=[best, *callbacks]
-        )
-        source = RestorationData(
-            recipe,
-            index=index,
-            length=length,
-            split=split,
-            world_size=trainer.world_size,
-            workers=machines.workers,
-            cache=machines.cache,
-        )
-        resume = folder / "last.ckpt"
-        start = resume if resume.exists() else None
-        if start and is_first_process():
-            log.info("stage %d goes on from %s", index, start)
-        try:
-            trainer.fit(module, source, ckpt_path=start, weights_only=True)
-        except (KeyboardInterrupt, SystemExit):  # the second is how Lightning ends after Ctrl-C
-            if is_first_process():
-                at = trainer.global_step
-                log.warning("stage %d was stopped at step %d; the same command goes on", index, at)
-            raise
-        if trainer.global_step < length.steps and not stopped_early(trainer):
-            raise TrainingError(
-                f"stage {index} stopped at step {trainer.global_step}; the same command goes on"
-            )
-        if trainer.is_global_zero:
-            figures = {"held_out_psnr_db": float(best.best_model_score or "nan")}
-            log.info(
-                "stage %d: best %.2f dB on held-out images", index, figures["held_out_psnr_db"]
-            )
-            with replacing(done) as file:
-                file.write(json.dumps(figures).encode())
-        trainer.strategy.barrier()
-    saved = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "model."
-    model.load_state_dict({k.removeprefix(prefix): v for k, v in saved.items()})
-    return json.loads(done.read_text())["held_out_psnr_db"]
-
-
-def stopped_early(trainer: lightning.Trainer) -> bool:
-    """Whether it was the recipe's patience that ended the stage."""
-    stopping = trainer.early_stopping_callback
-    return isinstance(stopping, Patience) and stopping.is_exhausted
-
-
-def build_trainer(
-    recipe: Recipe,
-    index: int,
-    *,
-    length: StageLength,
-    run: Path,
-    machines: Machines,
-    callbacks: list[Callback],
-) -> lightning.Trainer:
-    """Lightning's trainer for one stage."""
-    stage = recipe.stages[index]
-    attempt = len([*(run / "logs").glob(f"stage-{index}.*")])  # a CSVLogger empties its folder
-    every_steps = min(length.validate_every_steps, RESUME_EVERY_STEPS)
-    more: list[Callback] = []
-    if recipe.ema_decay is not None:
-        # Buffers are copied: the average of an index is truncated to the index before it.
-        more.append(EMAWeightAveraging(decay=recipe.ema_decay, use_buffers=False))
-    if recipe.early_stopping_validations is not None:
-        more.append(Patience(recipe.early_stopping_validations))
-    return lightning.Trainer(
-        accelerator="auto",
-        devices=machines.devices,
-        num_nodes=machines.nodes,
-        precision=recipe.precision,
-        max_epochs=1,
-        max_steps=length.steps,
-        val_check_interval=length.validate_every_steps * stage.accumulate,
-        accumulate_grad_batches=stage.accumulate,
-        gradient_clip_val=recipe.gradient_clip_norm,
-        use_distributed_sampler=False,
-        plugins=[WholeFiles()],
-        callbacks=[
-            *more,
-            LastValidation(),
-            LearningRateMonitor(logging_interval="step"),
-            Triptychs(run / "triptychs", stage=index),
-            Curves(run),
-            *callbacks,
-            ResumePoint(run / f"stage-{index}" / "last.ckpt", every_steps=every_steps),
-        ],
-        logger=[
-            CSVLogger(run, name="logs", version=f"stage-{index}.{attempt}"),
-            TensorBoardLogger(run, name="tensorboard", version=f"stage-{index}"),
-        ],
-        log_every_n_steps=max(1, min(50, length.steps // 20)),
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-    )
-
-
 def note_start(
     recipe: Recipe,
     run: Path,
     *,
     images: tuple[int, int],
     machines: Machines,
-    framework: str = "torch",
+    framework: str,
+    versions: Mapping[str, str],
 ) -> None:
-    """Writes the resolved recipe and, for every start, versions, seed, data and machine.
+    """Write the resolved recipe and, for every start, versions, seed, data and machine.
 
     Raises:
         RecipeError: if the folder holds a run of another recipe or framework.
@@ -367,6 +322,7 @@ def note_start(
             "python": platform.python_version(),
             "platform": platform.platform(),
             **{package: version(package) for package in PACKAGES},
+            **versions,
         }
     )
     with replacing(path) as file:
@@ -374,5 +330,13 @@ def note_start(
 
 
 def is_first_process() -> bool:
-    """Whether this is the only process, or the one of several that writes."""
+    """Tell whether this is the only process, or the one of several that writes."""
+    from lightning.pytorch.utilities import rank_zero_only
+
     return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def to_photo(image: np.ndarray) -> Photo:
+    """Return an (H, W, 3) image in [0, 1] as a photo of bytes."""
+    pixels = np.rint(np.asarray(image, np.float32).clip(0, 1) * 255).astype(np.uint8)
+    return Photo(np.ascontiguousarray(pixels))

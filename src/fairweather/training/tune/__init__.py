@@ -1,8 +1,8 @@
 """Search over a recipe's values."""
 
-from fairweather.training.tune.search import SearchResult, tune
+from fairweather.training.tune.search import SearchResult, search_recipe
 
 __all__ = [
     "SearchResult",
-    "tune",
+    "search_recipe",
 ]

@@ -1,0 +1,178 @@
+"""A run with Lightning: how it trains one stage of a recipe, and `train`, which trains them all."""
+
+from functools import partial
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    LambdaCallback,
+    LearningRateMonitor,
+)
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from fairweather.errors import RecipeError, TrainingError
+from fairweather.models import AST
+from fairweather.training.batches import crops_of_a_part
+from fairweather.training.callbacks import (
+    BestPoint,
+    LastValidation,
+    Patience,
+    ResumePoint,
+    Triptychs,
+    WholeFiles,
+)
+from fairweather.training.data_module import RestorationData
+from fairweather.training.module import RestorationModule
+from fairweather.training.recipe import Recipe
+from fairweather.training.run import (
+    SECONDS_BETWEEN_CURVES,
+    Machines,
+    StageRun,
+    is_first_process,
+    run_recipe,
+)
+
+RESUME_EVERY_STEPS = 200
+
+
+def train(
+    recipe: Recipe,
+    *,
+    data: Path,
+    run: Path,
+    machines: Machines | None = None,
+    weights: str | Path | None = None,
+    unchecked: bool = False,
+    callbacks: tuple[Callback, ...] = (),
+    curves_every_s: float | None = SECONDS_BETWEEN_CURVES,
+) -> Path:
+    """Train a recipe, or go on where a killed run of the same folder stopped.
+
+    Args:
+        recipe: what to train.
+        data: the folder that the recipe's folders are relative to.
+        run: the run folder: the recipe, checkpoints, logs, curves, pictures and, at the end,
+            `model.safetensors`.
+        machines: where; one device by default.
+        weights: start from these instead of an untrained network; as for `load_model`.
+        unchecked: train on pairs even if a quick look finds broken or misaligned ones.
+        callbacks: more of Lightning's, told about every stage.
+        curves_every_s: least seconds between two drawings of the curves; None never draws any.
+
+    Returns:
+        The path of the weights that did best on the held-out images.
+
+    Raises:
+        RecipeError: if the folder holds a run of another recipe, or this machine cannot train it.
+        DataError: if data are missing, pairs are broken or misaligned, or a batch does not divide
+            among the devices.
+        TrainingError: if the run stops early, as for numbers that are not finite.
+        CheckpointError: if `weights` cannot be loaded or are of another architecture.
+    """
+    machines = machines or Machines()
+    refuse_impossible(recipe, machines)
+    return run_recipe(
+        recipe,
+        data=data,
+        run=run,
+        fit_stage=partial(fit_stage, callbacks=callbacks),
+        load_best=load_best,
+        framework="torch",
+        versions={},
+        machines=machines,
+        weights=weights,
+        unchecked=unchecked,
+        curves_every_s=curves_every_s,
+    )
+
+
+def refuse_impossible(recipe: Recipe, machines: Machines) -> None:
+    """Refuse what this machine cannot train, before the stages that it could."""
+    for stage in recipe.stages:
+        crops_of_a_part(stage, devices=machines.devices * machines.nodes)
+    on_cpu = not (CUDAAccelerator.is_available() or MPSAccelerator.is_available())
+    if recipe.precision == "16-mixed" and on_cpu:  # Lightning would take bf16-mixed instead
+        raise RecipeError("precision: 16-mixed needs a GPU; choose bf16-mixed or 32-true")
+
+
+def fit_stage(stage: StageRun, model: AST, *, callbacks: tuple[Callback, ...] = ()) -> float:
+    """Train a stage to its end; return the best held-out PSNR in dB."""
+    best = BestPoint(stage.folder)
+    trainer = build_trainer(stage, callbacks=[best, *callbacks])
+    module = RestorationModule(model, stage=stage)
+    source = RestorationData(stage, world_size=trainer.world_size)
+    last = stage.folder / "last.ckpt"
+    start = last if last.exists() else None
+    if start and is_first_process():
+        stage.tell_resumed(start)
+    try:
+        trainer.fit(module, source, ckpt_path=start, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):  # the second is how Lightning ends after Ctrl-C
+        if is_first_process():
+            stage.tell_stopped(trainer.global_step)
+        raise
+    if trainer.global_step < stage.length.steps and not stopped_early(trainer):
+        raise TrainingError(
+            f"stage {stage.index} stopped at step {trainer.global_step}; the same command goes on"
+        )
+    trainer.strategy.barrier()
+    return float("nan" if best.best_model_score is None else best.best_model_score)
+
+
+def load_best(stage: StageRun, model: AST) -> None:
+    """Put the weights that did best in a stage into the network."""
+    path = stage.folder / "best.ckpt"
+    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): value for name, value in saved.items()})
+
+
+def stopped_early(trainer: lightning.Trainer) -> bool:
+    """Tell whether it was the recipe's patience that ended the stage."""
+    stopping = trainer.early_stopping_callback
+    return isinstance(stopping, Patience) and stopping.is_exhausted
+
+
+def build_trainer(stage: StageRun, *, callbacks: list[Callback]) -> lightning.Trainer:
+    """Make Lightning's trainer for one stage."""
+    recipe, shape, length, run = stage.recipe, stage.stage, stage.length, stage.run
+    every_steps = min(length.validate_every_steps, RESUME_EVERY_STEPS)
+    more: list[Callback] = []
+    if recipe.ema_decay is not None:
+        # Buffers are copied: the average of an index is truncated to the index before it.
+        more.append(EMAWeightAveraging(decay=recipe.ema_decay, use_buffers=False))
+    if recipe.early_stopping_validations is not None:
+        more.append(Patience(recipe.early_stopping_validations))
+    if is_first_process():
+        more.append(LambdaCallback(on_validation_end=lambda *_: stage.plotter.draw(if_due=True)))
+    return lightning.Trainer(
+        accelerator="auto",
+        devices=stage.machines.devices,
+        num_nodes=stage.machines.nodes,
+        precision=recipe.precision,
+        max_epochs=1,
+        max_steps=length.steps,
+        val_check_interval=length.validate_every_steps * shape.accumulate,
+        accumulate_grad_batches=shape.accumulate,
+        gradient_clip_val=recipe.gradient_clip_norm,
+        use_distributed_sampler=False,
+        plugins=[WholeFiles()],
+        callbacks=[
+            *more,
+            LastValidation(),
+            LearningRateMonitor(logging_interval="step"),
+            Triptychs(stage),
+            *callbacks,
+            ResumePoint(stage.folder / "last.ckpt", every_steps=every_steps),
+        ],
+        logger=[
+            CSVLogger(run, name="logs", version=stage.new_log().name),
+            TensorBoardLogger(run, name="tensorboard", version=f"stage-{stage.index}"),
+        ],
+        log_every_n_steps=max(1, min(50, length.steps // 20)),
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
