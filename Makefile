@@ -19,7 +19,7 @@ override OUT := $(value OUT)
 export IN OUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup keras kernels restore test check format clean
+.PHONY: help setup keras kernels restore test test-slow check format clean
 
 help:
 	@echo 'make restore              restore a sample photograph, into ./sample'
@@ -28,9 +28,10 @@ help:
 	@echo 'make setup                install all that the commands below need'
 	@echo 'make keras                install Keras, TensorFlow and JAX too, so that they are tested'
 	@echo 'make kernels              install Triton too, on Linux, so that GPU kernels are tested on the CPU'
-	@echo 'make test                 run every test, on WORKERS=2 cores'
-	@echo 'make check                format, lint, types and the rules of the house'
-	@echo 'make format               mend what the formatter and the linter can mend'
+	@echo 'make test                 run the tests, on WORKERS=2 cores'
+	@echo 'make test-slow            run those that take longest too, as continuous integration does'
+	@echo 'make check                formatting, lint, types and the rules of the house'
+	@echo 'make format               fix what the formatter and the linter can fix'
 	@echo 'make clean                remove the virtual environment, the sample and the caches'
 	@echo
 	@echo 'The first command sets up $(VENV) with $(PYTHON); PYTHON=... and VENV=... choose others.'
@@ -50,7 +51,10 @@ restore: $(CORE)
 
 # One thread for each worker: two pools of two threads on two cores would wait for each other.
 test: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+
+test-slow: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 check: $(DEV)
 	$(BIN)/ruff format --check .
