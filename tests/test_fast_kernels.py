@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from fairweather.models import ast, gpu_kernels, plain_kernels
+from fairweather.models import ast, gpu_kernels, list_kernel_checks, plain_kernels
 from fairweather.models.fast import cuda, dispatch
 from fairweather.models.fast.dispatch import operation
 from fairweather.models.fast.self_check import SelfCheck, relative_errors
@@ -269,6 +270,34 @@ def test_a_right_kernel_passes(dtype: torch.dtype, context: Any) -> None:
         checker = SelfCheck()
         torch.set_rng_state(state)
         assert check(right, dtype=dtype, checker=checker)
+
+
+def test_the_comparisons_of_a_process_can_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    checker = SelfCheck()
+    monkeypatch.setattr(cuda, "CHECK", checker)
+    layer = ast.FeatureRefinement(8, 12)
+    args = torch.zeros(1, 4, 4, 8), layer.expand, layer.depthwise
+    for sizes, kernel in (((8, 12), ast.gated_depthwise.formula), ((8, 16), raising)):
+        key = ("gated_depthwise", "cuda:0", torch.float32, None, "ieee", *sizes)
+        sample = lambda: cuda.sample_gate(*args)  # noqa: E731
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            checker.passes(
+                key,
+                kernel=kernel,
+                formula=ast.gated_depthwise.formula,
+                sample=sample,
+                like=args,
+                options={},
+            )
+    right_one, failed = list_kernel_checks()
+    assert (right_one["operation"], right_one["dtype"]) == ("gated_depthwise", "float32")
+    assert right_one["sizes"] == [8, 12]
+    assert right_one["fault"] is None
+    assert right_one["kernel_errors"] == right_one["plain_errors"]
+    assert 0 < max(right_one["plain_errors"]) < 1e-5
+    assert failed["fault"].startswith("gated_depthwise failed with TypeError")
+    assert failed["kernel_errors"] == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32], ids=str)

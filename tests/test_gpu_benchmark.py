@@ -41,16 +41,8 @@ def test_the_trial_on_a_cpu_compares_and_times_the_plain_parts(
     assert done.exit_code == 0, done.output
     document = json.loads((tmp_path / "gpu-cpu-trial.json").read_text("utf-8"))
     assert document["capability"] is None
-    assert document["kernels_agree"]
-    assert {(row["operation"], row["precision"]) for row in document["comparison"]} == {
-        (operation, precision)
-        for operation in ("window_attention", "gated_depthwise")
-        for precision in ("fp32", "bf16")
-    }
-    for row in document["comparison"]:
-        worst = max(row["plain_errors"])
-        assert row["kernel_errors"] == row["plain_errors"]
-        assert 0 < worst < (1e-4 if row["precision"] == "fp32" else 0.1)
+    assert document["comparison"] == []
+    assert not document["kernels_agree"]
     assert [(row["what"], row["who"], row["precision"]) for row in document["times"]] == [
         (what, "plain", precision)
         for what in ("restore", "train")
@@ -59,17 +51,10 @@ def test_the_trial_on_a_cpu_compares_and_times_the_plain_parts(
     assert all(row["ms_per_image"] > 0 for row in document["times"])
 
 
-def test_a_kernel_that_differs_is_written_down(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+def test_kernels_are_timed_only_where_they_agree(
+    script: ModuleType,
 ) -> None:
-    operation, args, options = script.call_of(
-        script.FeatureRefinement(8, 8), dtype=torch.float32, device="cpu"
-    )
-    kernel = script.cuda.KERNELS[operation.name]
-    wrong = kernel._replace(run=lambda *given: 1.1 * operation.formula(*given))
-    row = script.compare(operation, wrong, args, options, device="cuda")
-    assert row["agrees"] is False
-    assert max(row["kernel_errors"]) > 0.05 > max(row["plain_errors"])
-    failing = kernel._replace(run=lambda *given: 1 / 0)
-    row = script.compare(operation, failing, args, options, device="cuda")
-    assert row == {"agrees": False, "fault": "ZeroDivisionError: division by zero"}
+    for agree in (False, True):
+        works = script.list_works({"kernels_agree": agree}, official=None, device="cuda")
+        assert ("kernels" in {work.who for work in works}) is agree
+        assert [work.who for work in works[-2:]] == ["compiled", "compiled"]

@@ -71,6 +71,26 @@ def find(operation: Any, args: Any, options: Any, *, asked: bool) -> Callable[..
     return kernel.run if agrees else None
 
 
+def list_kernel_checks() -> list[dict[str, Any]]:
+    """List what this process compared of the GPU kernels with plain PyTorch, for a report.
+
+    Returns:
+        For each operation, dtype and size: the fault, None if the kernel agrees, and the errors of
+        the output and of each gradient, the kernel's and plain PyTorch's.
+    """
+    return [
+        {
+            "operation": name,
+            "dtype": str(dtype if half is None else half).removeprefix("torch."),
+            "sizes": sizes,
+            "fault": verdict.fault,
+            "kernel_errors": [ours for ours, _, _ in verdict.errors],
+            "plain_errors": [plain for _, plain, _ in verdict.errors],
+        }
+        for (name, _, dtype, half, _, *sizes), verdict in CHECK.verdicts.items()  # type: ignore[misc]
+    ]
+
+
 def is_wanted(device: torch.device, *, asked: bool) -> bool:
     """Return whether the kernels are asked for, or measured on such a GPU."""
     if asked or os.environ.get("FAIRWEATHER_KERNELS") == "1":

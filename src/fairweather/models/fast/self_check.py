@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,27 @@ FLOOR = 2e-5  # of the largest number; a coarser dtype's own precision
 LONE = 10.0  # times that for a single number, which plain PyTorch may meet by chance
 
 
+class Verdict(NamedTuple):
+    """What a comparison found.
+
+    Attributes:
+        fault: why the kernel is not used; None if it agrees.
+        errors: `relative_errors`, empty if the kernel failed.
+    """
+
+    fault: str | None
+    errors: list[tuple[float, float, float]]
+
+
 class SelfCheck:
-    """Remember which kernels agreed with their formula; warn once if one does not."""
+    """Remember which kernels agreed with their formula; warn once if one does not.
+
+    Attributes:
+        verdicts: by what each holds for.
+    """
 
     def __init__(self) -> None:
-        self._verdicts: dict[Hashable, bool] = {}
+        self.verdicts: dict[Hashable, Verdict] = {}
         self._warned = False
 
     def passes(
@@ -43,35 +59,35 @@ class SelfCheck:
             like: the arguments at hand, which give device and dtype of each.
             options: keyword arguments of both.
         """
-        if key not in self._verdicts:
-            fault = self._find_fault(kernel, formula, sample(), like, options)
-            self._verdicts[key] = fault is None
-            if fault is not None and not self._warned:
+        if key not in self.verdicts:
+            verdict = _judge(kernel, formula, sample(), like, options)
+            self.verdicts[key] = verdict
+            if verdict.fault is not None and not self._warned:
                 self._warned = True
                 warnings.warn(
-                    f"a GPU kernel is not used: {fault}. The network computes in plain PyTorch"
-                    " where this happens, with right results but slower. Unset FAIRWEATHER_KERNELS"
-                    " to silence this, and report what benchmarks/gpu.sh writes",
+                    f"a GPU kernel is not used: {verdict.fault}. The network computes in plain"
+                    " PyTorch where this happens, with right results but slower. Unset"
+                    " FAIRWEATHER_KERNELS to silence this, and report what benchmarks/gpu.sh says",
                     RuntimeWarning,
                     stacklevel=2,
                 )
-        return self._verdicts[key]
+        return self.verdicts[key].fault is None
 
-    def _find_fault(
-        self, kernel: Function, formula: Function, sample: Any, like: Any, options: Any
-    ) -> str | None:
-        name = formula.__name__
-        try:
-            errors = relative_errors(kernel, formula, sample, like=like, options=options)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # Triton raises nearly anything on what it cannot compile
-            said = (str(error).strip().splitlines() or [""])[0]
-            return f"{name} failed with {type(error).__name__}: {said}"
-        for ours, plain, allowed in errors:
-            if not ours <= allowed:  # also where it is NaN
-                return f"{name} is {ours:.1e} from float64, plain PyTorch {plain:.1e}"
-        return None
+
+def _judge(kernel: Function, formula: Function, sample: Any, like: Any, options: Any) -> Verdict:
+    name = formula.__name__
+    try:
+        errors = relative_errors(kernel, formula, sample, like=like, options=options)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # Triton raises nearly anything on what it cannot compile
+        said = (str(error).strip().splitlines() or [""])[0]
+        return Verdict(f"{name} failed with {type(error).__name__}: {said}", [])
+    for ours, plain, allowed in errors:
+        if not ours <= allowed:  # also where it is NaN
+            fault = f"{name} is {ours:.1e} from float64, plain PyTorch {plain:.1e}"
+            return Verdict(fault, errors)
+    return Verdict(None, errors)
 
 
 def relative_errors(
