@@ -1,4 +1,4 @@
-"""The GPU kernels against their plain twins; run by test_kernels.py in a process of its own.
+"""The GPU kernels against their formulas; run by test_fast_kernels.py in a process of its own.
 
 With TRITON_INTERPRET=1, which has to be set before Triton is imported, in its interpreter on the
 CPU; otherwise on a CUDA device.
@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from parity import random_model, relative_error
-from torch import Tensor
+from torch import Tensor, nn
 from triton_interpreter import repair_bfloat16
 
-from fairweather.models import AST, ASTConfig, ast
+from fairweather.models import ASTConfig, ast, gpu_kernels, plain_kernels
+from fairweather.models.fast import cuda, dispatch
 from fairweather.models.fast import cuda_attention as attention
 from fairweather.models.fast import cuda_feed_forward as feed_forward
-from fairweather.models.fast import dispatch as kernels
+from fairweather.models.windows import shift_masks
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -49,7 +51,6 @@ class FeedForward(NamedTuple):
     """One call of the feed-forward network's middle."""
 
     hidden: int
-    gated: bool
     batch: int
     height: int
     width: int
@@ -66,10 +67,10 @@ ATTENTIONS = (
     Attention(7, 3, 1, 8, "both", 1, 1, 2),
 )
 FEED_FORWARDS = (
-    FeedForward(20, True, 1, 9, 5),
-    FeedForward(64, True, 1, 3, 7),
-    FeedForward(40, False, 1, 4, 7),
-    FeedForward(5, True, 1, 1, 1),
+    FeedForward(20, 1, 9, 5),
+    FeedForward(64, 1, 3, 7),
+    FeedForward(40, 2, 4, 7),
+    FeedForward(5, 1, 1, 1),
 )
 
 
@@ -91,7 +92,7 @@ def random_attention(seed: int) -> Attention:
 def random_feed_forward(seed: int) -> FeedForward:
     draw = random.Random(seed)
     sides = draw.randint(1, 9), draw.randint(1, 20)
-    return FeedForward(draw.choice((8, 20, 33, 64)), draw.random() < 0.6, 1, *sides)
+    return FeedForward(draw.choice((8, 20, 33, 64)), 1, *sides)
 
 
 def numbers(*shape: int, seed: int) -> Tensor:
@@ -108,8 +109,7 @@ def attention_inputs(case: Attention) -> list[Tensor]:
 
 
 def feed_forward_inputs(case: FeedForward) -> list[Tensor]:
-    channels = case.hidden * (2 if case.gated else 1)
-    expanded = numbers(case.batch, case.height, case.width, channels, seed=1)
+    expanded = numbers(case.batch, case.height, case.width, 2 * case.hidden, seed=1)
     return [2 * expanded, numbers(case.hidden, 1, 3, 3, seed=2), numbers(case.hidden, seed=3)]
 
 
@@ -125,6 +125,21 @@ def values_and_gradients(
     return [value.detach().cpu().double() for value in (output, *gradients)]  # type: ignore[union-attr]
 
 
+def plain_attention(qkv: Tensor, bias: Tensor, share: Tensor | None, **options: Any) -> Tensor:
+    """The formula, of what the projection gives."""
+    shift = options["shift"]
+    masks = shift_masks(options["window"], shift).to(qkv) if shift else None
+    return ast.window_attention.formula(qkv, nn.Identity(), bias, share, masks, **options)
+
+
+def plain_gelu_depthwise(expanded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The formula, of what the projection gives."""
+    local, gate = expanded.chunk(2, -1)
+    local = F.gelu(local).permute(0, 3, 1, 2)
+    local = F.conv2d(local, weight, bias, padding=1, groups=len(bias)).permute(0, 2, 3, 1)
+    return F.gelu(local) * F.gelu(gate)
+
+
 def attend(function: Callable[..., Tensor], case: Attention) -> Callable[..., Tensor]:
     return lambda qkv, bias, share=None: function(qkv, bias, share, **case.options)
 
@@ -136,7 +151,7 @@ def errors(found: list[Tensor], expected: list[Tensor]) -> list[float]:
 def check(
     fused: Callable[..., Tensor], plain: Callable[..., Tensor], inputs: list[Tensor], dtype: Any
 ) -> None:
-    """Float32 within 1e-5 of float64; half precision within 1.5 times the plain twin's error."""
+    """Float32 within 1e-5 of float64; half precision within 1.5 times the formula's error."""
     inputs = [value.to(dtype) for value in inputs]
     exact = values_and_gradients(plain, inputs, dtype=torch.float64, device="cpu")
     found = values_and_gradients(fused, inputs, dtype=dtype, device=DEVICE)
@@ -164,43 +179,43 @@ def short_strips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", [*ATTENTIONS, *map(random_attention, range(12))], ids=str)
 def test_attention_in_float32(case: Attention) -> None:
-    fused, plain = attention.fused_window_attention, kernels.plain_window_attention
+    fused, plain = attention.fused_window_attention, plain_attention
     check(attend(fused, case), attend(plain, case), attention_inputs(case), torch.float32)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("case", ATTENTIONS, ids=str)
 def test_attention_in_half_precision(case: Attention, dtype: torch.dtype) -> None:
-    fused, plain = attention.fused_window_attention, kernels.plain_window_attention
+    fused, plain = attention.fused_window_attention, plain_attention
     check(attend(fused, case), attend(plain, case), attention_inputs(case), dtype)
 
 
 @pytest.mark.parametrize("case", [*FEED_FORWARDS, *map(random_feed_forward, range(3))], ids=str)
 def test_feed_forward_in_float32(case: FeedForward) -> None:
-    fused, plain = feed_forward.fused_gelu_depthwise, kernels.plain_gelu_depthwise
+    fused, plain = feed_forward.fused_gelu_depthwise, plain_gelu_depthwise
     check(fused, plain, feed_forward_inputs(case), torch.float32)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("case", FEED_FORWARDS[1:3], ids=str)
 def test_feed_forward_in_half_precision(case: FeedForward, dtype: torch.dtype) -> None:
-    fused, plain = feed_forward.fused_gelu_depthwise, kernels.plain_gelu_depthwise
+    fused, plain = feed_forward.fused_gelu_depthwise, plain_gelu_depthwise
     check(fused, plain, feed_forward_inputs(case), dtype)
 
 
 def test_gelu_and_its_slope_far_out() -> None:
     """A filter that only passes the middle on: the output is GELU of GELU."""
-    x = torch.linspace(-40, 40, 16 * 40).view(1, 4, 4, 40).to(DEVICE)
+    x = torch.linspace(-40, 40, 16 * 80).view(1, 4, 4, 80).to(DEVICE)
     weight = torch.zeros(40, 1, 3, 3, device=DEVICE)
     weight[:, :, 1, 1] = 1
     inputs = [x, weight, torch.zeros(40, device=DEVICE)]
-    check(feed_forward.fused_gelu_depthwise, kernels.plain_gelu_depthwise, inputs, torch.float32)
+    check(feed_forward.fused_gelu_depthwise, plain_gelu_depthwise, inputs, torch.float32)
 
 
 def test_gradients_are_the_same_bit_for_bit_in_each_run() -> None:
     for function, inputs in (
         (attend(attention.fused_window_attention, ATTENTIONS[0]), attention_inputs(ATTENTIONS[0])),
-        (feed_forward.fused_gelu_depthwise, feed_forward_inputs(FeedForward(8, True, 1, 3, 2))),
+        (feed_forward.fused_gelu_depthwise, feed_forward_inputs(FeedForward(8, 1, 3, 2))),
     ):
         once, twice = (
             values_and_gradients(function, inputs, dtype=torch.float32, device=DEVICE)
@@ -211,7 +226,7 @@ def test_gradients_are_the_same_bit_for_bit_in_each_run() -> None:
 
 def test_parameters_stay_in_float32_under_autocast() -> None:
     case = Attention(4, 2, 1, 16, "both", 1, 2, 1)
-    inputs = feed_forward_inputs(FeedForward(5, True, 1, 1, 2))
+    inputs = feed_forward_inputs(FeedForward(5, 1, 1, 2))
     for function, (first, *parameters) in (
         (attend(attention.fused_window_attention, case), attention_inputs(case)),
         (feed_forward.fused_gelu_depthwise, inputs),
@@ -234,33 +249,17 @@ def test_tensors_that_do_not_lie_in_order() -> None:
     )
 
 
-def test_the_operators_keep_pytorchs_rules() -> None:
-    """Schema, shapes without data, autograd, and what torch.compile makes of them."""
-    case = Attention(2, 1, 1, 4, "both", 1, 1, 2)
-    leaves = [value.float().to(DEVICE).requires_grad_() for value in attention_inputs(case)]
-    torch.library.opcheck(attention.fused_window_attention, tuple(leaves), case.options)
-    inputs = feed_forward_inputs(FeedForward(4, True, 1, 2, 2))
-    leaves = [value.float().to(DEVICE).requires_grad_() for value in inputs]
-    torch.library.opcheck(feed_forward.fused_gelu_depthwise, tuple(leaves))
-
-
-def fuse_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels also where there is no GPU."""
-    monkeypatch.setattr(ast, "fuses", lambda x: True)
-    monkeypatch.setattr(ast, "fuses_windows", lambda x, **options: True)
-    monkeypatch.setattr(kernels, "fuses", lambda x: True)
+    monkeypatch.setitem(dispatch.ROOMS, "cpu", "cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
 
-def small_model(feed_forward: str) -> AST:
-    depths = (1, 1, 2 if feed_forward == "frfn" else 1)
-    sizes: dict[str, Any] = {"embed_dim": 4, "depths": depths, "heads": (1, 1, 1), "window": 4}
-    config = ASTConfig(**sizes, mlp_ratio=2, feed_forward=feed_forward)  # type: ignore[arg-type]
-    return random_model(config, std=0.3).to(DEVICE)
-
-
-@pytest.mark.parametrize("kind", ["frfn", "leff"])
-def test_whole_model_and_its_gradients(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = small_model(kind)
+@pytest.mark.usefixtures("everywhere")
+def test_whole_model_and_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ASTConfig(embed_dim=4, depths=(1, 1, 2), heads=(1, 1, 1), window=4, mlp_ratio=2)
+    model = random_model(config, std=0.3).to(DEVICE)
     image = torch.rand(1, 3, 8, 7, generator=torch.Generator().manual_seed(1)).to(DEVICE)
 
     def run() -> list[Tensor]:
@@ -270,15 +269,21 @@ def test_whole_model_and_its_gradients(kind: str, monkeypatch: pytest.MonkeyPatc
         found = (output.detach(), *(p.grad for p in model.parameters()))
         return [value.cpu() for value in found]  # type: ignore[union-attr]
 
-    with kernels.plain_kernels():
+    calls: list[str] = []
+    for name, kernel in cuda.KERNELS.items():
+        run_kernel = kernel.run
+        monkeypatch.setitem(
+            cuda.KERNELS,
+            name,
+            kernel._replace(
+                run=lambda *args, name=name, run=run_kernel, **options: (
+                    calls.append(name) or run(*args, **options)
+                )
+            ),
+        )
+    with plain_kernels():
         plain = run()
-    fuse_everywhere(monkeypatch)
-    assert max(errors(run(), plain)) < 1e-5
-
-
-def test_compiled_attention_has_no_graph_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    fuse_everywhere(monkeypatch)
-    layer = ast.WindowAttention(8, 2, window=2, shifts=True, branches="both").to(DEVICE)
-    x = torch.rand(1, 4, 2, 8, device=DEVICE)
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), layer(x))
+    assert not calls
+    with gpu_kernels():
+        assert max(errors(run(), plain)) < 1e-5
+    assert set(calls) == {"window_attention", "gated_depthwise"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fairweather.models import AST, ASTConfig, create_model, plain_kernels
-from fairweather.models.ast import Block
+from fairweather.models.ast import sides_to_compute
 from fairweather.models.fast import cpu_strips as strips
 
 SMALL = ASTConfig(embed_dim=8, depths=(1, 2, 2), heads=(1, 2, 4), window=4, mlp_ratio=1.5)
@@ -51,13 +51,13 @@ def test_it_gives_what_the_plain_path_gives(
     monkeypatch.setattr(strips, "TILE_BYTES", 9_000)
     monkeypatch.setattr(strips, "TILE_TOKENS", 30)
     monkeypatch.setattr(strips, "BAND_BYTES", 3_000)
-    used = []
-    run = strips.run_in_strips
+    bands = []
+    refine = strips.refine_band
     monkeypatch.setattr(
-        "fairweather.models.ast.run_in_strips", lambda *args: used.append(1) or run(*args)
+        strips, "refine_band", lambda *args, **side: bands.append(1) or refine(*args, **side)
     )
     assert error_of(a_model(**changes), torch.rand(2, 3, *size)) < 1e-5
-    assert used
+    assert bands
 
 
 @pytest.mark.parametrize("height", [1, 7, 768])
@@ -74,12 +74,13 @@ def test_tiles_cover_an_image_and_keep_to_their_size(
 
 def test_the_decoder_leaves_out_padding_that_nothing_depends_on() -> None:
     decoder = create_model("ast_t").decoder
+    x = torch.zeros(1, 1, 1, 1)
     with torch.inference_mode():
-        sides = strips.needed_sides(decoder, torch.zeros(1, 1, 1, 1), height=720, width=1278)
+        sides: Any = sides_to_compute(x, decoder, height=720, width=1278)
     # Up to the next window, and beyond where blocks and the last convolution reach.
     assert sides[-1] == (728, 1288)
     assert all(above <= 2 * below for above, below in zip(sides[-1], sides[-2], strict=True))
-    assert strips.needed_sides(decoder, torch.zeros(1), height=720, width=1278)[0] == (None, None)
+    assert sides_to_compute(x, decoder, height=720, width=1278) == [(None, None)] * 4
 
 
 def test_wide_images_waste_little_on_the_rims_of_tiles() -> None:
@@ -104,22 +105,21 @@ def test_changed_weights_are_seen(change: str) -> None:
     assert error_of(model, image) < 1e-5
 
 
-@pytest.mark.parametrize("width", [4, 12])  # windows of a single column are cut without a copy
-def test_the_input_of_a_block_is_not_changed(width: int) -> None:
-    for stage in (0, 2):
-        block = Block(SMALL, stage, shifts=True, drop_probability=0.0).eval()
-        x = torch.rand(1, 8, width, SMALL.channels[stage])
-        before = x.clone()
-        with torch.no_grad():
-            block(x)
-        assert torch.equal(x, before)
+@pytest.mark.parametrize("size", [(8, 8), (37, 53)])
+@pytest.mark.parametrize("changes", [{}, {"global_context": True}])
+def test_the_image_is_not_changed(changes: dict[str, Any], size: tuple[int, int]) -> None:
+    image = torch.rand(1, 3, *size)
+    before = image.clone()
+    with torch.no_grad():
+        a_model(**changes)(image)
+    assert torch.equal(image, before)
 
 
 def test_gradients_autocast_and_training_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
         raise AssertionError("the strips were used")
 
-    monkeypatch.setattr("fairweather.models.ast.run_in_strips", refuse)
+    monkeypatch.setattr(strips, "refine_band", refuse)
     model, image = a_model(), torch.rand(1, 3, 16, 16)
     model(image)
     with torch.no_grad():

@@ -11,7 +11,6 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from fairweather.errors import OptionError
 from fairweather.keras.attention import WindowAttention
 from fairweather.keras.layers import (
     AddCropped,
@@ -28,8 +27,8 @@ from fairweather.keras.layers import (
     upsampling,
 )
 from fairweather.models import (
-    PRESETS,
     ASTConfig,
+    find_config,
     shift_pattern,
     stochastic_depth_schedule,
 )
@@ -253,11 +252,7 @@ def create_model(
     Raises:
         OptionError: for an unknown preset or initialisation.
     """
-    if isinstance(preset, str) and preset not in PRESETS:
-        raise OptionError(f"preset {preset!r}: is none of {', '.join(PRESETS)}")
-    if init not in ("identity", "official"):
-        raise OptionError(f"init {init!r}: is neither identity nor official")
-    config = PRESETS[preset] if isinstance(preset, str) else preset
+    config = find_config(preset, init=init)
     name = name or (preset if isinstance(preset, str) else "ast")
     model = AST(config, name=name, dtype=dtype)
     if init == "identity":

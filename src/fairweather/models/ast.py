@@ -3,10 +3,13 @@
 A U-shaped network: encoder stages, a bottleneck and decoder stages of transformer blocks, each an
 optional window attention (ASSA, section 3.2) and a feed-forward network (FRFN, section 3.3). Inside
 the network tensors are (B, H, W, C); the public input and output are (B, 3, H, W).
+
+Each formula stands here once. What is marked as an `@operation` may be computed by a faster backend
+of the tensor's device, which gives the same numbers up to rounding.
 """
 
-import dataclasses
 import itertools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,34 +17,28 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fairweather.errors import OptionError
-from fairweather.models.config import ASTConfig, shift_pattern, stochastic_depth_schedule
-from fairweather.models.fast.cpu_strips import (
-    convolve_to_image,
-    needed_sides,
-    run_in_strips,
-    runs_in_strips,
-)
-from fairweather.models.fast.dispatch import (
+from fairweather.models.config import (
+    ASTConfig,
     Branches,
-    attend_in_windows,
-    fuses,
-    fuses_windows,
-    gelu_depthwise,
-    mask_windows,
-    shift_masks,
-    window_attention,
+    shift_pattern,
+    stochastic_depth_schedule,
 )
+from fairweather.models.fast.dispatch import operation
+from fairweather.models.feed_forwards import LocallyEnhancedFeedForward, PlainFeedForward
+from fairweather.models.global_context import GlobalContext
 from fairweather.models.padding import pad_to_multiple
-
-OPEN_GATE = 4.0  # 98 % open
+from fairweather.models.windows import (
+    convolve,
+    mask_wrapped_windows,
+    merge_windows,
+    relative_position_index,
+    shift_masks,
+    split_into_windows,
+)
 
 
 class WindowAttention(nn.Module):
-    """Adaptive sparse self-attention in windows (ASSA, section 3.2).
-
-    The logits q·kᵀ/√d + bias go through a softmax (dense branch) and through ReLU² (sparse branch);
-    the two are fused with learnt weights that sum to one, a pair for each block.
-    """
+    """Adaptive sparse self-attention (ASSA, section 3.2) in windows, shifted in odd blocks."""
 
     def __init__(self, channels: int, heads: int, *, window: int, shifts: bool, branches: Branches):
         super().__init__()
@@ -55,58 +52,38 @@ class WindowAttention(nn.Module):
         if branches == "both":
             self.branch_logits = nn.Parameter(torch.ones(2))
         self.register_buffer("bias_index", relative_position_index(window), persistent=False)
-        if self.shift:
-            masks = shift_masks(window, self.shift)
-            for name, mask in zip(("row_mask", "column_mask", "corner_mask"), masks, strict=True):
-                self.register_buffer(name, mask, persistent=False)
+        masks = shift_masks(window, self.shift) if self.shift else None
+        self.register_buffer("shift_masks", masks, persistent=False)
         self._bias_cache: tuple[tuple[int, torch.dtype, int], Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → (B, H, W, C); H and W are multiples of the window."""
-        bias, dense_share = self.position_bias(), self.dense_share()
-        heads, window, shift = self.heads, self.window, self.shift
-        if fuses_windows(x, heads=heads, window=window):
-            attended = window_attention(
-                self.qkv(x),
-                bias,
-                dense_share,
-                heads=heads,
-                window=window,
-                shift=shift,
-                branches=self.branches,
-            )
-            return self.output(attended)
-        masks = self.masks()
-        if shift:
-            x = torch.roll(x, (-shift, -shift), dims=(1, 2))
-        if masks and not isinstance(x.shape[1], int):  # torch.export, of any size
-            bias, masks = (
-                bias + mask_windows(masks, x.shape[1] // window, x.shape[2] // window),
-                None,
-            )
-        attended = attend_in_windows(
-            self.qkv(x),
-            bias,
-            dense_share,
-            heads=heads,
-            window=window,
+        attended = window_attention(
+            x,
+            self.qkv,
+            self.position_bias(),
+            self.dense_share(),
+            self.masks(),
+            heads=self.heads,
+            window=self.window,
+            shift=self.shift,
             branches=self.branches,
-            masks=masks,
         )
-        merged = self.output(attended)
-        return torch.roll(merged, (shift, shift), dims=(1, 2)) if shift else merged
+        return self.output(attended)
 
-    def masks(self) -> tuple[Tensor, ...] | None:
-        """The masks of windows that the shift fills from opposite sides."""
-        names = ("row_mask", "column_mask", "corner_mask")
-        return tuple(self.get_buffer(name) for name in names) if self.shift else None
+    def masks(self) -> Tensor | None:
+        """Return the `shift_masks` of this layer; None if its windows are not shifted."""
+        return self._buffers["shift_masks"]
 
     def dense_share(self) -> Tensor | None:
-        """The softmax's share of the weights, (); None if there is one branch."""
+        """Return the softmax's share of the weights, (); None if there is one branch.
+
+        Two learnt weights for each block, which sum to one.
+        """
         return self.branch_logits.softmax(0)[0] if self.branches == "both" else None
 
     def position_bias(self) -> Tensor:
-        """The position bias (heads, window², window²), kept while the table stays the same."""
+        """Return the position bias (heads, window², window²), kept until the table changes."""
         table = self.bias_table
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or table.is_inference():
             return self._expand_bias(table)
@@ -120,18 +97,54 @@ class WindowAttention(nn.Module):
         return table[self.get_buffer("bias_index")].permute(2, 0, 1).contiguous()
 
 
-def relative_position_index(window: int) -> Tensor:
-    """Row of the bias table for each (query, key) of a window: (window², window²), int64."""
-    axis = torch.arange(window)
-    row, column = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
-    row_offset = row[:, None] - row[None, :] + window - 1
-    column_offset = column[:, None] - column[None, :] + window - 1
-    return row_offset * (2 * window - 1) + column_offset
+@operation
+def window_attention(
+    x: Tensor,
+    qkv: Callable[[Tensor], Tensor],
+    bias: Tensor,
+    dense_share: Tensor | None,
+    masks: Tensor | None,
+    *,
+    heads: int,
+    window: int,
+    shift: int,
+    branches: Branches,
+) -> Tensor:
+    """Compute adaptive sparse attention in shifted windows, up to the output projection.
+
+    Args:
+        x: (B, H, W, C); H and W are multiples of the window.
+        qkv: the projection to queries, keys and values, (…, C) → (…, 3C).
+        bias: the position bias, (heads, window², window²).
+        dense_share: the dense branch's share of the weights, (); None if there is one branch.
+        masks: `shift_masks` of the window and shift; None without a shift.
+        heads: that share the C channels.
+        window: side of the window [tokens].
+        shift: of the windows, down and right [tokens].
+        branches: `both`, `dense` or `sparse`.
+
+    Returns:
+        (B, H, W, C).
+    """
+    if shift:
+        x = torch.roll(x, (-shift, -shift), dims=(1, 2))
+    query, key, value = split_into_windows(qkv(x), heads=heads, window=window)
+    logits = (query * query.shape[-1] ** -0.5) @ key.mT + bias
+    if masks is not None:
+        logits = mask_wrapped_windows(logits, masks)
+    attended = attention_weights(logits, dense_share, branches=branches) @ value
+    x = merge_windows(attended, window=window)
+    return torch.roll(x, (shift, shift), dims=(1, 2)) if shift else x
 
 
-def convolve(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """Applies a convolution to (B, H, W, C); the permutations are views (channels-last memory)."""
-    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+def attention_weights(logits: Tensor, dense_share: Tensor | None, *, branches: Branches) -> Tensor:
+    """Fuse the dense branch, softmax, and the sparse one, ReLU²: (…, queries, keys) → the same."""
+    if branches == "dense":
+        return logits.softmax(-1)
+    sparse = logits.relu().square()
+    if dense_share is None:
+        return sparse
+    return torch.lerp(sparse, logits.softmax(-1), dense_share)
 
 
 class FeatureRefinement(nn.Module):
@@ -147,45 +160,23 @@ class FeatureRefinement(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → (B, H, W, C)."""
         quarter = self.partial.in_channels
-        x = torch.cat((convolve(self.partial, x[..., :quarter]), x[..., quarter:]), -1)
-        if fuses(x):
-            depthwise = self.depthwise
-            return self.project(gelu_depthwise(self.expand(x), depthwise.weight, depthwise.bias))
-        # Two products instead of one and a split: both halves come out contiguous.
-        (weight, gate_weight), (bias, gate_bias) = (
-            self.expand.weight.chunk(2),
-            self.expand.bias.chunk(2),
-        )
-        local = F.gelu(convolve(self.depthwise, F.gelu(F.linear(x, weight, bias))))
-        return self.project(local * F.gelu(F.linear(x, gate_weight, gate_bias)))
+        x = torch.cat((convolve(x[..., :quarter], self.partial), x[..., quarter:]), -1)
+        return self.project(gated_depthwise(x, self.expand, self.depthwise))
 
 
-class LocallyEnhancedFeedForward(nn.Module):
-    """LeFF (Uformer, CVPR 2022), which official checkpoints may use."""
+@operation
+def gated_depthwise(x: Tensor, expand: nn.Linear, depthwise: nn.Conv2d) -> Tensor:
+    """Expand (B, H, W, C) to two halves, convolve one, gate it with the other: (B, H, W, hidden).
 
-    def __init__(self, channels: int, hidden: int):
-        super().__init__()
-        self.expand = nn.Linear(channels, hidden)
-        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.project = nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) → (B, H, W, C)."""
-        depthwise = self.depthwise
-        return self.project(gelu_depthwise(self.expand(x), depthwise.weight, depthwise.bias))
-
-
-class PlainFeedForward(nn.Module):
-    """Linear, GELU, linear."""
-
-    def __init__(self, channels: int, hidden: int):
-        super().__init__()
-        self.expand = nn.Linear(channels, hidden)
-        self.project = nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) → (B, H, W, C)."""
-        return self.project(F.gelu(self.expand(x)))
+    Args:
+        x: behind the partial convolution.
+        expand: C → 2 · hidden channels, the gate behind what is convolved.
+        depthwise: 3×3, on hidden channels.
+    """
+    # Two products instead of one and a split: both halves come out contiguous.
+    (weight, gate_weight), (bias, gate_bias) = expand.weight.chunk(2), expand.bias.chunk(2)
+    local = F.gelu(convolve(F.gelu(F.linear(x, weight, bias)), depthwise))
+    return local * F.gelu(F.linear(x, gate_weight, gate_bias))
 
 
 FEED_FORWARDS = {
@@ -196,7 +187,7 @@ FEED_FORWARDS = {
 
 
 class StochasticDepth(nn.Module):
-    """Drops a residual branch of whole samples while training, and scales the kept ones up."""
+    """Drop a residual branch of whole samples while training, and scale the kept ones up."""
 
     def __init__(self, probability: float):
         super().__init__()
@@ -230,47 +221,36 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(channels)
         hidden = int(channels * config.mlp_ratio + 1e-6)  # a ratio told from shapes is rounded
         self.feed_forward = FEED_FORWARDS[config.feed_forward](channels, hidden)
-        self.refines = config.feed_forward == "frfn"
         self.stochastic_depth = StochasticDepth(drop_probability)
 
-    def forward(self, x: Tensor, *, overwrite: bool = False) -> Tensor:
-        """(B, H, W, C) → (B, H, W, C), in the memory of x if that may be overwritten."""
-        if not self.training and self.refines and runs_in_strips(x):
-            return run_in_strips(self, x if overwrite else x.clone())
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) → (B, H, W, C)."""
         if self.attention is not None:
             x = x + self.stochastic_depth(self.attention(self.attention_norm(x)))
         return x + self.stochastic_depth(self.feed_forward(self.feed_forward_norm(x)))
 
 
-class GlobalContext(nn.Module):
-    """What the whole image looks like, which a window cannot see: is there any haze at all?
+@operation
+def run_block(x: Tensor, block: nn.Module) -> Tensor:
+    """Apply a block to (B, H, W, C), which a backend may overwrite."""
+    return block(x)
 
-    The mean over the image of what two layers make of each place is added to every place (a global
-    context block, Cao et al., 2019, with equal weights), and gives a gate for the residual.
+
+@operation
+def sides_to_compute(
+    x: Tensor, decoder: nn.ModuleList, *, height: int, width: int
+) -> list[tuple[int | None, int | None]]:
+    """Return the rows and columns of each decoder stage to compute from x: here all, None.
+
+    A backend may leave out padding that no pixel of the height × width output depends on.
     """
+    return [(None, None)] * len(decoder)
 
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(channels)
-        self.gather = nn.Linear(channels, channels)
-        self.spread = nn.Linear(channels, channels)
-        self.gate = nn.Linear(channels, 1)
 
-    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, H, W, C), context (B, 1, 1, C) → features, and the gate (B, 1, 1, 1)."""
-        context = F.gelu(context)
-        return x + self.spread(context), self.gate(context).sigmoid()
-
-    def look(self, x: Tensor, *, height: int, width: int) -> Tensor:
-        """The context (B, 1, 1, C) of features (B, H, W, C) whose first height × width count."""
-        return F.gelu(self.gather(self.norm(x[:, :height, :width]))).mean((1, 2), keepdim=True)
-
-    def start_open(self) -> None:
-        """Adds nothing and lets nearly all of the residual through, until it is trained."""
-        for layer in (self.spread, self.gate):
-            nn.init.zeros_(layer.weight)
-        nn.init.zeros_(self.spread.bias)
-        nn.init.constant_(self.gate.bias, OPEN_GATE)
+@operation
+def convolve_to_image(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Apply the last convolution to (B, H, W, C): (B, 3, H, W)."""
+    return layer(x.permute(0, 3, 1, 2))
 
 
 class AST(nn.Module):
@@ -337,18 +317,15 @@ class AST(nn.Module):
                 context = self._look(x, height=height, width=width)
             x, gate = self.context(x, context)
         x = self._run(self.bottleneck, x)
-        sides = needed_sides(self.decoder, x, height=height, width=width)
+        sides = sides_to_compute(x, self.decoder, height=height, width=width)
         for up, stage, (rows, columns) in zip(self.upsample, self.decoder, sides, strict=True):
-            both = (convolve(up, x), skips.pop())  # type: ignore[arg-type]
+            both = (convolve(x, up), skips.pop())
             x = self._run(stage, torch.cat([one[:, :rows, :columns] for one in both], -1))
-        x = x.permute(0, 3, 1, 2)
-        fast = runs_in_strips(x)
-        residual = convolve_to_image(self.output_conv, x) if fast else self.output_conv(x)
-        residual = residual[..., :height, :width]
+        residual = convolve_to_image(x, self.output_conv)[..., :height, :width]
         return padded[..., :height, :width] + (residual if gate is None else gate * residual)
 
     def look(self, image: Tensor) -> Tensor:
-        """What an image says as a whole to a network with a global context, for `forward`.
+        """Return what an image says as a whole to a network with a global context, for `forward`.
 
         The mean of what tiles say is what the image says that they make up, but for their borders.
 
@@ -367,16 +344,16 @@ class AST(nn.Module):
         return self._look(self._encode(image)[1], height=height, width=width)
 
     def _encode(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The padded image, the features of the bottleneck, and the skips."""
+        """Return the padded image, the features before the bottleneck, and the skips."""
         if image.ndim != 4 or image.shape[1] != 3:
             raise OptionError(f"the image is {tuple(image.shape)}; it must be (B, 3, H, W)")
         padded = pad_to_multiple(image, self.config.size_multiple)
-        x = F.leaky_relu(convolve(self.input_conv, padded.permute(0, 2, 3, 1)), 0.01)
+        x = F.leaky_relu(convolve(padded.permute(0, 2, 3, 1), self.input_conv), 0.01)
         skips: list[Tensor] = []
         for stage, downsample in zip(self.encoder, self.downsample, strict=True):
             x = self._run(stage, x)
             skips.append(x)
-            x = convolve(downsample, x)  # type: ignore[arg-type]
+            x = convolve(x, downsample)
         return padded, x, skips
 
     def _look(self, x: Tensor, *, height: int, width: int) -> Tensor:
@@ -387,37 +364,21 @@ class AST(nn.Module):
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         checkpoints = self.activation_checkpointing and torch.is_grad_enabled()
-        for block in stage.children():  # x is ours, so a block may overwrite it
-            x = (
-                checkpoint(block, x, use_reentrant=False)
-                if checkpoints
-                else block(x, overwrite=True)
-            )
+        for block in stage.children():
+            x = checkpoint(block, x, use_reentrant=False) if checkpoints else run_block(x, block)
         return x
 
     def zero_output(self) -> None:
-        """Makes the predicted residual zero, so that the model returns its input until trained."""
+        """Make the predicted residual zero, so that the model returns its input until trained."""
         nn.init.zeros_(self.output_conv.weight)
         if self.output_conv.bias is not None:
             nn.init.zeros_(self.output_conv.bias)
 
 
 def initialise_as_official(module: nn.Module) -> None:
-    """The official initialisation: truncated normal for linear layers and bias tables, σ = 0.02."""
+    """Initialise linear layers and bias tables as officially: truncated normal, σ = 0.02."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
     elif isinstance(module, WindowAttention):
         nn.init.trunc_normal_(module.bias_table, std=0.02)
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Trainable numbers in a module."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def add_global_context(model: AST) -> AST:
-    """The same weights with a new global context, which changes little until it is trained."""
-    wider = AST(dataclasses.replace(model.config, global_context=True))
-    wider.load_state_dict(model.state_dict(), strict=False)
-    return wider.train(model.training)

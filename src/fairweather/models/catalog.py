@@ -1,16 +1,16 @@
 """What there is to build and to load, with its size."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from fairweather.models.ast import AST, count_parameters
+from fairweather.models.ast import AST
 from fairweather.models.bundled import list_weights
-from fairweather.models.checkpoint import read_metadata
+from fairweather.models.checkpoint import read_config, read_metadata
 from fairweather.models.config import ASTConfig
+from fairweather.models.creation import count_parameters
 from fairweather.models.presets import PRESETS
 
 
@@ -26,7 +26,7 @@ class ModelEntry:
 
 
 def list_models() -> list[ModelEntry]:
-    """Every preset that `create_model` builds, and all bundled weights that `load_model` loads."""
+    """List what `create_model` builds and the bundled weights that `load_model` loads."""
     presets = [
         describe_config(name, config, kind="preset", description="untrained architecture")
         for name, config in PRESETS.items()
@@ -35,9 +35,10 @@ def list_models() -> list[ModelEntry]:
 
 
 def describe_weights(name: str) -> ModelEntry:
-    """The entry of bundled weights, from what their file says."""
+    """Return the entry of bundled weights, from what their file says."""
     metadata = read_metadata(name)
-    config = ASTConfig(**json.loads(metadata["config"]))
+    config = read_config(metadata)
+    assert config is not None  # ours, and tests load them all
     plain = dataclasses.replace(config, global_context=False, proxy_px=None)
     preset = next((preset for preset, known in PRESETS.items() if known == plain), "ast")
     context = " with a global context," if config.global_context else ""
@@ -53,7 +54,7 @@ def describe_weights(name: str) -> ModelEntry:
 def describe_config(
     name: str, config: ASTConfig, *, kind: Literal["preset", "weights"], description: str
 ) -> ModelEntry:
-    """Counts parameters, and multiply-adds for 256 × 256 [10⁹], without allocating anything."""
+    """Count parameters, and multiply-adds for 256 × 256 [10⁹], without allocating anything."""
     from torch.utils.flop_counter import FlopCounterMode  # it imports Triton where there is one
 
     with torch.device("meta"):

@@ -12,20 +12,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fairweather.errors import CheckpointError, OptionError
+from fairweather.errors import CheckpointError
 from fairweather.files import replacing
 from fairweather.models.ast import AST
 from fairweather.models.bundled import list_weights
 from fairweather.models.config import ASTConfig
-from fairweather.models.hub_weights import (
-    find_bare_in_hub,
-    find_in_hub,
-    is_hub_name,
-    may_be_repository,
-)
+from fairweather.models.hub import find_in_hub, may_be_repository
 from fairweather.models.official import from_official, is_official, to_official, window_of
 from fairweather.models.presets import PRESETS
-from fairweather.models.remote_weights import WEIGHTS_SUFFIXES, find_by_url, is_url
+from fairweather.models.sources import WEIGHTS_SUFFIXES, find_by_url
 
 Metadata = dict[str, str]
 
@@ -34,32 +29,8 @@ WRAPPERS = ("state_dict", "params_ema", "params", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
-def create_model(preset: str | ASTConfig, *, init: str = "identity") -> AST:
-    """Builds an untrained model.
-
-    Args:
-        preset: a name of `PRESETS` (`ast_n`, `ast_s`, `ast_t`, `ast_b`) or a config.
-        init: `identity` returns its input until it is trained (the output layer starts at zero);
-            `official` keeps the official initialisation of every layer.
-
-    Returns:
-        A module (B, 3, H, W) in [0, 1] → (B, 3, H, W), in training mode.
-
-    Raises:
-        OptionError: for an unknown preset or initialisation.
-    """
-    if isinstance(preset, str) and preset not in PRESETS:
-        raise OptionError(f"preset {preset!r}: is none of {', '.join(PRESETS)}")
-    if init not in ("identity", "official"):
-        raise OptionError(f"init {init!r}: is neither identity nor official")
-    model = AST(PRESETS[preset] if isinstance(preset, str) else preset)
-    if init == "identity":
-        model.zero_output()
-    return model
-
-
 def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> AST:
-    """Loads weights of ours or of the official code; the architecture is told from the file.
+    """Load weights of ours or of the official code; the architecture is told from the file.
 
     Args:
         weights: a name that `list_weights` gives, a `.safetensors`, an official `.pth`, a folder
@@ -81,10 +52,7 @@ def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> 
     if is_official(state):
         state = from_official(state)
     try:
-        if "config" in metadata:
-            config = ASTConfig(**json.loads(metadata["config"]))
-        else:
-            config = infer_config(state)
+        config = read_config(metadata) or infer_config(state)
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise CheckpointError(f"{path}: {describe_misfit(state, error)}") from error
     if bottleneck_shift is not None:
@@ -96,7 +64,7 @@ def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> 
 
 
 def save_model(model: AST, path: str | Path, *, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a `.safetensors` with the whole config, in one move.
+    """Write a `.safetensors` with the whole config, in one move.
 
     Args:
         model: the model; its parameters are written as they are.
@@ -117,7 +85,7 @@ def save_model(model: AST, path: str | Path, *, metadata: Mapping[str, str] | No
 
 
 def save_official(model: AST, path: str | Path) -> None:
-    """Writes a `.pth` that the official code loads: official names under `state_dict`, in one move.
+    """Write a `.pth` that the official code loads: official names under `state_dict`, in one move.
 
     Args:
         model: the model; whether its bottleneck shifts is not in such a file.
@@ -131,7 +99,7 @@ def save_official(model: AST, path: str | Path) -> None:
 
 
 def find_weights(weights: str | Path) -> Path:
-    """The file that a bundled name, a path, a folder, a repository or a URL stands for.
+    """Find the file that a bundled name, a path, a folder, a repository or a URL stands for.
 
     What is elsewhere is downloaded once, to a cache, and its hash is compared each time. With
     `HF_HUB_OFFLINE=1` it comes from the cache alone, or not at all. Names and paths of this machine
@@ -156,15 +124,20 @@ def find_weights(weights: str | Path) -> Path:
     bundled = list_weights()
     if str(weights) in bundled:
         return bundled[str(weights)]
-    if isinstance(weights, str) and is_hub_name(weights):
+    if isinstance(weights, str) and weights.startswith("hf:"):
         return find_in_hub(weights)
-    if isinstance(weights, str) and is_url(weights):
+    if isinstance(weights, str) and weights.startswith(("https://", "http://")):
         return find_by_url(weights)
     path = Path(weights)
     if path.is_dir():
         return only_weights(path)
     if not path.exists() and isinstance(weights, str) and may_be_repository(weights):
-        return find_bare_in_hub(weights)
+        try:
+            return find_in_hub(f"hf:{weights}")
+        except CheckpointError as error:  # it may be a path misspelt
+            raise CheckpointError(
+                f"{weights}: is no file or folder here, and nothing was found on the Hub: {error}"
+            ) from error
     if not path.is_file():
         what = "is a preset, which has no weights" if str(weights) in PRESETS else "is no file"
         raise CheckpointError(
@@ -175,7 +148,7 @@ def find_weights(weights: str | Path) -> Path:
 
 
 def only_weights(folder: Path) -> Path:
-    """The one weights file in a folder."""
+    """Return the one weights file in a folder."""
     found = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHTS_SUFFIXES]
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
@@ -184,12 +157,12 @@ def only_weights(folder: Path) -> Path:
 
 
 def read_metadata(weights: str | Path) -> Metadata:
-    """What a weights file says about itself; empty for files that are not safetensors."""
+    """Return what a weights file says about itself; empty if it is no safetensors file."""
     return read_state(find_weights(weights))[1]
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], Metadata]:
-    """The tensors of a weights file by name, without wrappers and prefixes, and its metadata.
+    """Read the tensors of a weights file by name, without wrappers and prefixes, and its metadata.
 
     Raises:
         CheckpointError: if the file cannot be read, or holds more than tensors and plain data.
@@ -218,8 +191,13 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Metadata]:
     return state, {"config": config} if isinstance(config, str) else {}
 
 
+def read_config(metadata: Metadata) -> ASTConfig | None:
+    """Return the config in the metadata of a weights file of ours; None if there is none."""
+    return ASTConfig(**json.loads(metadata["config"])) if "config" in metadata else None
+
+
 def unwrap(content: object, *, source: Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, under whichever name it lies."""
+    """Return the state dict in a checkpoint, under whichever name it lies."""
     if isinstance(content, Mapping):
         for wrapper in WRAPPERS:
             if isinstance(content.get(wrapper), Mapping):
@@ -231,7 +209,7 @@ def unwrap(content: object, *, source: Path) -> dict[str, Tensor]:
 
 
 def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Removes what DataParallel, torch.compile and Lightning put before every name."""
+    """Remove what DataParallel, torch.compile and Lightning put before every name."""
     for prefix in PREFIXES:
         if all(key.startswith(prefix) for key in state):
             return strip_prefixes({key.removeprefix(prefix): state[key] for key in state})
@@ -239,7 +217,7 @@ def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def infer_config(state: Mapping[str, Tensor]) -> ASTConfig:
-    """The config that the names and shapes of a state dict (ours) tell.
+    """Tell the config from the names and shapes of a state dict (ours).
 
     What they do not tell is as published: stochastic depth and no bottleneck shift. Dense-only and
     sparse-only attention have the same keys and read as dense. Heads of stages without attention
@@ -282,18 +260,18 @@ def infer_config(state: Mapping[str, Tensor]) -> ASTConfig:
 
 
 def count_numbers(state: Iterable[str], prefix: str) -> int:
-    """How many numbers follow a prefix."""
+    """Count the numbers that follow a prefix."""
     return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
 
 
 def describe_misfit(state: Mapping[str, Tensor], error: Exception) -> str:
-    """Why a state dict is no AST, with its first names."""
+    """Say why a state dict is no AST, with its first names."""
     first = ", ".join(list(state)[:3])
     return f"is not an AST checkpoint ({type(error).__name__}: {error}); its first keys are {first}"
 
 
 def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: Path) -> None:
-    """Refuses a state dict that does not fit, and names the first keys that differ."""
+    """Raise if a state dict does not fit, and name the first keys that differ."""
     faults = [
         *(f"{name} is unknown" for name in state if name not in expected),
         *(f"{name} is missing" for name in expected if name not in state),

@@ -59,7 +59,7 @@ class DegradationClassifier(nn.Module):
 
 
 def make_trunk() -> nn.Sequential:
-    """Five convolutions, (B, 5, H, W) → (B, 96, H / 16, W / 16)."""
+    """Build five convolutions, (B, 5, H, W) → (B, 96, H / 16, W / 16)."""
     layers: list[nn.Module] = []
     inputs = 5
     for number, outputs in enumerate(CHANNELS):
@@ -75,7 +75,7 @@ def make_trunk() -> nn.Sequential:
 
 
 def prepared(images: Tensor) -> Tensor:
-    """RGB in [0, 1], its darkest channel and its fine detail: (B, 3, H, W) → (B, 5, H, W).
+    """Stack RGB in [0, 1], its darkest channel and its fine detail: (B, 3, H, W) → (B, 5, H, W).
 
     Haze lifts the darkest channel (He et al., "Single Image Haze Removal Using Dark Channel Prior",
     CVPR 2009); streaks, flakes and moiré are fine detail, which is faint beside the image itself.
@@ -89,14 +89,14 @@ def prepared(images: Tensor) -> Tensor:
 
 
 def spread(features: Tensor) -> Tensor:
-    """Mean and maximum of each channel: (B, C, H, W) → (B, 2 C)."""
+    """Return mean and maximum of each channel: (B, C, H, W) → (B, 2 C)."""
     return torch.cat((features.mean((-2, -1)), features.amax((-2, -1))), -1)
 
 
 def save_classifier(
     net: DegradationClassifier, path: str | Path, *, metadata: Mapping[str, str]
 ) -> None:
-    """Writes a classifier as `.safetensors`, in one move.
+    """Write a classifier as `.safetensors`, in one move.
 
     Args:
         net: the classifier.
@@ -121,7 +121,7 @@ def save_classifier(
 def load_classifier(
     path: str | Path = CLASSIFIER_WEIGHTS,
 ) -> tuple[DegradationClassifier, Metadata]:
-    """Loads a classifier that `save_classifier` wrote, by default the bundled one.
+    """Load a classifier that `save_classifier` wrote, by default the bundled one.
 
     Returns:
         The classifier on the CPU in evaluation mode, and its metadata.

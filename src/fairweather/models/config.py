@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fairweather.errors import OptionError
-from fairweather.models.fast.dispatch import Branches
 
+Branches = Literal["both", "dense", "sparse"]
 FeedForwardKind = Literal["frfn", "leff", "mlp"]
+
+SHIFT_MASK_LOGIT = -100.0  # Official: finite, so that a fully masked row cannot become NaN.
 
 
 @dataclass(frozen=True)
@@ -89,33 +91,33 @@ class ASTConfig:
 
     @property
     def levels(self) -> int:
-        """How many times the resolution is halved."""
+        """Return how many times the resolution is halved."""
         return len(self.depths) // 2
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Channels in each stage; a decoder stage works on skip and upsampled features together."""
+        """Return the channels of each stage; a decoder stage works on the skip too."""
         encoder = tuple(self.embed_dim * 2**level for level in range(self.levels))
         return (*encoder, self.embed_dim * 2**self.levels, *(2 * c for c in reversed(encoder)))
 
     @property
     def size_multiple(self) -> int:
-        """The model pads height and width to a multiple of this [px]: one bottleneck window."""
+        """Return what height and width are padded to a multiple of [px]: one bottleneck window."""
         return self.window * 2**self.levels
 
     def attends(self, stage: int) -> bool:
-        """Whether the blocks of a stage have attention."""
+        """Return whether the blocks of a stage have attention."""
         return stage >= self.levels or self.encoder_attention
 
 
 def shift_pattern(config: ASTConfig, stage: int) -> list[bool]:
-    """Which blocks of a stage shift their windows: the odd ones."""
+    """Return which blocks of a stage shift their windows: the odd ones."""
     may_shift = stage != config.levels or config.bottleneck_shift
     return [may_shift and block % 2 == 1 for block in range(config.depths[stage])]
 
 
 def stochastic_depth_schedule(config: ASTConfig) -> list[float]:
-    """Drop probability of every block: rising through the encoder, falling through the decoder."""
+    """Return each block's drop probability: it rises in the encoder and falls in the decoder."""
     rate, levels = config.stochastic_depth, config.levels
 
     def ramp(blocks: int) -> list[float]:

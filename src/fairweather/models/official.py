@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fairweather.errors import CheckpointError
-from fairweather.models.ast import relative_position_index
+from fairweather.models.windows import relative_position_index
 
 # Where a module of ours is in the official model; {} stands for a number.
 OFFICIAL_MODULES = (
@@ -38,12 +38,12 @@ OFFICIAL_BUFFER = "attn.relative_position_index"
 
 
 def is_official(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has official names."""
+    """Return whether a state dict has official names."""
     return any(key.startswith("input_proj.") for key in state)
 
 
 def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official names → ours; names that are in no table stay as they are."""
+    """Rename official names to ours; names that are in no table stay as they are."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name.endswith(OFFICIAL_BUFFER):
@@ -62,7 +62,7 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names → official ones, with the index buffers that official state dicts carry.
+    """Rename our names to official ones, with the index buffers that official state dicts carry.
 
     Raises:
         CheckpointError: for a network with a global context, which the official code has not.
@@ -94,17 +94,17 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def replace_prefix(name: str, old: str, new: str) -> str:
-    """Replaces a dotted prefix, carrying over the numbers where the patterns have {}."""
+    """Replace a dotted prefix, carrying over the numbers where the patterns have {}."""
     pattern = re.escape(old).replace(r"\{\}", r"(\d+)")
     found = re.match(rf"{pattern}(?=\.)", name)
     return new.format(*found.groups()) + name[found.end() :] if found else name
 
 
 def replace_part(name: str, old: str, new: str) -> str:
-    """Replaces dotted parts in the middle or at the end of a name."""
+    """Replace dotted parts in the middle or at the end of a name."""
     return re.sub(rf"(?<=\.){re.escape(old)}(?=\.|$)", new, name, count=1)
 
 
 def window_of(bias_table: Tensor) -> int:
-    """Side of the window that a bias table of (2·window − 1)² rows is for."""
+    """Return the side of the window that a bias table of (2·window − 1)² rows is for."""
     return (round(bias_table.shape[0] ** 0.5) + 1) // 2

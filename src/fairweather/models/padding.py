@@ -10,7 +10,7 @@ from fairweather.errors import OptionError
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Pads (B, C, H, W) at the bottom and right to a multiple.
+    """Pad (B, C, H, W) at the bottom and right to a multiple.
 
     By reflection, or by replication along an axis that is not longer than its padding.
     """
@@ -28,7 +28,7 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
 
 def gather_padded(image: Tensor, multiple: int) -> Tensor:
-    """The same as `pad_to_multiple`, with no branch that depends on a size."""
+    """Do the same as `pad_to_multiple`, with no branch that depends on a size."""
     for axis in (-1, -2):
         length = image.shape[axis]
         padded = (length + multiple - 1) // multiple * multiple

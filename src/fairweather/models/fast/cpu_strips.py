@@ -8,16 +8,17 @@ those of the plain path up to rounding.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairweather.models.fast.dispatch import is_plain_only
-
-if TYPE_CHECKING:
-    from fairweather.models.ast import Block, FeatureRefinement, WindowAttention
+# Modules of ast.py, which must not be imported here: it finds this file by `dispatch`.
+Block = Any
+FeatureRefinement = Any
+WindowAttention = Any
 
 WINDOWS_IN_STRIP = 64
 BAND_BYTES = 8 << 20  # of normalised rows
@@ -29,7 +30,7 @@ onednn: Any = torch.ops.mkldnn
 
 
 def find_onednn() -> bool:
-    """Whether this PyTorch has oneDNN's linear layers and convolutions with what follows them."""
+    """Return whether this PyTorch has oneDNN's layers that also apply what follows them."""
     return torch.backends.mkldnn.is_available() and all(
         hasattr(onednn, name) for name in ("_linear_pointwise", "_convolution_pointwise")
     )
@@ -38,37 +39,46 @@ def find_onednn() -> bool:
 HAS_ONEDNN = find_onednn()
 
 
+def find(operation: Any, args: Any, options: Any, **_: Any) -> Callable[..., Any] | None:
+    """Return the backend of an operation of ast.py for these arguments; None if there is none."""
+    backend = BACKENDS.get(operation.name)
+    if backend is None or not runs_in_strips(args[0]):
+        return None
+    if backend is run_in_strips and not is_frfn_block(args[1]):
+        return None
+    return backend
+
+
 def runs_in_strips(x: Tensor) -> bool:
-    """Whether a tensor like x can go through a block this way; graphs are made of the plain one."""
+    """Return whether a tensor like x, on the CPU, can go through a block this way."""
     return (
         HAS_ONEDNN
-        and not is_plain_only()
-        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     )
 
 
+def is_frfn_block(block: nn.Module) -> bool:
+    """Return whether a block is one of FRFN in evaluation mode."""
+    return not block.training and hasattr(block.feed_forward, "partial")
+
+
 def needed_sides(
-    decoder: nn.ModuleList, x: Tensor, *, height: int, width: int
-) -> list[tuple[int | None, int | None]]:
-    """Rows and columns of each decoder stage that an output of height × width depends on.
+    x: Tensor, decoder: nn.ModuleList, *, height: int, width: int
+) -> list[tuple[int, int]]:
+    """Return the rows and columns of each decoder stage that height × width pixels depend on.
 
     Around the image lies padding. The encoder and the bottleneck need all of it; a block of the
     decoder reaches only so far.
 
     Args:
+        x: what comes out of the bottleneck.
         decoder: its stages.
-        x: what comes out of the bottleneck; None, which is all, where it does not run in strips.
         height: of the image.
         width: of the image.
     """
-    if not runs_in_strips(x):
-        return [(None, None)] * len(decoder)
-    sides: list[tuple[int | None, int | None]] = []
+    sides: list[tuple[int, int]] = []
     rows, columns = height + 1, width + 1  # the last convolution reaches one pixel
     for stage in reversed(decoder):
         rows, columns = needed_length(stage, rows), needed_length(stage, columns)
@@ -78,7 +88,7 @@ def needed_sides(
 
 
 def needed_length(stage: nn.Module, length: int) -> int:
-    """How many rows a stage has to be given for so many right ones: a multiple of its windows."""
+    """Return how many rows a stage must be given for `length` right ones: whole windows."""
     window, blocks = 1, list[Any](stage.children())
     for block in reversed(blocks):
         window, shift = block.attention.window, block.attention.shift
@@ -86,12 +96,12 @@ def needed_length(stage: nn.Module, length: int) -> int:
     return math.ceil(length / window) * window
 
 
-def run_in_strips(block: "Block", x: Tensor) -> Tensor:
-    """What `block(x)` gives in evaluation mode.
+def run_in_strips(x: Tensor, block: Block) -> Tensor:
+    """Compute `block(x)` in evaluation mode.
 
     Args:
-        block: one whose feed-forward network is an FRFN.
         x: (B, H, W, C) float32 on the CPU; it is overwritten if it is contiguous.
+        block: one whose feed-forward network is an FRFN.
 
     Returns:
         (B, H, W, C).
@@ -100,12 +110,12 @@ def run_in_strips(block: "Block", x: Tensor) -> Tensor:
     for image in x:
         if block.attention is not None:
             attend(block.attention, block.attention_norm, image)
-        refine(block.feed_forward, block.feed_forward_norm, image)  # type: ignore[arg-type]
+        refine(block.feed_forward, block.feed_forward_norm, image)
     return x
 
 
-def attend(attention: "WindowAttention", norm: nn.LayerNorm, image: Tensor) -> None:
-    """Adds attention(norm(image)) to an image (H, W, C), some rows of windows at a time.
+def attend(attention: WindowAttention, norm: nn.LayerNorm, image: Tensor) -> None:
+    """Add attention(norm(image)) to an image (H, W, C), some rows of windows at a time.
 
     A strip reads and writes the same rows, so no other strip misses what it overwrites.
     """
@@ -136,10 +146,8 @@ def attend(attention: "WindowAttention", norm: nn.LayerNorm, image: Tensor) -> N
             image[: bottom - height] = merged[height - top :]
 
 
-def attend_strip(
-    attention: "WindowAttention", qkv: Tensor, *, columns: int, is_last: bool
-) -> Tensor:
-    """Queries, keys and values (windows, window², 3C) → (windows, window², C).
+def attend_strip(attention: WindowAttention, qkv: Tensor, *, columns: int, is_last: bool) -> Tensor:
+    """Attend within windows: q, k and v (windows, window², 3C) → (windows, window², C).
 
     Args:
         attention: its bias, masks and branches.
@@ -154,7 +162,7 @@ def attend_strip(
     attended = torch.empty(count, tokens, attention.heads, size)
     for head in range(attention.heads):
         logits = torch.baddbmm(bias[head], query[:, :, head], key[:, :, head].mT, alpha=size**-0.5)
-        if masks:
+        if masks is not None:
             row_mask, column_mask, corner_mask = masks
             by_row = logits.view(-1, columns, tokens, tokens)
             inner = by_row[:-1] if is_last else by_row
@@ -168,7 +176,7 @@ def attend_strip(
 
 
 def fuse_in_place(logits: Tensor, dense_share: Tensor | None, *, branches: str) -> Tensor:
-    """Attention weights of the same shape as the logits, which are overwritten."""
+    """Fuse the branches in the memory of the logits (…, queries, keys)."""
     if branches == "sparse":
         return logits.relu_().square_()
     dense = logits.softmax(-1)
@@ -177,8 +185,8 @@ def fuse_in_place(logits: Tensor, dense_share: Tensor | None, *, branches: str) 
     return torch.lerp(logits.relu_().square_(), dense, dense_share, out=dense)
 
 
-def refine(frfn: "FeatureRefinement", norm: nn.LayerNorm, image: Tensor) -> None:
-    """Adds frfn(norm(image)) to an image (H, W, C), a band of rows at a time."""
+def refine(frfn: FeatureRefinement, norm: nn.LayerNorm, image: Tensor) -> None:
+    """Add frfn(norm(image)) to an image (H, W, C), a band of rows at a time."""
     height, width, channels = image.shape
     step = share(height, max(REACH, BAND_BYTES // (4 * width * channels)))
     before = image[:0]
@@ -196,16 +204,16 @@ def refine(frfn: "FeatureRefinement", norm: nn.LayerNorm, image: Tensor) -> None
         refine_band(frfn, x[None], image[None, top:bottom], margin=margin)
 
 
-def enhance(frfn: "FeatureRefinement", x: Tensor) -> Tensor:
-    """The partial convolution of x (H, W, C), in its memory."""
+def enhance(frfn: FeatureRefinement, x: Tensor) -> Tensor:
+    """Apply the partial convolution to x (H, W, C), in its memory."""
     quarter = frfn.partial.in_channels
     convolved = F.conv2d(x[None, ..., :quarter].permute(0, 3, 1, 2), frfn.partial.weight, padding=1)
     x[..., :quarter] = convolved[0].permute(1, 2, 0)
     return x
 
 
-def refine_band(frfn: "FeatureRefinement", x: Tensor, image: Tensor, *, margin: int) -> None:
-    """Adds what follows the partial convolution to a band of rows, tile by tile.
+def refine_band(frfn: FeatureRefinement, x: Tensor, image: Tensor, *, margin: int) -> None:
+    """Add what follows the partial convolution to a band of rows, tile by tile.
 
     Args:
         frfn: its layers.
@@ -224,7 +232,7 @@ def refine_band(frfn: "FeatureRefinement", x: Tensor, image: Tensor, *, margin: 
 
 
 def tile_sides(height: int, width: int, channels: int) -> tuple[int, int]:
-    """Rows and columns of a tile [tokens].
+    """Return the rows and columns of a tile [tokens].
 
     What the depthwise convolution reaches beyond a tile is computed twice, so strips of a wide
     image, which are of few rows, would be a third more work. Where the image is narrow a tile is as
@@ -237,14 +245,14 @@ def tile_sides(height: int, width: int, channels: int) -> tuple[int, int]:
 
 
 def share(length: int, most: int) -> int:
-    """The length of pieces as long as each other, none of them longer than `most`."""
+    """Return the length of equally long pieces, none of them longer than `most`."""
     return math.ceil(length / math.ceil(length / most))
 
 
 def refine_tile(
-    frfn: "FeatureRefinement", x: Tensor, tile: Tensor, rows: slice, columns: slice
+    frfn: FeatureRefinement, x: Tensor, tile: Tensor, rows: slice, columns: slice
 ) -> None:
-    """Adds what follows the partial convolution to a tile of an image.
+    """Add what follows the partial convolution to a tile of an image.
 
     Args:
         frfn: its layers.
@@ -277,14 +285,14 @@ def refine_tile(
     tile.add_(linear(frfn.project, gate.mul_(local)))
 
 
-def convolve_to_image(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """What a 3 × 3 convolution to few channels gives.
+def convolve_to_image(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Apply a 3 × 3 convolution to few channels.
 
     oneDNN computes 16 channels where there are 3. So one convolution gives four pixels at a time.
 
     Args:
+        x: (B, H, W, C), H and W even.
         layer: its padding is 1.
-        x: (B, C, H, W), H and W even.
 
     Returns:
         (B, channels, H, W).
@@ -295,15 +303,23 @@ def convolve_to_image(layer: nn.Conv2d, x: Tensor) -> Tensor:
         for column in range(2):
             weight[:, row, column, :, row : row + 3, column : column + 3] = layer.weight
     assert layer.bias is not None
-    four = F.conv2d(x, weight.flatten(0, 2), layer.bias.repeat_interleave(4), stride=2, padding=1)
+    x, bias = x.permute(0, 3, 1, 2), layer.bias.repeat_interleave(4)
+    four = F.conv2d(x, weight.flatten(0, 2), bias, stride=2, padding=1)
     return F.pixel_shuffle(four, 2)
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """layer(x); oneDNN is faster than the BLAS where there are few channels."""
+    """Compute layer(x); oneDNN is faster than the BLAS where there are few channels."""
     return onednn._linear_pointwise(x, layer.weight, layer.bias, "none", [], "none")
 
 
 def linear_plus(layer: nn.Linear, x: Tensor, residual: Tensor) -> Tensor:
-    """layer(x) + residual."""
+    """Compute layer(x) + residual."""
     return onednn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, "add")
+
+
+BACKENDS = {
+    "run_block": run_in_strips,
+    "sides_to_compute": needed_sides,
+    "convolve_to_image": convolve_to_image,
+}

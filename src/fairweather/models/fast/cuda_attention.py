@@ -3,8 +3,8 @@
 One program works through several windows with one head. It reads queries, keys and values where the
 projection left them and writes the result to the same tokens, so that windows, the cyclic shift and
 the shift mask are only addresses. Logits and weights stay on chip; the backward pass computes them
-again. Products take the input's type and add up in float32. `kernels.plain_window_attention` is
-the same function in plain PyTorch.
+again. Products take the input's type and add up in float32. `window_attention` in ast.py is the
+formula.
 
 Tested in Triton's interpreter, and compiled for compute capability 9.0; the speed on a GPU is
 unmeasured.
@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fairweather.models.fast.dispatch import SHIFT_MASK_LOGIT
+from fairweather.models.config import SHIFT_MASK_LOGIT
 
 # Several for each multiprocessor of the largest GPUs; more windows make longer programs. A program
 # reads one head's position bias once, and backward it writes one partial gradient of it.
@@ -35,7 +35,7 @@ _LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def _locate(window, height, width, WINDOW: tl.constexpr, SHIFT: tl.constexpr, TOKENS: tl.constexpr):
-    """Where a window's tokens lie in (B·H·W), and which side of the image each was shifted from."""
+    """Locate a window's tokens in (B·H·W), and the side of the image each was shifted from."""
     token = tl.arange(0, TOKENS)
     columns = width // WINDOW
     windows = (height // WINDOW) * columns
@@ -52,7 +52,7 @@ def _locate(window, height, width, WINDOW: tl.constexpr, SHIFT: tl.constexpr, TO
 
 @triton.jit
 def _read_bias(bias, head, WINDOW: tl.constexpr, TOKENS: tl.constexpr):
-    """One head's position bias; minus infinity for keys that only pad the tile."""
+    """Read one head's position bias; minus infinity for keys that only pad the tile."""
     token = tl.arange(0, TOKENS)
     size: tl.constexpr = WINDOW * WINDOW
     inside = (token < size)[:, None] & (token < size)[None, :]
@@ -72,7 +72,7 @@ def _logits(query, key, bias, side, scale, SHIFT: tl.constexpr, PRECISION: tl.co
 
 @triton.jit
 def _branches(logits, BRANCHES: tl.constexpr):
-    """The softmax and the ReLU of logits; a branch that is left out is only a name."""
+    """Return the softmax and the ReLU of logits; a branch that is left out is only a name."""
     dense = logits
     positive = logits
     if BRANCHES != "sparse":
@@ -96,7 +96,7 @@ def _fuse(dense, positive, share, BRANCHES: tl.constexpr):
 
 @triton.jit
 def _read_window(qkv, token, place, inside, channels: tl.constexpr):
-    """Queries, keys and values of one head, each (tokens, lanes)."""
+    """Read queries, keys and values of one head, each (tokens, lanes)."""
     source = qkv + token[:, None] * (3 * channels) + place
     query = tl.load(source, mask=inside, other=0.0)
     key = tl.load(source + channels, mask=inside, other=0.0)
@@ -136,7 +136,7 @@ def attention_forward(
 def _logit_gradient(
     dense, positive, weight_gradient, share, share_gradient, BRANCHES: tl.constexpr
 ):
-    """The gradient of the logits, and that of the dense share, still a sum for each query."""
+    """Return the gradients of the logits, and of the dense share as a sum for each query."""
     gradient = weight_gradient
     dense_sum = share_gradient
     if BRANCHES != "sparse":
@@ -228,7 +228,7 @@ def _tile_side(length: int) -> int:
 def launch_settings(
     kind: torch.dtype, *, channels: int, heads: int, window: int, shift: int, branches: str
 ) -> dict[str, Any]:
-    """What the kernels are compiled for.
+    """Return what the kernels are compiled for.
 
     Args:
         kind: of the queries, keys and values.
@@ -262,7 +262,7 @@ def launch_settings(
 def _launch(
     qkv: Tensor, programs: int, *, heads: int, window: int, **options: Any
 ) -> tuple[tuple[int, int], tuple[int | float, ...], dict[str, Any]]:
-    """The grid of about so many programs, the numbers that kernels take, and their settings."""
+    """Return the grid of about so many programs, the kernels' numbers, and their settings."""
     batch, height, width, channels = *qkv.shape[:-1], qkv.shape[-1] // 3
     settings = launch_settings(qkv.dtype, channels=channels, heads=heads, window=window, **options)
     windows = batch * (height // window) * (width // window)
@@ -271,7 +271,39 @@ def _launch(
     return (heads, math.ceil(windows / per_program)), numbers, settings
 
 
-@torch.library.custom_op("fairweather::window_attention", mutates_args=())
+class _WindowAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, bias: Tensor, dense_share: Tensor | None, options: dict[str, Any]
+    ) -> Tensor:
+        qkv, bias = qkv.contiguous(), bias.contiguous()
+        ctx.save_for_backward(qkv, bias, dense_share)
+        ctx.options = options
+        grid, numbers, settings = _launch(qkv, FORWARD_PROGRAMS, **options)
+        share = qkv if dense_share is None else dense_share  # not read if there is one branch
+        out = qkv.new_empty(*qkv.shape[:-1], qkv.shape[-1] // 3)
+        with torch.cuda.device_of(qkv):
+            attention_forward[grid](qkv, bias, share, out, *numbers, **settings)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, bias, dense_share = ctx.saved_tensors
+        grid, numbers, settings = _launch(qkv, BACKWARD_PROGRAMS, **ctx.options)
+        share = qkv if dense_share is None else dense_share
+        qkv_gradient = torch.empty_like(qkv)
+        # Parts that are added up afterwards: atomic additions would not always give the same bits.
+        bias_parts = bias.new_empty(grid[1], *bias.shape, dtype=torch.float32)
+        share_parts = bias.new_zeros(grid[1], ctx.options["heads"], dtype=torch.float32)
+        parts = qkv_gradient, bias_parts, share_parts
+        with torch.cuda.device_of(qkv):
+            attention_backward[grid](
+                qkv, bias, share, gradients[0].contiguous(), *parts, *numbers, **settings
+            )
+        to_share = None if dense_share is None else share_parts.sum().to(dense_share.dtype)
+        return qkv_gradient, bias_parts.sum(0).to(bias.dtype), to_share, None
+
+
 def fused_window_attention(
     qkv: Tensor,
     bias: Tensor,
@@ -282,71 +314,16 @@ def fused_window_attention(
     shift: int,
     branches: str,
 ) -> Tensor:
-    """`kernels.window_attention`: (B, H, W, 3C) → (B, H, W, C)."""
-    qkv, bias = qkv.contiguous(), bias.contiguous()
-    grid, numbers, settings = _launch(
-        qkv, FORWARD_PROGRAMS, heads=heads, window=window, shift=shift, branches=branches
-    )
-    share = qkv if dense_share is None else dense_share  # not read if there is one branch
-    out = qkv.new_empty(*qkv.shape[:-1], qkv.shape[-1] // 3)
-    with torch.cuda.device_of(qkv):
-        attention_forward[grid](qkv, bias, share, out, *numbers, **settings)
-    return out
+    """Attend in shifted windows, behind the projection: (B, H, W, 3C) → (B, H, W, C).
 
-
-@torch.library.custom_op("fairweather::window_attention_backward", mutates_args=())
-def fused_window_attention_backward(
-    gradient: Tensor,
-    qkv: Tensor,
-    bias: Tensor,
-    dense_share: Tensor | None,
-    *,
-    heads: int,
-    window: int,
-    shift: int,
-    branches: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the projection, the bias and the dense share, from that of the output."""
-    qkv, bias, gradient = qkv.contiguous(), bias.contiguous(), gradient.contiguous()
-    grid, numbers, settings = _launch(
-        qkv, BACKWARD_PROGRAMS, heads=heads, window=window, shift=shift, branches=branches
-    )
-    share = qkv if dense_share is None else dense_share
-    qkv_gradient = torch.empty_like(qkv)
-    # Parts that are added up afterwards: atomic additions would give other last bits in each run.
-    bias_parts = bias.new_empty(grid[1], *bias.shape, dtype=torch.float32)
-    share_parts = bias.new_zeros(grid[1], heads, dtype=torch.float32)
-    with torch.cuda.device_of(qkv):
-        attention_backward[grid](
-            qkv, bias, share, gradient, qkv_gradient, bias_parts, share_parts, *numbers, **settings
-        )
-    sums = bias_parts.sum(0).to(bias.dtype), share_parts.sum().to(share.dtype)
-    return qkv_gradient, *sums
-
-
-@fused_window_attention.register_fake
-def _(qkv: Tensor, bias: Tensor, dense_share: Tensor | None, **options: Any) -> Tensor:
-    return qkv.new_empty(*qkv.shape[:-1], qkv.shape[-1] // 3)
-
-
-@fused_window_attention_backward.register_fake
-def _(
-    gradient: Tensor, qkv: Tensor, bias: Tensor, dense_share: Tensor | None, **options: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    share = qkv if dense_share is None else dense_share
-    gradient = qkv.new_empty(qkv.shape)
-    return gradient, bias.new_empty(bias.shape), share.new_empty(())
-
-
-def _remember(ctx: Any, inputs: tuple, keyword_only_inputs: dict, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-    ctx.options = keyword_only_inputs
-
-
-def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors
-    found = fused_window_attention_backward(gradient, *tensors, **ctx.options)
-    return (*found[:2], None if tensors[2] is None else found[2])
-
-
-fused_window_attention.register_autograd(_differentiate, setup_context=_remember)
+    Args:
+        qkv: queries, keys and values of every token; H and W are multiples of the window.
+        bias: the position bias, (heads, window², window²).
+        dense_share: the dense branch's share of the weights, (); None if there is one branch.
+        heads: that share the C channels.
+        window: side of the window [tokens].
+        shift: of the windows, down and right [tokens].
+        branches: `both`, `dense` or `sparse`.
+    """
+    options = {"heads": heads, "window": window, "shift": shift, "branches": branches}
+    return _WindowAttention.apply(qkv, bias, dense_share, options)

@@ -1,10 +1,10 @@
-"""The middle of the feed-forward networks (FRFN, section 3.3) in Triton, forward and backward.
+"""The middle of the feed-forward network (FRFN, section 3.3) in Triton, forward and backward.
 
 GELU, a depthwise 3×3 convolution, GELU and the gate in one pass over (B, H, W, C): a program walks
 down a strip of rows, so that each number comes about once from memory and goes through GELU three
 times instead of nine. The backward pass keeps nothing but the input: one kernel computes the
 convolution again and the gradients behind it, a second one brings them back through the
-convolution. `kernels.plain_gelu_depthwise` is the same function in plain PyTorch.
+convolution. `gated_depthwise` in ast.py is the formula.
 
 Tested in Triton's interpreter, and compiled for compute capability 9.0; the speed on a GPU is
 unmeasured.
@@ -103,7 +103,7 @@ def _read_filters(weight, channel, HIDDEN: tl.constexpr):
 
 @triton.jit
 def _strip(height, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr):
-    """This program's strip; the grid is (channels, columns, images × strips of rows).
+    """Return this program's strip; the grid is (channels, columns, images × strips of rows).
 
     How many pixels lie before its image, its first row, its columns and its channels.
     """
@@ -130,7 +130,7 @@ def _convolve_next_row(
     image, row, column, channel, height, width, taps, upper, lower,
     STRIDE: tl.constexpr, HIDDEN: tl.constexpr,
 ):  # fmt: skip
-    """Adds a row of GELU to the three rows of the convolution that see it.
+    """Add a row of GELU to the three rows of the convolution that see it.
 
     `upper` and `lower` are the sums so far of the row above and of the row itself; returns the sums
     of the row above, now complete, of the row itself and of the row below.
@@ -147,11 +147,11 @@ def _convolve_next_row(
 @triton.jit
 def gelu_depthwise_forward(
     expanded, weight, bias, out, height, width,
-    GATED: tl.constexpr, HIDDEN: tl.constexpr,
+    HIDDEN: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of channels, blocks of columns, images × strips of rows)."""
-    STRIDE: tl.constexpr = HIDDEN * (1 + GATED)
+    STRIDE: tl.constexpr = 2 * HIDDEN
     before, first, column, channel = _strip(height, width, ROWS, COLUMNS, CHANNELS)
     expanded += before * STRIDE
     out += before * HIDDEN
@@ -163,23 +163,19 @@ def gelu_depthwise_forward(
             expanded, row, column, channel, height, width, taps, upper, lower, STRIDE, HIDDEN
         )
         if step >= 2:
-            result = _gelu(convolved + offset)
-            if GATED:
-                gate = expanded + HIDDEN
-                result *= _gelu(
-                    _read(gate, row - 1, column, channel, height, width, STRIDE, HIDDEN)
-                )
+            gate = _read(expanded + HIDDEN, row - 1, column, channel, height, width, STRIDE, HIDDEN)
+            result = _gelu(convolved + offset) * _gelu(gate)
             _write(out, result, row - 1, column, channel, height, width, HIDDEN, HIDDEN)
 
 
 @triton.jit
 def gelu_depthwise_backward_gate(
     out_gradient, expanded, weight, bias, conv_gradient, gradient, height, width,
-    GATED: tl.constexpr, HIDDEN: tl.constexpr,
+    HIDDEN: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """The gradients of the convolution's output and of the gate; the grid is the forward pass's."""
-    STRIDE: tl.constexpr = HIDDEN * (1 + GATED)
+    STRIDE: tl.constexpr = 2 * HIDDEN
     before, first, column, channel = _strip(height, width, ROWS, COLUMNS, CHANNELS)
     expanded += before * STRIDE
     gradient += before * STRIDE
@@ -196,16 +192,12 @@ def gelu_depthwise_backward_gate(
             above = row - 1
             local, slope = _gelu_and_slope(convolved + offset)
             arriving = _read(out_gradient, above, column, channel, height, width, HIDDEN, HIDDEN)
-            onward = arriving * slope
-            if GATED:
-                gate = _read(
-                    expanded + HIDDEN, above, column, channel, height, width, STRIDE, HIDDEN
-                )
-                gate, gate_slope = _gelu_and_slope(gate)
-                onward *= gate
-                to_gate = arriving * local * gate_slope
-                beside = gradient + HIDDEN
-                _write(beside, to_gate, above, column, channel, height, width, STRIDE, HIDDEN)
+            gate = _read(expanded + HIDDEN, above, column, channel, height, width, STRIDE, HIDDEN)
+            gate, gate_slope = _gelu_and_slope(gate)
+            onward = arriving * slope * gate
+            to_gate = arriving * local * gate_slope
+            beside = gradient + HIDDEN
+            _write(beside, to_gate, above, column, channel, height, width, STRIDE, HIDDEN)
             _write(conv_gradient, onward, above, column, channel, height, width, HIDDEN, HIDDEN)
 
 
@@ -221,11 +213,11 @@ def _read_three(image, row, column, channel, height, width, HIDDEN: tl.constexpr
 @triton.jit
 def gelu_depthwise_backward_filters(
     conv_gradient, expanded, weight, gradient, parts, height, width,
-    GATED: tl.constexpr, HIDDEN: tl.constexpr,
+    HIDDEN: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """The gradients of the input and, one part for each strip, of the filters and their bias."""
-    STRIDE: tl.constexpr = HIDDEN * (1 + GATED)
+    STRIDE: tl.constexpr = 2 * HIDDEN
     before, first, column, channel = _strip(height, width, ROWS, COLUMNS, CHANNELS)
     expanded += before * STRIDE
     gradient += before * STRIDE
@@ -265,17 +257,15 @@ def gelu_depthwise_backward_filters(
         tl.store(target + tap * HIDDEN, tl.sum(sums[tap], 0), mask=channel < HIDDEN)
 
 
-def launch_settings(hidden: int, *, gated: bool, rows: int) -> dict[str, Any]:
-    """What the kernels are compiled for.
+def launch_settings(hidden: int, *, rows: int) -> dict[str, Any]:
+    """Return what the kernels are compiled for.
 
     Args:
-        hidden: channels of the depthwise convolution.
-        gated: whether as many channels of the gate follow them.
+        hidden: channels of the depthwise convolution; as many of the gate follow them.
         rows: of a strip.
     """
     channels = 64 if hidden % 64 == 0 else 32
     return {
-        "GATED": int(gated),
         "HIDDEN": hidden,
         "ROWS": rows,
         "COLUMNS": TILE // channels,
@@ -293,66 +283,53 @@ def _grid(shape: torch.Size, settings: dict[str, Any]) -> tuple[int, int, int]:
     )
 
 
-@torch.library.custom_op("fairweather::gelu_depthwise", mutates_args=())
-def fused_gelu_depthwise(expanded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`kernels.gelu_depthwise` on a GPU: (B, H, W, hidden or 2 · hidden) → (B, H, W, hidden)."""
-    expanded = expanded.contiguous()
-    height, width, channels = expanded.shape[1:]
-    hidden = weight.shape[0]
-    settings = launch_settings(hidden, gated=channels > hidden, rows=FORWARD_ROWS)
-    out = expanded.new_empty(*expanded.shape[:-1], hidden)
-    with torch.cuda.device_of(expanded):
-        gelu_depthwise_forward[_grid(expanded.shape, settings)](
-            expanded, weight.contiguous(), bias.contiguous(), out, height, width, **settings
-        )
-    return out
+class _GeluDepthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, expanded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        expanded, weight, bias = expanded.contiguous(), weight.contiguous(), bias.contiguous()
+        ctx.save_for_backward(expanded, weight, bias)
+        height, width, channels = expanded.shape[1:]
+        settings = launch_settings(channels // 2, rows=FORWARD_ROWS)
+        out = expanded.new_empty(*expanded.shape[:-1], channels // 2)
+        with torch.cuda.device_of(expanded):
+            gelu_depthwise_forward[_grid(expanded.shape, settings)](
+                expanded, weight, bias, out, height, width, **settings
+            )
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        expanded, weight, bias = ctx.saved_tensors
+        out_gradient = gradients[0].contiguous()
+        height, width, channels = expanded.shape[1:]
+        settings = launch_settings(channels // 2, rows=BACKWARD_ROWS)
+        grid = _grid(expanded.shape, settings)
+        gradient, conv_gradient = torch.empty_like(expanded), torch.empty_like(out_gradient)
+        # Parts that are added up afterwards: atomic additions would not always give the same bits.
+        parts = weight.new_empty((grid[1] * grid[2], 10, channels // 2), dtype=torch.float32)
+        with torch.cuda.device_of(expanded):
+            gelu_depthwise_backward_gate[grid](
+                *(out_gradient, expanded, weight, bias, conv_gradient, gradient),
+                *(height, width),
+                **settings,
+            )
+            gelu_depthwise_backward_filters[grid](
+                conv_gradient, expanded, weight, gradient, parts, height, width, **settings
+            )
+        sums = parts.sum(0)
+        weight_gradient = sums[:9].T.reshape(weight.shape).to(weight.dtype)
+        return gradient, weight_gradient, sums[9].to(bias.dtype)
 
 
-@torch.library.custom_op("fairweather::gelu_depthwise_backward", mutates_args=())
-def fused_gelu_depthwise_backward(
-    out_gradient: Tensor, expanded: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the input, the filters and their bias, from that of the output."""
-    out_gradient, expanded = out_gradient.contiguous(), expanded.contiguous()
-    weight, bias = weight.contiguous(), bias.contiguous()
-    height, width, channels = expanded.shape[1:]
-    hidden = weight.shape[0]
-    settings = launch_settings(hidden, gated=channels > hidden, rows=BACKWARD_ROWS)
-    grid = _grid(expanded.shape, settings)
-    gradient, conv_gradient = torch.empty_like(expanded), torch.empty_like(out_gradient)
-    # Parts that are added up afterwards: atomic additions would give other last bits in each run.
-    parts = weight.new_empty((grid[1] * grid[2], 10, hidden), dtype=torch.float32)
-    with torch.cuda.device_of(expanded):
-        gelu_depthwise_backward_gate[grid](
-            out_gradient, expanded, weight, bias, conv_gradient, gradient, height, width, **settings
-        )
-        gelu_depthwise_backward_filters[grid](
-            conv_gradient, expanded, weight, gradient, parts, height, width, **settings
-        )
-    sums = parts.sum(0)
-    weight_gradient = sums[:9].T.reshape(weight.shape).to(weight.dtype)
-    return gradient, weight_gradient, sums[9].to(bias.dtype, copy=True)
+def fused_gelu_depthwise(expanded: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply GELU, a depthwise 3×3 convolution and GELU, and multiply by the GELU of the gate.
 
+    Args:
+        expanded: (B, H, W, 2 · hidden), the gate behind what is convolved.
+        weight: of the convolution, (hidden, 1, 3, 3); it pads with zeros, behind the first GELU.
+        bias: of the convolution, (hidden,).
 
-@fused_gelu_depthwise.register_fake
-def _(expanded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return expanded.new_empty(*expanded.shape[:-1], weight.shape[0])
-
-
-@fused_gelu_depthwise_backward.register_fake
-def _(
-    out_gradient: Tensor, expanded: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    gradient = expanded.new_empty(expanded.shape)
-    return gradient, weight.new_empty(weight.shape), bias.new_empty(bias.shape)
-
-
-def _remember(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-    return fused_gelu_depthwise_backward(gradient, *ctx.saved_tensors)
-
-
-fused_gelu_depthwise.register_autograd(_differentiate, setup_context=_remember)
+    Returns:
+        (B, H, W, hidden).
+    """
+    return _GeluDepthwise.apply(expanded, weight, bias)

@@ -19,11 +19,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from fairweather.errors import CheckpointError
-from fairweather.models.remote_weights import WEIGHTS_SUFFIXES, is_offline, sha256_of
+from fairweather.models.sources import SUFFIXES_TEXT, WEIGHTS_SUFFIXES, is_offline, sha256_of
 
 log = logging.getLogger(__name__)
 
-SUFFIXES_TEXT = ", ".join(WEIGHTS_SUFFIXES)
 KERAS_SUFFIXES = (".keras", ".h5")
 TIMEOUT_SECONDS = 10.0  # for the list of files; huggingface_hub has its own for the rest
 HUB_NAME = re.compile(
@@ -31,7 +30,6 @@ HUB_NAME = re.compile(
     r"(#sha256=(?P<sha256>[0-9a-fA-F]{64}))?",
     re.ASCII,
 )
-HUB_FORM = "hf:OWNER/NAME, and after it @REVISION, :FILE and #sha256=… where they are needed"
 BARE_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
@@ -51,35 +49,27 @@ class HubFile(NamedTuple):
     told: str | None
 
 
-def is_hub_name(weights: str) -> bool:
-    """Whether this says that it names a repository: `hf:…`."""
-    return weights.startswith("hf:")
-
-
 def may_be_repository(weights: str) -> bool:
-    """Whether this is `OWNER/NAME`, which means a repository where it is no local path."""
+    """Return whether this is `OWNER/NAME`, a repository where it is no local path."""
     suffixes = (*WEIGHTS_SUFFIXES, *KERAS_SUFFIXES)
     return BARE_NAME.fullmatch(weights) is not None and not weights.endswith(suffixes)
 
 
 def find_in_hub(weights: str) -> Path:
-    """The file that an `hf:` name stands for; downloaded if it is not in the cache.
+    """Return the file that an `hf:` name stands for; download it if it is not in the cache.
 
-    Within a process a name keeps its meaning, so that all that is done with it, photograph after
-    photograph, is done with the same file and asks the Hub once.
+    Within a process a name keeps its meaning, so that all photographs are restored with the same
+    file, and the Hub is asked once.
 
     Args:
         weights: `hf:OWNER/NAME`, and after it `@REVISION` (a branch, a tag or a commit), `:FILE`
             (needed where there are several) and `#sha256=…` (of the file) where they are wanted.
 
-    Returns:
-        A file in the cache, with the hash that the Hub gives.
-
     Raises:
-        CheckpointError: if the name is no such one, the file cannot be had, or is another one.
+        CheckpointError: for another name, or if the file cannot be had or is another one.
     """
     name = parse_hub_name(weights)
-    place = (name, hub_endpoint(), is_offline())
+    place = (name, os.environ.get("HF_ENDPOINT", "").rstrip("/") or None, is_offline())
     found = locate(*place)
     if not found.path.is_file():  # the cache was emptied since
         locate.cache_clear()
@@ -93,25 +83,14 @@ def find_in_hub(weights: str) -> Path:
     return found.path
 
 
-def find_bare_in_hub(weights: str) -> Path:
-    """The file that `OWNER/NAME` without `hf:` stands for, which may be a path misspelt.
-
-    Raises:
-        CheckpointError: as for `find_in_hub`; it says that there is no such path either.
-    """
-    try:
-        return find_in_hub(f"hf:{weights}")
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{weights}: is no file or folder here, and nothing was found on the Hub: {error}"
-        ) from error
-
-
 def parse_hub_name(weights: str) -> HubName:
-    """The parts of an `hf:` name."""
+    """Return the parts of an `hf:` name, or raise CheckpointError."""
     match = HUB_NAME.fullmatch(weights)
     if match is None:
-        raise CheckpointError(f"{weights}: is no name of weights on the Hub; write {HUB_FORM}")
+        raise CheckpointError(
+            f"{weights}: is no name of weights on the Hub; write hf:OWNER/NAME, and after it"
+            " @REVISION, :FILE and #sha256=… where they are needed"
+        )
     repository, revision, file, sha256 = match.group("repository", "revision", "file", "sha256")
     for part in filter(None, (file, revision)):
         if part.startswith("/") or "\\" in part or ".." in part.split("/"):
@@ -123,28 +102,18 @@ def parse_hub_name(weights: str) -> HubName:
     return HubName(repository, revision, file, sha256.lower() if sha256 else None)
 
 
-def hub_endpoint() -> str | None:
-    """The Hub that `HF_ENDPOINT` names, a mirror for example; None for huggingface.co."""
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-
-
 def import_hub() -> ModuleType:
-    """The huggingface_hub package, which local weights do without."""
-    try:
-        import huggingface_hub
-        import huggingface_hub.constants
-        import huggingface_hub.errors
-    except ImportError as error:
-        raise CheckpointError(
-            "weights on the Hub need huggingface_hub; install it with"
-            " 'pip install huggingface_hub', or download the file and give its path"
-        ) from error
+    """Import huggingface_hub, which local weights do without: it takes long."""
+    import huggingface_hub
+    import huggingface_hub.constants
+    import huggingface_hub.errors
+
     return huggingface_hub
 
 
 @functools.lru_cache(maxsize=64)
 def locate(name: HubName, endpoint: str | None, offline: bool) -> HubFile:  # noqa: FBT001
-    """The file in the cache, downloaded if need be."""
+    """Return the file in the cache; download it if need be."""
     hub = import_hub()
     shown = f"hf:{name.repository}"
     is_commit = re.fullmatch(r"[0-9a-f]{40}", name.revision or "")  # which never changes
@@ -161,7 +130,10 @@ def locate(name: HubName, endpoint: str | None, offline: bool) -> HubFile:  # no
     )
     try:
         info = api.model_info(
-            name.repository, revision=name.revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+            name.repository,
+            revision=name.revision,
+            files_metadata=True,
+            timeout=TIMEOUT_SECONDS,
         )
     except Exception as error:  # of requests or httpx, by the version of huggingface_hub
         host = urlsplit(api.endpoint).netloc
@@ -179,7 +151,7 @@ def locate(name: HubName, endpoint: str | None, offline: bool) -> HubFile:  # no
 
 
 def fetch(name: HubName, *, api: Any, info: Any) -> HubFile:
-    """Has huggingface_hub put the file into its cache, if it is not there yet."""
+    """Have huggingface_hub put the file into its cache, if it is not there yet."""
     hashes = {
         file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id
         for file in info.siblings or []
@@ -198,7 +170,7 @@ def fetch(name: HubName, *, api: Any, info: Any) -> HubFile:
 
 
 def describe_refusal(error: Any, *, name: HubName, host: str) -> str | None:
-    """What the Hub said; None if it said nothing, or that it is out of order."""
+    """Say what the Hub answered; None if it said nothing, or that it is out of order."""
     errors = import_hub().errors
     if isinstance(error, errors.GatedRepoError):
         return f"asks for consent to its terms at {host}/{name.repository}, and for a login"
@@ -218,19 +190,19 @@ def describe_refusal(error: Any, *, name: HubName, host: str) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The type of an error, and the first line that it says."""
+    """Return the type of an error, and the first line that it says."""
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
 
 def pick_weights(files: Iterable[str]) -> list[str]:
-    """The weights among the names of files: the safetensors, or else those of other formats."""
+    """Pick the weights among names of files: the safetensors, or else those of other formats."""
     found = sorted(file for file in files if file.endswith(WEIGHTS_SUFFIXES))
     return [file for file in found if file.endswith(".safetensors")] or found
 
 
 def choose_file(name: HubName, files: Collection[str]) -> str:
-    """The file that is asked for, or the only one with weights."""
+    """Return the file that is asked for, or the only one with weights."""
     found = pick_weights(files)
     shown = f"hf:{name.repository}" + (f"@{name.revision}" if name.revision else "")
     if name.file is not None:
@@ -248,7 +220,7 @@ def choose_file(name: HubName, files: Collection[str]) -> str:
 
 
 def find_cached(name: HubName) -> HubFile | None:
-    """The file if it is in the cache; never asks the network."""
+    """Return the file if it is in the cache; never ask the network."""
     hub = import_hub()
     try:
         folder = Path(
@@ -266,12 +238,12 @@ def find_cached(name: HubName) -> HubFile | None:
 
 
 def told_by_cache(path: Path) -> str | None:
-    """The hash that the Hub gave: links in the cache lead to files named after it."""
+    """Return the hash that the Hub gave: links in the cache lead to files named after it."""
     return path.readlink().name if path.is_symlink() else None
 
 
 def check_told(name: HubName, found: HubFile) -> None:
-    """Compares a file with the hash that the Hub gives, and removes another one from the cache.
+    """Compare a file with the hash that the Hub gives, and remove another one from the cache.
 
     The Hub gives the SHA-256 of large files, as weights are, and the id in git of the others.
     """
@@ -302,7 +274,7 @@ def check_told(name: HubName, found: HubFile) -> None:
 
 
 def git_id_of(path: Path) -> str:
-    """The id that git gives to a file with this content."""
+    """Return the id that git gives to a file with this content."""
     content = path.read_bytes()
     header = f"blob {len(content)}\0".encode()
     return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()

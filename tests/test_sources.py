@@ -24,11 +24,11 @@ from fairweather.models import (
     ASTConfig,
     find_weights,
     load_model,
-    remote_weights,
     save_model,
     save_official,
+    sources,
 )
-from fairweather.models.hub_weights import git_id_of, locate
+from fairweather.models.hub import git_id_of, locate
 
 REPOSITORY = "fairweather-test/ast-rain"
 NAME = f"hf:{REPOSITORY}"
@@ -60,7 +60,7 @@ def server(ours: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     """A server with weights at /rain.safetensors and in a repository, and empty caches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(
-        remote_weights.platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache" / name)
+        sources.platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache" / name)
     )
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -160,14 +160,18 @@ def test_what_a_server_does_wrong_is_told(
     with pytest.raises(CheckpointError, match="use https://"):
         find_weights(f"{server.address}/moved.pth#sha256={'0' * 64}")
     with monkeypatch.context() as patch:
-        patch.setattr(remote_weights, "MAX_BYTES", 100)
+        patch.setattr(sources, "MAX_BYTES", 100)
         with pytest.raises(CheckpointError, match="is larger than 100 bytes"):
+            find_weights(url)
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "MAX_SECONDS", 0.0)
+        with pytest.raises(CheckpointError, match=rf"{host} sent [\d,]+ bytes in 0 s"):
             find_weights(url)
     server.cut = True
     with pytest.raises(CheckpointError, match=rf"{host} broke off after [\d,]+ of [\d,]+ bytes"):
         find_weights(url)
     server.gate.clear()
-    monkeypatch.setattr(remote_weights, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(sources, "TIMEOUT_SECONDS", 0.2)
     with pytest.raises(CheckpointError, match=f"{host} cannot be reached: timed out"):
         find_weights(url)
     stop(server)
@@ -214,7 +218,7 @@ def test_downloads_at_the_same_time_and_one_that_is_killed(
 ) -> None:
     url = server.url("/rain.safetensors")
     server.gate.clear()
-    code = f"from fairweather.models.remote_weights import find_by_url; find_by_url({url!r})"
+    code = f"from fairweather.models.sources import find_by_url; find_by_url({url!r})"
     killed = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     with killed, ThreadPoolExecutor(4) as pool:
         assert server.half_sent.acquire(timeout=120)
@@ -395,14 +399,6 @@ def test_a_name_without_hf_is_a_repository_where_it_is_no_path(
     assert server.asked == []
     with pytest.raises(CheckpointError, match=r"no file or folder here.*hf:runs/rian: .* has no"):
         find_weights("runs/rian")
-
-
-def test_without_huggingface_hub_the_error_says_how_to_install_it(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointError, match="pip install huggingface_hub"):
-        find_weights(NAME)
 
 
 def test_code_in_a_downloaded_file_is_refused(server: Server, tmp_path: Path) -> None:

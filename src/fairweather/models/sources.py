@@ -1,7 +1,7 @@
 """Weights from a URL: downloaded once, checked against their SHA-256, kept in a cache.
 
 They lie in the user's cache folder, each in a folder named after its SHA-256, which may be deleted
-at any time. Weights of the Hugging Face Hub: `hub_weights`.
+at any time. Weights of the Hugging Face Hub: `hub`.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import http.client
 import logging
 import os
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -27,8 +28,10 @@ from fairweather.files import replacing
 log = logging.getLogger(__name__)
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+SUFFIXES_TEXT = ", ".join(WEIGHTS_SUFFIXES)
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 TIMEOUT_SECONDS = 30.0  # without a byte
+MAX_SECONDS = 3600.0  # for a file
 CHUNK_BYTES = 1 << 20
 MAX_BYTES = 2 << 30  # eight times ast_b
 
@@ -51,18 +54,13 @@ class WeightsURL(NamedTuple):
     sha256: str
 
 
-def is_url(weights: str) -> bool:
-    """Whether this is a URL rather than a local path."""
-    return weights.startswith(("https://", "http://"))
-
-
 def is_offline() -> bool:
-    """Whether `HF_HUB_OFFLINE` forbids the network, read as huggingface_hub reads it."""
+    """Return whether `HF_HUB_OFFLINE` forbids the network, read as huggingface_hub reads it."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, computed again only after it changed."""
+    """Return the SHA-256 of a file, computed again only after it changed."""
     status = path.stat()
     return _sha256_of(path, status.st_size, status.st_mtime_ns)
 
@@ -73,13 +71,8 @@ def _sha256_of(path: Path, size: int, changed_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def url_folder() -> Path:
-    """Where files from URLs are kept."""
-    return Path(platformdirs.user_cache_dir("fairweather")) / "weights"
-
-
 def find_by_url(weights: str) -> Path:
-    """The file that a URL stands for; downloaded if there is no whole copy in the cache.
+    """Return the file that a URL stands for; download it if no whole copy is in the cache.
 
     Args:
         weights: `https://…/NAME.safetensors#sha256=…`, or `http://` on this machine.
@@ -88,10 +81,10 @@ def find_by_url(weights: str) -> Path:
         A file in the cache with that SHA-256.
 
     Raises:
-        CheckpointError: if the URL is no such one, or the file cannot be had, or is another one.
+        CheckpointError: for another URL, or if the file cannot be had or is another one.
     """
     url = parse_url(weights)
-    folder = url_folder() / url.sha256
+    folder = Path(platformdirs.user_cache_dir("fairweather")) / "weights" / url.sha256
     for file in sorted(folder.glob(f"*{url.name.suffix}")):  # maybe from another URL
         with contextlib.suppress(OSError):
             if sha256_of(file) == url.sha256:
@@ -108,15 +101,16 @@ def find_by_url(weights: str) -> Path:
 
 
 def parse_url(weights: str) -> WeightsURL:
-    """The parts of a URL; raises CheckpointError for one that is not to be loaded."""
+    """Return the parts of a URL, or raise CheckpointError if it must not be loaded."""
     try:
         parts = urlsplit(weights)
     except ValueError as error:
         raise CheckpointError(f"{weights}: is no URL: {error}") from error
     shown, name = shown_url(parts), PurePosixPath(unquote(parts.path))
     if not parts.hostname or name.suffix not in WEIGHTS_SUFFIXES:
-        suffixes = ", ".join(WEIGHTS_SUFFIXES)
-        raise CheckpointError(f"{shown}: is no URL of a weights file, which ends in {suffixes}")
+        raise CheckpointError(
+            f"{shown}: is no URL of a weights file, which ends in {SUFFIXES_TEXT}"
+        )
     refuse_unencrypted(parts)
     match = re.fullmatch(r"sha256=([0-9a-f]{64})", parts.fragment.lower())
     if match is None:
@@ -129,12 +123,12 @@ def parse_url(weights: str) -> WeightsURL:
 
 
 def shown_url(url: SplitResult) -> str:
-    """A URL for messages."""
+    """Return a URL for messages."""
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
 
 
 def refuse_unencrypted(url: SplitResult) -> None:
-    """Raises unless this is https, or http on this machine."""
+    """Raise unless this is https, or http on this machine."""
     if url.scheme != "https" and not (url.scheme == "http" and url.hostname in LOCAL_HOSTS):
         raise CheckpointError(
             f"{shown_url(url)}: {url.scheme}:// is read and changed on its way; use https://, or"
@@ -143,7 +137,7 @@ def refuse_unencrypted(url: SplitResult) -> None:
 
 
 def download(url: WeightsURL, target: Path) -> None:
-    """Writes the file of a URL, in one move, if its SHA-256 is the right one.
+    """Write the file of a URL, in one move, if its SHA-256 is the right one.
 
     Downloads of one file at the same time do not meet: each has a temporary file of its own.
 
@@ -175,7 +169,7 @@ def download(url: WeightsURL, target: Path) -> None:
 
 
 class EncryptedRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects only to where a URL may lead, too."""
+    """Follow redirects only to where a URL may lead, too."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         try:
@@ -187,24 +181,25 @@ class EncryptedRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def chunks_of(url: WeightsURL) -> Iterator[bytes]:
-    """The content behind a URL, piece by piece.
-
-    Raises:
-        CheckpointError: names the host, and what it said.
-    """
+    """Yield the content behind a URL, or raise CheckpointError with the host and what it said."""
     agent = {"User-Agent": f"fairweather/{version('fairweather')}"}
-    received, expected = 0, None
+    request = urllib.request.Request(url.address, headers=agent)
+    received, expected, latest = 0, None, time.monotonic() + MAX_SECONDS
     try:
         opener = urllib.request.build_opener(EncryptedRedirects)
-        request = urllib.request.Request(url.address, headers=agent)
         with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
             expected = response.length  # None where the server does not say it
-            while chunk := response.read(CHUNK_BYTES):
+            while chunk := response.read1(CHUNK_BYTES):
                 received += len(chunk)
                 if received > MAX_BYTES:
                     raise CheckpointError(
                         f"{url.shown}: is larger than {MAX_BYTES:,} bytes, which no weights of AST"
                         " are; if it is right, download it yourself and give its path"
+                    )
+                if time.monotonic() > latest:
+                    raise CheckpointError(
+                        f"{url.shown}: {url.host} sent {received:,} bytes in {MAX_SECONDS:.0f} s;"
+                        " download it yourself and give its path"
                     )
                 yield chunk
     except urllib.error.HTTPError as error:

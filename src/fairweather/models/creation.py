@@ -1,0 +1,55 @@
+"""Build models from a preset or a config."""
+
+import dataclasses
+
+from torch import nn
+
+from fairweather.errors import OptionError
+from fairweather.models.ast import AST
+from fairweather.models.config import ASTConfig
+from fairweather.models.presets import PRESETS
+
+
+def create_model(preset: str | ASTConfig, *, init: str = "identity") -> AST:
+    """Build an untrained model.
+
+    Args:
+        preset: a name of `PRESETS` (`ast_n`, `ast_s`, `ast_t`, `ast_b`) or a config.
+        init: `identity` returns its input until it is trained (the output layer starts at zero);
+            `official` keeps the official initialisation of every layer.
+
+    Returns:
+        A module (B, 3, H, W) in [0, 1] → (B, 3, H, W), in training mode.
+
+    Raises:
+        OptionError: for an unknown preset or initialisation.
+    """
+    model = AST(find_config(preset, init=init))
+    if init == "identity":
+        model.zero_output()
+    return model
+
+
+def find_config(preset: str | ASTConfig, *, init: str = "identity") -> ASTConfig:
+    """Return the config that a preset's name stands for, and check the name of an initialisation.
+
+    Raises:
+        OptionError: for an unknown preset or initialisation.
+    """
+    if isinstance(preset, str) and preset not in PRESETS:
+        raise OptionError(f"preset {preset!r}: is none of {', '.join(PRESETS)}")
+    if init not in ("identity", "official"):
+        raise OptionError(f"init {init!r}: is neither identity nor official")
+    return PRESETS[preset] if isinstance(preset, str) else preset
+
+
+def add_global_context(model: AST) -> AST:
+    """Return the same weights with a new global context, which changes little until trained."""
+    wider = AST(dataclasses.replace(model.config, global_context=True))
+    wider.load_state_dict(model.state_dict(), strict=False)
+    return wider.train(model.training)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Count the trainable numbers of a module."""
+    return sum(parameter.numel() for parameter in model.parameters())
