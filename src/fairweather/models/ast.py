@@ -263,7 +263,11 @@ class GlobalContext(nn.Module):
 
     def look(self, x: Tensor, *, height: int, width: int) -> Tensor:
         """The context (B, 1, 1, C) of features (B, H, W, C) whose first height × width count."""
-        return F.gelu(self.gather(self.norm(x[:, :height, :width]))).mean((1, 2), keepdim=True)
+        return self.places(x[:, :height, :width]).mean((1, 2), keepdim=True)
+
+    def places(self, x: Tensor) -> Tensor:
+        """Return what each place says, (B, H, W, C) → the same; the mean is the context."""
+        return F.gelu(self.gather(self.norm(x)))
 
     def start_open(self) -> None:
         """Adds nothing and lets nearly all of the residual through, until it is trained."""
@@ -361,10 +365,27 @@ class AST(nn.Module):
         Raises:
             OptionError: for another shape, an image without pixels, or a network without one.
         """
+        return self.look_around(image).mean((1, 2), keepdim=True)
+
+    def look_around(self, image: Tensor) -> Tensor:
+        """Return what each place of an image says, of which `look` is the mean.
+
+        The context of a photograph is the mean over its places, so it can be had from tiles.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            (B, H / 2^levels, W / 2^levels, C), rounded up: a place for each 2^levels pixels.
+
+        Raises:
+            OptionError: as for `look`.
+        """
         if self.context is None:
             raise OptionError("this network has no global context, so it does not look")
-        height, width = image.shape[-2:]
-        return self._look(self._encode(image)[1], height=height, width=width)
+        x, scale = self._encode(image)[1], 2**self.config.levels
+        rows, columns = ((side + scale - 1) // scale for side in image.shape[-2:])
+        return self.context.places(x[:, :rows, :columns])
 
     def _encode(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The padded image, the features of the bottleneck, and the skips."""
