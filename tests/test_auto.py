@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,13 +28,13 @@ from fairweather.models import (
     save_classifier,
 )
 from fairweather.restoration import (
-    AutoRestorer,
-    Diagnosis,
     auto,
     classifier_views,
     classify_degradation,
     diagnose,
 )
+from fairweather.restoration import restorer as restorer_module
+from fairweather.restoration.files import Diagnosis
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket")
 PHOTO = np.ascontiguousarray(skimage.data.astronaut()[20:76, 180:240])
@@ -273,24 +274,56 @@ def test_auto_in_json_with_another_format_and_a_comparison(
     assert run(*call, "--overwrite").status == 0
 
 
-def test_auto_loads_weights_once_and_takes_weather_for_snow(
+def test_auto_takes_weather_for_snow(
     told: dict[int, dict[str, float]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    loaded: list[str] = []
-    rain = fairweather.Restorer("rain", device="cpu")
-
-    def load(name: str) -> fairweather.Restorer:
-        loaded.append(name)
-        return rain
-
-    monkeypatch.setattr(auto, "list_weights", lambda: dict.fromkeys(["rain", "weather"]))
-    restorer = AutoRestorer(load)
+    known = {name: list_weights()[name] for name in ("rain", "weather")}
+    monkeypatch.setattr(auto, "list_weights", lambda: known)
+    restorer = fairweather.Restorer("auto", device="cpu")
     told |= {0: {"snow": 1}, 1: {"raindrop": 1}, 2: {"rain": 1}}
     for path in save_photos(tmp_path / "in", 0, 1, 2):
         done = restorer.restore_file(path, tmp_path / path.name)
         assert done.diagnosis is not None
         assert ("restored with the weights weather" in done.notes) == (path.name != "2.png")
-    assert loaded == ["weather", "rain"]
+
+
+def test_auto_restores_images_in_memory(
+    told: dict[int, dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restorer = fairweather.Restorer("auto", device="cpu", strength=0.5)
+    told |= {0: {"clean": 1}, 1: {"rain": 1}, 2: {"snow": 1}}
+    photos = []
+    for value in range(3):
+        photos.append(PHOTO.copy())
+        photos[-1][0, 0] = value
+    expected = [photos[0]] + [
+        fairweather.Restorer(name, device="cpu", strength=0.5)(photo)
+        for name, photo in (("rain", photos[1]), ("snow", photos[2]))
+    ]
+    assert not np.array_equal(expected[1], photos[1])
+    loads: list[Any] = []
+    load = restorer_module.load_model
+    monkeypatch.setattr(
+        restorer_module, "load_model", lambda name: (loads.append(name), load(name))[1]
+    )
+    for _ in range(2):
+        for photo, wanted in zip(photos, expected, strict=True):
+            np.testing.assert_array_equal(restorer(photo), wanted)
+    assert loads == ["rain", "snow"]  # once each
+    assert restorer(photos[0]) is not photos[0]
+    as_pil = restorer(Image.fromarray(photos[1]))
+    np.testing.assert_array_equal(np.asarray(as_pil), expected[1])
+    batch = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
+    np.testing.assert_array_equal(restorer(batch).permute(0, 2, 3, 1).numpy(), np.stack(expected))
+
+
+def test_auto_in_one_line(told: dict[int, dict[str, float]], tmp_path: Path) -> None:
+    told[1] = {"rain": 1}
+    (path,) = save_photos(tmp_path / "in", 1)
+    done = fairweather.restore(path, tmp_path / "out.png", weights="auto", device="cpu")
+    assert done.diagnosis == Diagnosis("rain", 1, True, "rain")
+    expected = fairweather.Restorer("rain", device="cpu")(read_image(path).pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "out.png").pixels, expected)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Every engine gives the pixels of PyTorch; what is converted is kept whole or not at all."""
 
-import json
 import logging
 import os
 import subprocess
@@ -17,14 +16,12 @@ from parity import random_model
 from fairweather.errors import MissingExtraError, OptionError
 from fairweather.models import AST, ASTConfig, load_model
 from fairweather.restoration import (
-    Engine,
     Restorer,
-    conversions,
+    converted,
     create_engine,
     engine_choice,
     engines,
     list_engines,
-    pick_engine,
 )
 
 SIZES = ((1, 41, 29), (2, 16, 40), (1, 1, 1))
@@ -47,24 +44,23 @@ def model() -> AST:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where converted models are kept during a test."""
-    monkeypatch.setattr(conversions, "conversions_folder", lambda: tmp_path / "engines")
-    return tmp_path / "engines"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return converted.cache_folder()
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The same for tests that may find what others converted."""
-    path = tmp_path_factory.mktemp("engines")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conversions, "conversions_folder", lambda: path)
-        yield path
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield converted.cache_folder()
 
 
 def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).random((*shape, 3), dtype=np.float32)
 
 
-def check(engine: Engine, model: AST, sizes: tuple[tuple[int, ...], ...] = SIZES) -> None:
+def check(engine: engines.Engine, model: AST, sizes: tuple[tuple[int, ...], ...] = SIZES) -> None:
     reference = create_engine("torch", model, device="cpu")
     for size in sizes:
         tiles = noise(*size)
@@ -74,6 +70,19 @@ def check(engine: Engine, model: AST, sizes: tuple[tuple[int, ...], ...] = SIZES
             assert (found.dtype, found.shape) == (np.float32, tiles.shape)
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
         assert np.abs(expected - tiles).max() > 0.1
+        if model.config.global_context:
+            check_context(engine, reference, tiles)
+
+
+def check_context(engine: engines.Engine, reference: engines.Engine, tiles: np.ndarray) -> None:
+    places = engine.look(tiles)
+    np.testing.assert_allclose(places, reference.look(tiles), rtol=0, atol=1e-5)
+    whole = places.mean((1, 2), keepdims=True)
+    np.testing.assert_allclose(engine(tiles, whole), engine(tiles), rtol=0, atol=1e-5)
+    other = reference.look(noise(1, 50, 60)) * 2  # of one photograph, for a batch of its tiles
+    told = engine(tiles, other)
+    np.testing.assert_allclose(told, reference(tiles, other), rtol=0, atol=1e-5)
+    assert np.abs(told - engine(tiles)).max() > 1e-3
 
 
 @pytest.mark.slow
@@ -86,6 +95,19 @@ def test_converted_engines_give_the_pixels_of_torch(name: str, model: AST, share
     check(engine, model)
     engine.release()
     check(engine, model, SIZES[:1])
+    with pytest.raises(OptionError, match="no global context"):
+        engine.look(noise(1, 8, 8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONVERTED)
+def test_converted_engines_look_and_are_told(name: str, shared: Path) -> None:
+    need(name)
+    model = random_model(global_context=True)
+    with torch.no_grad():
+        assert model.context is not None
+        torch.nn.init.normal_(model.context.gate.weight, std=3.0)
+    check(create_engine(name, model), model, SIZES[:2])
 
 
 @pytest.mark.slow
@@ -106,7 +128,7 @@ def test_the_rain_weights_in_each(shared: Path) -> None:
     for name in CONVERTED:
         need(name)
         check(create_engine(name, rain), rain, ((1, 65, 131),))
-    assert len(list(shared.glob("onnx-*"))) in (1, 2)  # both run the same graph
+    assert len(list(shared.glob("onnx-*"))) <= 3  # both run the same graph
 
 
 @pytest.mark.slow
@@ -143,14 +165,8 @@ def test_the_engines_and_what_they_miss(model: AST, monkeypatch: pytest.MonkeyPa
         create_engine("openvino", model)
 
 
-def test_auto_takes_what_was_measured_fastest(model: AST, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pick_engine("auto", device="cpu") == "torch"
+def test_auto_takes_what_was_measured_fastest(model: AST) -> None:
     assert isinstance(create_engine("auto", model, device="cpu"), engines.TorchEngine)
-    monkeypatch.setitem(engine_choice.FASTEST, "cpu", ("openvino", "onnxruntime", "torch"))
-    monkeypatch.setattr(
-        engine_choice, "missing_packages", lambda name: ("x",) if name == "openvino" else ()
-    )
-    assert pick_engine("auto", device="cpu") == "onnxruntime"
 
 
 @pytest.mark.parametrize(
@@ -173,142 +189,119 @@ def test_wrong_calls_are_refused(
     assert not folder.exists()  # before anything is converted
 
 
-class Writer:
-    """Writes two small files instead of a converted model, and counts how often."""
+class Written:
+    """A graph that is read without a runtime, and that a broken file fails."""
 
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, folder: Path) -> None:
-        self.calls += 1
-        (folder / "model.xml").write_text("graph")
-        (folder / "model.bin").write_bytes(bytes(range(200)))
+    def __init__(self, path: Path):
+        assert path.read_bytes().endswith(b"whole")
 
 
-def convert(model: AST, writer: Writer) -> str:
-    with conversions.converted(model, kind="onnx", packages=("numpy",), write=writer) as entry:
-        assert (entry / "model.xml").read_text() == "graph"
-        assert (entry / "model.bin").read_bytes() == bytes(range(200))
-        return entry.name
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was converted, in place of which a few bytes are written."""
+    done: list[str] = []
+
+    class Message:
+        def __init__(self, graph: Any):
+            done.append(type(graph).__name__)
+
+        def SerializeToString(self) -> bytes:  # noqa: N802
+            return b"a graph, whole"
+
+    monkeypatch.setattr(converted, "to_onnx", Message)
+    return done
 
 
-def test_a_model_is_converted_once(model: AST, folder: Path) -> None:
-    writer = Writer()
-    name = convert(model, writer)
-    assert convert(model, writer) == name
-    assert writer.calls == 1
-    assert [path.name for path in folder.iterdir()] == [name]
+def judging() -> AST:
+    return random_model(global_context=True)
+
+
+def test_a_model_is_converted_once(folder: Path, conversions: list[str]) -> None:
+    for _ in range(2):
+        converted.load_converted(judging(), Written)
+    assert conversions == ["Portable", "PortableLook"]
+    (entry,) = folder.iterdir()
+    assert sorted(path.name for path in entry.iterdir()) == ["model.look.onnx", "model.onnx"]
 
 
 def test_what_decides_the_content_decides_the_entry(
-    model: AST, folder: Path, monkeypatch: pytest.MonkeyPatch
+    model: AST, folder: Path, conversions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = Writer()
-    names = {convert(model, writer)}
+    converted.load_converted(model, Written)
     with torch.no_grad():
         model.output_conv.weight[0, 0, 0, 0] += 1e-6
-    names.add(convert(model, writer))
-    names.add(convert(AST(ASTConfig(depths=(1, 1, 1), heads=(1, 1, 1), embed_dim=8)), writer))
-    monkeypatch.setattr(conversions, "version", lambda package: "99")
-    names.add(convert(model, writer))
-    assert len(names) == writer.calls == 4
+    converted.load_converted(model, Written)
+    other = AST(ASTConfig(depths=(1, 1, 1), heads=(1, 1, 1), embed_dim=8))
+    converted.load_converted(other, Written)
+    monkeypatch.setattr(converted, "version", lambda package: "99")
+    converted.load_converted(other, Written)
+    assert conversions == ["Portable"] * 4
+    assert len(list(folder.iterdir())) == 4
 
 
-def test_what_was_not_used_for_months_makes_room(model: AST, folder: Path) -> None:
-    writer = Writer()
-    old, used, left = convert(model, writer), "onnx-used", ".onnx-of-a-killed-process"
-    for name in (used, left):
-        (folder / name).mkdir()
-    for name in (old, left):
-        os.utime(folder / name, (0, 0))
-    with torch.no_grad():
-        model.output_conv.weight += 1
-    new = convert(model, writer)
-    assert {path.name for path in folder.iterdir()} == {new, used}
-    os.utime(folder / new, (0, 0))
-    convert(model, writer)  # a use counts
-    with torch.no_grad():
-        model.output_conv.weight += 1
-    convert(model, writer)
-    assert new in {path.name for path in folder.iterdir()}
-
-
-@pytest.mark.parametrize("fault", ["truncated", "changed", "missing", "more", "no checksums"])
-def test_a_broken_entry_is_made_anew(fault: str, model: AST, folder: Path) -> None:
-    writer = Writer()
-    entry = folder / convert(model, writer)
-    binary = entry / "model.bin"
-    if fault == "truncated":
-        binary.write_bytes(binary.read_bytes()[:100])
-    elif fault == "changed":
-        binary.write_bytes(bytes(200))
-    elif fault == "missing":
-        binary.unlink()
-    elif fault == "more":
-        (entry / "more").touch()
-    else:
-        (entry / "checksums.json").unlink()
-    convert(model, writer)
-    convert(model, writer)
-    assert writer.calls == 2
-    assert [path.name for path in folder.iterdir()] == [entry.name]
-
-
-def test_whoever_comes_second_takes_what_is_there(model: AST, folder: Path) -> None:
-    class Overtaken(Writer):
-        def __call__(self, folder: Path) -> None:
-            if self.calls == 0:
-                self.calls = 1
-                convert(model, first)
-            super().__call__(folder)
-
-    first, second = Writer(), Overtaken()
-    convert(model, second)
-    assert first.calls == 1
+@pytest.mark.parametrize("fault", ["truncated", "missing"])
+def test_a_broken_entry_is_made_again(
+    fault: str, folder: Path, conversions: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    converted.load_converted(judging(), Written)
+    look = next(folder.iterdir()) / "model.look.onnx"
+    look.write_bytes(b"a gra") if fault == "truncated" else look.unlink()
+    with caplog.at_level(logging.WARNING):
+        converted.load_converted(judging(), Written)
+    assert "cannot be read, so it is made again" in caplog.text
+    converted.load_converted(judging(), Written)
+    assert conversions == ["Portable", "PortableLook"] * 2
     assert len(list(folder.iterdir())) == 1
-    assert json.loads((next(folder.iterdir()) / "checksums.json").read_text())
 
 
 def test_a_folder_that_cannot_be_written_to(
-    model: AST, folder: Path, caplog: pytest.LogCaptureFixture
+    model: AST,
+    tmp_path: Path,
+    folder: Path,
+    conversions: list[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    folder.parent.mkdir()
     folder.write_text("a file where the folder should be")
-    writer = Writer()
     with caplog.at_level(logging.WARNING):
-        convert(model, writer)
-    assert writer.calls == 1
+        converted.load_converted(model, Written)
+    assert conversions == ["Portable"]
     assert "cannot be kept" in caplog.text
     assert "XDG_CACHE_HOME" in caplog.text
 
 
 PROCESS = """
-import sys, time, torch
+import sys, time
 from pathlib import Path
+import torch
 from fairweather.models import AST, ASTConfig
-from fairweather.restoration import conversions
+from fairweather.restoration import converted
 
-conversions.conversions_folder = lambda: Path(sys.argv[1])
+class Message:
+    def __init__(self, graph):
+        time.sleep(0.2)
+    def SerializeToString(self):
+        return bytes(range(250)) * 10_000
+
+class Read:
+    def __init__(self, path):
+        assert path.read_bytes() == bytes(range(250)) * 10_000
+
+converted.to_onnx = Message
 torch.manual_seed(0)
 model = AST(ASTConfig(embed_dim=4, depths=(1, 1, 1), heads=(1, 1, 1), window=2))
-
-def write(folder):
-    for part in range(20):
-        (folder / f"part{part}").write_bytes(bytes([part]) * 100_000)
-        time.sleep(0.01)
-
 print("ready", flush=True)
 sys.stdin.readline()
-with conversions.converted(model, kind="onnx", packages=(), write=write) as entry:
-    assert all((entry / f"part{part}").read_bytes() == bytes([part]) * 100_000
-               for part in range(20))
-    print(entry)
+for _ in range(2):
+    converted.load_converted(model, Read)
 """
 
 
-def test_two_processes_at_once(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_at_once(tmp_path: Path, folder: Path) -> None:
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(tmp_path / "engines")],
+            [sys.executable, "-c", PROCESS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -320,13 +313,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     for worker in workers:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("\n")
-        worker.stdin.flush()
-    results = [worker.communicate(timeout=60) for worker in workers]
+    results = [worker.communicate("\n", timeout=60) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], results
-    assert results[0][0] == results[1][0]  # both read the one entry
-    assert [path.name for path in (tmp_path / "engines").iterdir()] == [
-        Path(results[0][0].strip()).name
-    ]
+    (entry,) = folder.iterdir()
+    assert [path.name for path in entry.iterdir()] == ["model.onnx"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import skimage.data
 import torch
@@ -35,7 +36,7 @@ SIZES = ((1, 1, 1), (2, 8, 8), (1, 3, 50), (3, 41, 29))
 VARIANTS: dict[str, dict[str, Any]] = {
     ".onnx": {"global_context": True},
     ".xml": {"feed_forward": "leff", "branches": "dense", "encoder_attention": True},
-    ".pt2": {"feed_forward": "mlp", "branches": "sparse"},
+    ".pt2": {"feed_forward": "mlp", "branches": "sparse", "global_context": True},
 }
 WRITERS = {".onnx": export_onnx, ".xml": export_openvino, ".pt2": export_torch}
 NEEDS = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("onnxscript", "openvino")}
@@ -50,30 +51,39 @@ def need(suffix: str) -> None:
             pytest.skip(f"NOT TESTED: export to {suffix}, because {module} is not installed")
 
 
-def run_alone(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def run_alone(path: Path) -> Callable[..., np.ndarray]:
     """The file in the runtime of its format, without fairweather."""
     if path.suffix == ".onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return lambda image: session.run(None, {"image": image})[0]
+        return lambda **inputs: session.run(None, inputs)[0]
     if path.suffix == ".xml":
         import openvino
 
         compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return lambda image: compiled({"image": image})["restored"]
+        return lambda **inputs: compiled(inputs)[0]
     module = torch.export.load(path).module()
-    return lambda image: module(torch.from_numpy(image)).detach().numpy()
+    return lambda **inputs: module(*map(torch.from_numpy, inputs.values())).detach().numpy()
 
 
 def check_file(model: models.AST, path: Path) -> None:
     run, generator = run_alone(path), np.random.default_rng(5)
+    tells = model.config.global_context
+    look = run_alone(path.with_name(f"{path.stem}.look{path.suffix}")) if tells else None
     for batch, height, width in SIZES:
         image = generator.random((batch, 3, height, width), dtype=np.float32)
         with torch.no_grad():
             free = model(torch.from_numpy(image)).numpy()
         expected = free.clip(0, 1)
-        np.testing.assert_allclose(run(image), expected, atol=1e-5)
+        inputs = {"image": image} | ({"context": look(image=image)} if look else {})
+        np.testing.assert_allclose(run(**inputs), expected, atol=1e-5)
+        if look:
+            with torch.no_grad():
+                mean = torch.from_numpy(inputs["context"]).mean((1, 2), keepdim=True) * 2
+                told = model(torch.from_numpy(image), mean).clamp(0, 1).numpy()
+            inputs["context"] = mean.numpy()
+            np.testing.assert_allclose(run(**inputs), told, atol=1e-5)
         if image.size > 1000:  # the comparison must mean something
             assert 0 < np.mean(free != expected) < 0.5
             assert np.abs(expected - image).mean() > 0.01
@@ -93,7 +103,13 @@ def test_a_file_alone_gives_what_the_model_gives(suffix: str, tmp_path: Path) ->
     about = metadata_of(path)
     assert (about["task"], about["licence"], about["architecture"]) == ("rain", "Apache-2.0", "ast")
     assert ASTConfig(**json.loads(about["config"])) == model.config
-    assert about["input"] == "image: (B, 3, H, W) float32, RGB in [0, 1]"
+    assert about["input"].startswith("image: (B, 3, H, W) float32, RGB in [0, 1]")
+    assert about["multiple_px"] == str(model.config.size_multiple)
+    if model.config.global_context:
+        assert about["context"].startswith("what model.look")
+        look = metadata_of(path.with_name(f"model.look{suffix}"))
+        assert int(look["place_px"]) * model.config.window == model.config.size_multiple
+        assert "context" in exported.notes[0]
     for file in tmp_path.iterdir():
         assert str(Path(models.__file__).parent).encode() not in file.read_bytes()
     with pytest.raises(ExportError, match="exists already"):
@@ -120,7 +136,19 @@ def test_one_onnx_file_of_the_bundled_weights_serves_two_runtimes_at_any_size(
         with torch.inference_mode():
             expected = model(torch.from_numpy(image)).clamp(0, 1).numpy()
         for run in runtimes:
-            np.testing.assert_allclose(run(image), expected, atol=1e-4)
+            np.testing.assert_allclose(run(image=image), expected, atol=1e-4)
+
+
+def test_what_a_file_lacks_is_in_its_metadata(tmp_path: Path) -> None:
+    model = random_model(proxy_px=32, global_context=True)
+    exported = export_torch(model, tmp_path / "model.pt2")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.look.pt2", "model.pt2"]
+    assert "scaled down to 32 px" in metadata_of(tmp_path / "model.pt2")["proxy"]
+    assert "model.look.pt2" in exported.notes[0]
+    assert "handing its change on" in exported.notes[1]
+    (tmp_path / "model.pt2").unlink()
+    with pytest.raises(ExportError, match=r"model\.look\.pt2' exists already"):
+        export_torch(model, tmp_path / "model.pt2")
 
 
 def check_onnx(path: Path) -> None:
@@ -132,7 +160,9 @@ def check_onnx(path: Path) -> None:
     assert message.ir_version == 9
     assert {node.domain for node in message.graph.node} == {""}
     assert len(message.functions) == 0
-    (image,), (restored,) = message.graph.input, message.graph.output
+    (image, context), (restored,) = message.graph.input, message.graph.output
+    rows = [axis.dim_param for axis in context.type.tensor_type.shape.dim]
+    assert (context.name, rows[:3]) == ("context", ["batch", "rows", "columns"])
     for value, name in ((image, "image"), (restored, "restored")):
         shape = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         assert (value.name, shape) == (name, ["batch", 3, "height", "width"])
@@ -259,3 +289,30 @@ def test_wrong_calls_are_refused(
     assert message in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["here.pt2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("global_context", [False, True])
+def test_the_example_gives_the_pixels_of_a_restorer(
+    global_context: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need(".onnx")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    import onnx_tiles
+
+    model = random_model(global_context=global_context)
+    export_onnx(model, tmp_path / "model.onnx")
+    photo = np.float32(skimage.data.astronaut()[:150, :117] / 255)
+    side = 4 * model.config.size_multiple
+    expected = fw.Restorer(model, device="cpu", tile=side)(photo)
+    found = onnx_tiles.restore(tmp_path / "model.onnx", photo, side)
+    assert -10 * np.log10(np.square(found - expected).mean()) > 60
+    assert np.abs(expected - photo).mean() > 0.01
+    PIL.Image.fromarray(skimage.data.astronaut()[:40, :50]).save(tmp_path / "photo.png")
+    example = Path(onnx_tiles.__file__)
+    names = [tmp_path / name for name in ("model.onnx", "photo.png", "out.png")]
+    subprocess.run([sys.executable, example, *names], check=True)
+    small = fw.Restorer(model, device="cpu")(PIL.Image.open(tmp_path / "photo.png"))
+    with PIL.Image.open(tmp_path / "out.png") as written:
+        assert np.abs(np.asarray(written).astype(int) - np.asarray(small)).max() <= 1
+    assert len(example.read_text("utf-8").splitlines()) <= 80

@@ -2,20 +2,24 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from parity import SMALL
+from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 from test_ast import small_model
-from test_restorer import PHOTO, assert_alike, changing_model
+from test_restorer import PHOTO, ScarceMemory, assert_alike, changing_model
 
+from fairweather.data import degrade_pixels
 from fairweather.errors import OptionError
-from fairweather.models import AST, OPEN_GATE, PRESETS
+from fairweather.models import AST, OPEN_GATE, PRESETS, look_margin_px
 from fairweather.models.ast import GlobalContext
-from fairweather.restoration import Restorer
+from fairweather.restoration import Restorer, create_engine
+from fairweather.restoration.tiled import look_at
 
 
 def test_a_global_context_is_the_mean_over_the_image_alone() -> None:
@@ -80,22 +84,62 @@ def test_tiles_are_judged_as_the_photograph_that_they_make_up() -> None:
     whole = Restorer(model, device="cpu", tile=None)(photo)
     restorer = Restorer(model, device="cpu", tile=128)
     assert_alike(restorer(photo), whole)
-    restorer._look = lambda *_, **__: None  # each for itself
+    restorer.engine = JudgesForItself(restorer.engine)
     assert peak_signal_noise_ratio(restorer(photo), whole) < 45
+
+
+class JudgesForItself:
+    """An engine that is told, and does not listen."""
+
+    def __init__(self, engine: Any):
+        self.engine, self.config = engine, engine.config
+        self.look = engine.look
+
+    def __call__(self, tiles: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
+        return self.engine(tiles)
+
+
+@pytest.mark.parametrize("tile_px", [64, 128, 192])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"encoder_attention": True}, {"depths": (2, 1, 1, 1, 1, 1, 1), "feed_forward": "leff"}],
+)
+def test_the_context_does_not_depend_on_the_tiles(changes: dict[str, Any], tile_px: int) -> None:
+    config = dataclasses.replace(PRESETS["ast_n"], global_context=True, **changes)
+    engine = create_engine("torch", changing_model(config), device="cpu")
+    image = PHOTO[:291, :200] / np.float32(255)
+    expected = engine.look(image[None]).mean((1, 2), keepdims=True)
+    margin_px = look_margin_px(config)
+    tile_px = max(tile_px, 2 * margin_px // 64 * 64 + 64)
+    found = look_at(image, engine, tile_px=tile_px, margin_px=margin_px)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
+
+
+def test_what_lies_within_the_margin_matters() -> None:
+    config = dataclasses.replace(PRESETS["ast_n"], global_context=True)
+    engine = create_engine("torch", changing_model(config), device="cpu")
+    image = PHOTO / np.float32(255)
+    expected = engine.look(image[None]).mean((1, 2), keepdims=True)
+    found = look_at(image, engine, tile_px=128, margin_px=0)
+    assert np.abs(found - expected).max() > 1e-4
 
 
 def test_where_memory_runs_out_the_photograph_is_looked_at_in_smaller_tiles() -> None:
     model, photo = judging_model(), unlike_halves()
-    restorer = Restorer(model, device="cpu", tile=256)
-    look, seen = restorer.engine.look, []
-
-    def scarce(tile: np.ndarray) -> torch.Tensor:
-        seen.append(tile.shape[1:3])
-        if tile.shape[1] * tile.shape[2] > 128 * 128:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return look(tile)
-
-    restorer.engine.look = scarce
+    restorer = Restorer(model, device="cpu", tile=128)
+    engine = ScarceMemory(restorer.engine, most_px=128 * 128)
+    restorer.engine = engine
     assert_alike(restorer(photo), Restorer(model, device="cpu", tile=None)(photo))
-    assert seen[0] == (256, 256)
-    assert len(seen) == 1 + 9
+    assert engine.refused == [(1, 256, 256)]  # twice the tile, as looking takes less
+    assert {shape[1:] for shape in engine.accepted} == {(128, 128)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rain", "haze", "moire"])
+def test_tiles_of_bundled_weights_give_the_pixels_of_the_whole(name: str) -> None:
+    """In small; `benchmarks/tiles.py` measures all weights and engines on a large photograph."""
+    clean = np.ascontiguousarray(np.kron(data.coffee()[:300, :450], np.ones((2, 2, 1), np.uint8)))
+    degraded = degrade_pixels(clean, task=name, seed=0) / np.float32(255)
+    whole = Restorer(name, device="cpu", tile=None)(degraded)
+    tiled = Restorer(name, device="cpu", tile=256)(degraded)
+    assert peak_signal_noise_ratio(tiled, whole, data_range=1) > 55

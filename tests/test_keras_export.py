@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_keras_model import SMALL, VARIANTS, images, random_model, torch_forward
 from typer.testing import CliRunner
 
@@ -90,26 +91,53 @@ def interpreter() -> Any:
     return Interpreter
 
 
+def check_tiles_are_told_of_the_whole_by_both(fk: Any, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    theirs, size = random_model(global_context=True), (41, 58)
+    image = images(*size)[:1]
+    batch = torch.from_numpy(image).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        places = theirs.look_around(batch)
+        told = theirs(batch, 2 * places.mean((1, 2), keepdim=True)).clamp(0, 1)
+    restored = told.permute(0, 2, 3, 1).numpy()
+    assert np.abs(restored - torch_forward(theirs, image).clip(0, 1)).max() > 1e-3
+    model = fk.from_torch(theirs)
+    done = fk.export_saved_model(model, tmp_path / "model")
+    assert "the signature look" in done.notes[0]
+    fk.export_litert(model, tmp_path / "model.tflite", size=size)
+    loaded = tf.saved_model.load(str(tmp_path / "model")).signatures
+    runner = interpreter()(model_path=str(tmp_path / "model.tflite"))
+    print(f"LiteRT with three signatures: {(tmp_path / 'model.tflite').stat().st_size} bytes")
+    for get in (loaded.__getitem__, runner.get_signature_runner):
+        found = np.array(get("look")(image=tf.constant(image))["context"])
+        np.testing.assert_allclose(found, places.numpy(), atol=1e-5)
+        inputs = {"image": tf.constant(image), "context": tf.constant(2 * found)}
+        found = np.array(get("restore")(**inputs)["restored"])
+        np.testing.assert_allclose(found, restored, atol=1e-4)
+    about = json.loads((tmp_path / "model/assets.extra/fairweather.json").read_text("utf-8"))
+    assert about["context"].startswith("what the signature look gives")
+
+
 def check_an_export_that_computes_something_else_is_not_written(
     fk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fairweather.keras import export
 
-    model, clipped = fk.from_torch(random_model()), export.clipped
-    traced = []
+    model, verify = fk.from_torch(random_model()), export.verify_functions
 
-    def first_only(model: Any) -> Any:
-        """What is exported is wrong, what it is compared with is not."""
-        traced.append(model)
-        serve = clipped(model)
-        if len(traced) > 1:
-            return serve
-        return lambda image: {"restored": serve(image)["restored"] * 0.9}
+    def compare(exported: Any, functions: Any, **options: Any) -> Any:
+        """What is exported is compared with another model."""
+        (name,) = functions
 
-    monkeypatch.setattr(export, "clipped", first_only)
+        def darker(image: Any) -> Any:
+            return {"restored": functions[name](image)["restored"] * 0.9}
+
+        return verify(exported, {name: darker}, **options)
+
+    monkeypatch.setattr(export, "verify_functions", compare)
     with pytest.raises(ExportError, match="away from the original at 64×64"):
         fk.export_saved_model(model, tmp_path / "model")
-    traced.clear()
     with pytest.raises(ExportError, match="away from the original at 24×32"):
         fk.export_litert(model, tmp_path / "model.tflite", size=(24, 32))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,6 @@
 import logging
+import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +57,17 @@ def assert_alike(image: np.ndarray, other: np.ndarray) -> None:
 
 
 class ScarceMemory:
-    """An engine that runs out of memory for more than so many pixels."""
+    """An engine that runs out of memory for more than so many pixels, in every thread or in one."""
 
-    def __init__(self, engine: Any, *, most_px: int, error: Exception | None = None):
+    def __init__(
+        self,
+        engine: Any,
+        *,
+        most_px: int,
+        error: Exception | None = None,
+        thread: threading.Thread | None = None,
+    ):
+        self.thread = thread
         self.engine, self.most_px = engine, most_px
         self.error = error or torch.OutOfMemoryError("CUDA out of memory")
         self.device, self.config = engine.device, engine.config
@@ -65,13 +75,21 @@ class ScarceMemory:
         self.accepted: list[tuple[int, ...]] = []
         self.releases = 0
 
-    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+    def __call__(self, tiles: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
+        self.take(tiles)
+        return self.engine(tiles, context)
+
+    def look(self, image: np.ndarray) -> np.ndarray:
+        self.take(image)
+        return self.engine.look(image)
+
+    def take(self, tiles: np.ndarray) -> None:
         batch, height, width, _ = tiles.shape
-        if batch * height * width > self.most_px:
+        concerned = self.thread in (None, threading.current_thread())
+        if concerned and batch * height * width > self.most_px:
             self.refused.append(tiles.shape[:3])
             raise self.error
         self.accepted.append(tiles.shape[:3])
-        return self.engine(tiles)
 
     def release(self) -> None:
         self.releases += 1
@@ -135,15 +153,12 @@ def test_out_of_memory_halves_the_tile(
     with caplog.at_level(logging.WARNING):
         out = restore.restore_pixels(PHOTO, on_tile=lambda *count: done.append(count))
     assert_alike(out, whole)
-    assert restore.tile_px == 128
+    assert restore.tile_px == 256  # the shared object stays as it is
     assert "128 px" in caplog.text
     assert engine.releases == len(engine.refused) > 0
     assert {shape[1:] for shape in engine.accepted} == {(128, 128)}
     assert done == [(count, 4) for count in range(1, 5)]
-
-    engine.refused.clear()
-    assert_alike(restore(PHOTO), whole)
-    assert engine.refused == []  # the next image begins with tiles that fit
+    assert len(engine.refused) == 1  # the other tiles begin with what fits
 
 
 @pytest.mark.parametrize(
@@ -158,20 +173,22 @@ def test_out_of_memory_in_one_tile_for_all(model: AST, error: Exception) -> None
     restore = Restorer(model, device="cpu", tile=None)
     image = PHOTO[:60, 60:]
     expected = restore(image)
-    restore.engine = ScarceMemory(restore.engine, most_px=64 * 128, error=error)
+    restore.engine = engine = ScarceMemory(restore.engine, most_px=64 * 128, error=error)
     assert_alike(restore(image), expected)
-    assert restore.tile_px == 128
+    assert {shape[1:] for shape in engine.accepted} == {(64, 128)}
+    assert restore.tile_px is None
 
 
-@pytest.mark.parametrize(("batch", "most", "left"), [(2, 1, 1), (4, 2, 2), (4, 1, 1), (3, 1, 1)])
+@pytest.mark.parametrize(("batch", "most"), [(2, 1), (4, 2), (4, 1), (3, 1)])
 def test_out_of_memory_halves_the_batch_first(
-    model: AST, whole: np.ndarray, batch: int, most: int, left: int
+    model: AST, whole: np.ndarray, batch: int, most: int
 ) -> None:
     restore = Restorer(model, device="cpu", tile=128, batch=batch)
     restore.engine = engine = ScarceMemory(restore.engine, most_px=most * 128 * 128)
     assert_alike(restore(PHOTO), whole)
-    assert restore.batch == left
-    assert restore.tile_px == 128
+    assert {shape[1:] for shape in engine.accepted} == {(128, 128)}
+    assert max(shape[0] for shape in engine.accepted) == most
+    assert restore.batch == batch
     assert sum(shape[0] for shape in engine.accepted) == 16
 
 
@@ -179,9 +196,32 @@ def test_out_of_memory_tries_the_smallest_tile(model: AST) -> None:
     image = PHOTO[:190, :190]
     expected = Restorer(model, device="cpu", tile=None)(image)
     restore = Restorer(model, device="cpu", tile=192)
-    restore.engine = ScarceMemory(restore.engine, most_px=128 * 128)
+    restore.engine = engine = ScarceMemory(restore.engine, most_px=128 * 128)
     assert_alike(restore(image), expected)
-    assert restore.tile_px == 128
+    assert {shape[1:] for shape in engine.accepted} == {(128, 128)}
+
+
+def test_a_thread_that_runs_out_of_memory_is_alone_with_it(model: AST, whole: np.ndarray) -> None:
+    restore = Restorer(model, device="cpu", tile=256, batch=2)
+    results: dict[int, np.ndarray] = {}
+
+    def work(number: int) -> None:
+        results[number] = restore(PHOTO)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    restore.engine = engine = ScarceMemory(restore.engine, most_px=128 * 128, thread=threads[3])
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert engine.refused
+    assert sorted(results) == list(range(8))
+    for result in results.values():
+        assert_alike(result, whole)
+    shapes = Counter(shape for shape in engine.accepted)
+    assert shapes[2, 256, 256] == 2 * 7  # two rows of two tiles in each of the others
+    assert sum(count for shape, count in shapes.items() if shape[1:] == (128, 128)) == 4 * 9
+    assert (restore.tile_px, restore.batch) == (256, 2)
 
 
 def test_memory_for_no_tile_at_all(model: AST) -> None:

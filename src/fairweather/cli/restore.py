@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-import functools
 import json
 import sys
 from pathlib import Path
@@ -119,11 +118,11 @@ def restore_command(
     # Only now, so that a refusal does not wait for PyTorch.
     from fairweather.hardware import keep_freed_memory
     from fairweather.imaging import DEFAULT_MAX_PIXELS
-    from fairweather.restoration import AutoRestorer, Restorer, Summary, plan_jobs, run_jobs
+    from fairweather.restoration import Restorer, Summary, plan_jobs, run_jobs
 
     keep_freed_memory()
-    load = functools.partial(
-        Restorer,
+    restorer = Restorer(
+        weights or task,
         device=device,
         engine=engine,
         precision=precision.value,
@@ -131,7 +130,6 @@ def restore_command(
         strength=strength,
         self_ensemble=self_ensemble,
     )
-    restorer = AutoRestorer(load) if task == "auto" else load(weights or task)
     jobs, failures = plan_jobs(inputs, out=out)
     asked = len(jobs) + len(failures)
     summary = Summary(failed=failures)

@@ -1,4 +1,5 @@
 from .graphs import Portable as Portable
+from .graphs import PortableLook as PortableLook
 from .graphs import export_onnx as export_onnx
 from .graphs import export_openvino as export_openvino
 from .graphs import export_torch as export_torch
@@ -6,8 +7,13 @@ from .graphs import to_onnx as to_onnx
 from .int8 import Quantized as Quantized
 from .int8 import export_openvino_int8 as export_openvino_int8
 from .verification import Exported as Exported
+from .verification import Images as Images
+from .verification import Size as Size
 from .verification import check_target as check_target
 from .verification import describe_export as describe_export
+from .verification import describe_look as describe_look
+from .verification import export_notes as export_notes
+from .verification import largest as largest
 from .verification import sample_images as sample_images
 from .verification import size_bytes as size_bytes
 from .verification import verify_export as verify_export

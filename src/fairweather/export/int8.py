@@ -15,18 +15,25 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from fairweather.errors import DataError, ExportError
 from fairweather.export.graphs import (
+    OPENVINO_SUFFIXES,
     SHAPE,
     Portable,
-    check_openvino_target,
+    PortableLook,
     import_extra,
+    module_runner,
     openvino_runner,
     quiet,
     save_openvino,
     to_openvino,
+    verify_graph,
 )
 from fairweather.export.verification import (
     Exported,
+    check_targets,
     describe_export,
+    describe_look,
+    export_notes,
+    look_path,
     sample_images,
     size_bytes,
     verify_export,
@@ -36,7 +43,6 @@ from fairweather.imaging import as_float, read_image
 from fairweather.models import AST
 
 CALIBRATION_PX = 256  # the middle of an image of the pairs
-CALIBRATION_SHAPE = (1, 3, CALIBRATION_PX, CALIBRATION_PX)
 MOST_PAIRS = 24  # for each of calibration and measurement
 LARGEST_LOSS_DB = 0.1
 COARSE = 0.5  # of one pixel: 8 bits are judged by their PSNR, this only finds a broken graph
@@ -44,7 +50,8 @@ TIMED_ROUNDS = 9
 # What NNCF would quantise by itself where it gains no time and costs quality.
 KEPT_TYPES = ["Add", "Divide", "Gelu", "MVN", "Multiply", "ReduceMean", "Relu", "Softmax"]
 
-ImagePair = tuple[np.ndarray, np.ndarray]
+Inputs = tuple[np.ndarray, ...]  # an image, and its context where the network has one
+InputsAndClean = tuple[Inputs, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Quantized(Exported):
     variants: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
 
     def loss_db(self, name: str = "int8") -> float:
-        """What a variant loses against fp32."""
+        """Return what a variant loses against fp32."""
         return self.variants["fp32"].psnr_db - self.variants[name].psnr_db
 
 
@@ -87,7 +94,7 @@ def export_openvino_int8(
     largest_loss_db: float = LARGEST_LOSS_DB,
     overwrite: bool = False,
 ) -> Quantized:
-    """Writes an OpenVINO model whose linear layers and convolutions compute in 8 bits.
+    """Write an OpenVINO model whose linear layers and convolutions compute in 8 bits.
 
     NNCF calibrates it on every second pair; on the others its PSNR is compared with that of fp32.
 
@@ -107,30 +114,46 @@ def export_openvino_int8(
         OSError: if the files cannot be written.
     """
     nncf, path = import_nncf(), Path(path)
-    check_openvino_target(path, overwrite=overwrite)
+    files = check_targets(path, model.config, suffixes=OPENVINO_SUFFIXES, overwrite=overwrite)
     if len(pairs) < 4:
         raise DataError(
             f"8 bits are calibrated and measured on four pairs or more, not {len(pairs)}"
         )
-    calibration = [read_middle(degraded) for degraded, _ in pairs[: 2 * MOST_PAIRS : 2]]
+    looker = PortableLook(model) if model.config.global_context else None
+
+    def inputs_of(image: np.ndarray) -> Inputs:
+        return (image,) if looker is None else (image, module_runner(looker)(image))
+
+    calibration = [inputs_of(read_middle(degraded)) for degraded, _ in pairs[: 2 * MOST_PAIRS : 2]]
     measured = [
-        (read_middle(degraded), read_middle(clean))
+        (inputs_of(read_middle(degraded)), read_middle(clean))
         for degraded, clean in pairs[1 : 2 * MOST_PAIRS : 2]
     ]
-    core, network = to_openvino(Portable(model))
+    core = import_extra("openvino").Core()
+    network = to_openvino(core, Portable(model))
     with silent():
         eight = quantize(nncf, network, calibration)
-    about = describe_export(model.config, metadata, shape=SHAPE)
+    name = look_path(path).name
+    about = describe_export(model.config, metadata, shape=SHAPE, looker=name)
     with staging(path, overwrite=overwrite) as whole:
         save_openvino(eight, whole, {**about, "precision": "int8"})
         run, exact = openvino_runner(core, whole), openvino_runner(core, network)
         differences = verify_export(
-            run, exact, images=sample_images(channels_last=False), tolerance=COARSE
+            lambda image: run(*inputs_of(image)),
+            lambda image: exact(*inputs_of(image)),
+            images=sample_images(channels_last=False),
+            tolerance=COARSE,
         )
+        if looker is not None:  # stays in float32: it takes little time, and all hangs on it
+            about = describe_look(model.config, metadata, shape=SHAPE)
+            save_openvino(to_openvino(core, looker), look_path(whole), about)
+            verify_graph(openvino_runner(core, look_path(whole)), looker)
+        written = [whole.with_name(file.name) for file in files]
         done = Quantized(
             path,
-            size_bytes(whole, whole.with_suffix(".bin")),
+            size_bytes(*written),
             differences,
+            export_notes(model.config, looker=name),
             pairs=len(measured),
             variants=compare(core, network, eight, pairs=measured),
         )
@@ -143,14 +166,14 @@ def export_openvino_int8(
     return done
 
 
-def quantize(nncf: Any, network: Any, images: Sequence[np.ndarray]) -> Any:
-    """The network in 8 bits, for any size as before."""
+def quantize(nncf: Any, network: Any, images: Sequence[Inputs]) -> Any:
+    """Return the network in 8 bits, for any size as before."""
     parameters = importlib.import_module("nncf.quantization.advanced_parameters")
     # A scale for each channel would count axis 1 as the channels, which is the height here.
     whole = parameters.QuantizationParameters(per_channel=False)
     return nncf.quantize(
         network,
-        nncf.Dataset(list(images)),
+        nncf.Dataset([dict(enumerate(inputs)) for inputs in images]),
         subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(types=KEPT_TYPES, validate=False),
         advanced_parameters=parameters.AdvancedQuantizationParameters(
@@ -160,7 +183,7 @@ def quantize(nncf: Any, network: Any, images: Sequence[np.ndarray]) -> Any:
 
 
 def read_middle(path: Path) -> np.ndarray:
-    """The middle of an image: (1, 3, 256, 256) float32 in [0, 1]."""
+    """Return the middle of an image: (1, 3, 256, 256) float32 in [0, 1]."""
     pixels = read_image(path).pixels
     top, left = ((side - CALIBRATION_PX) // 2 for side in pixels.shape[:2])
     if min(top, left) < 0:
@@ -173,16 +196,16 @@ def read_middle(path: Path) -> np.ndarray:
 
 
 def compare(
-    core: Any, network: Any, eight: Any, *, pairs: Sequence[ImagePair]
+    core: Any, network: Any, eight: Any, *, pairs: Sequence[InputsAndClean]
 ) -> dict[str, Variant]:
-    """Quality and speed of a network, of the same in 8 bits, and of both with bfloat16."""
+    """Measure quality and speed: of a network, of it in 8 bits, and of both with bfloat16."""
     variants = {"fp32": (network, "f32"), "int8": (eight, "f32")}
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         variants |= {"int8, bf16": (eight, "bf16"), "bf16": (network, "bf16")}
     runs, psnr_db = {}, {}
     for name, (graph, precision) in variants.items():
         fixed = graph.clone()
-        fixed.reshape(list(CALIBRATION_SHAPE))
+        fixed.reshape({index: list(each.shape) for index, each in enumerate(pairs[0][0])})
         settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1}
         runs[name] = core.compile_model(fixed, "CPU", settings)
         psnr_db[name] = mean_psnr_db(runs[name], pairs)
@@ -190,7 +213,7 @@ def compare(
     for _ in range(TIMED_ROUNDS):
         for name, run in runs.items():  # in turns: other work disturbs all alike
             started = time.process_time()
-            run({0: pairs[0][0]})
+            run(list(pairs[0][0]))
             seconds[name].append(time.process_time() - started)
     exact = np.asarray(seconds["fp32"])
     return {
@@ -199,17 +222,17 @@ def compare(
     }
 
 
-def mean_psnr_db(run: Any, pairs: Sequence[ImagePair]) -> float:
-    """Mean PSNR over pairs, RGB, of floats."""
+def mean_psnr_db(run: Any, pairs: Sequence[InputsAndClean]) -> float:
+    """Return the mean PSNR over pairs, RGB, of floats."""
     scores = [
-        peak_signal_noise_ratio(clean, run({0: degraded})[0], data_range=1)
-        for degraded, clean in pairs
+        peak_signal_noise_ratio(clean, run(list(inputs))[0], data_range=1)
+        for inputs, clean in pairs
     ]
     return float(np.mean(scores))
 
 
 def import_nncf() -> Any:
-    """NNCF, which would otherwise tell Google Analytics of every call, unasked."""
+    """Import NNCF, which would otherwise tell Google Analytics of every call, unasked."""
     before = sys.modules.get("openvino_telemetry")
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
@@ -223,6 +246,6 @@ def import_nncf() -> Any:
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Leaves out what NNCF logs, and the bars that it prints."""
+    """Leave out what NNCF logs, and the bars that it prints."""
     with quiet(), contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -2,18 +2,18 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from fairweather.errors import ExportError, OptionError
-from fairweather.models import ASTConfig
+from fairweather.models import ASTConfig, look_margin_px, overlap_px, place_px
 
 Size = tuple[int, int]
 Images = Mapping[Size, np.ndarray]
-Runner = Callable[[np.ndarray], np.ndarray]
+Runner = Callable[..., np.ndarray]
 
 SIZES: tuple[Size, ...] = ((64, 64), (200, 336), (121, 83))
 
@@ -35,30 +35,89 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
+def look_path(path: Path) -> Path:
+    """Return where the looker of the restorer at `path` lies."""
+    return path.with_name(f"{path.stem}.look{path.suffix}")
+
+
 def describe_export(
-    config: ASTConfig, metadata: Mapping[str, str] | None, *, shape: str
+    config: ASTConfig, metadata: Mapping[str, str] | None, *, shape: str, looker: str
 ) -> dict[str, str]:
-    """The metadata of an exported file.
+    """Return the metadata of an exported restorer.
 
     Args:
         config: the architecture.
         metadata: what the weights file says (task, licence, …), as `read_metadata` gives it.
         shape: of input and output, as `(B, 3, H, W)`.
+        looker: the name of what gives the context.
     """
+    inputs = f"image: {shape} float32, RGB in [0, 1]"
+    about = {
+        "multiple_px": str(config.size_multiple),
+        "overlap_px": str(overlap_px(config)),
+    }
+    if config.global_context:
+        channels = config.channels[config.levels]
+        inputs += f"; context: (B, rows, columns, {channels}) float32"
+        about["context"] = (
+            f"what {looker} gives for the image; for a tile the mean over the"
+            " photograph that it is part of"
+        )
+    if config.proxy_px is not None:
+        about["proxy"] = proxy_note(config.proxy_px)
     return {
         **(metadata or {}),
         "architecture": "ast",
         "config": json.dumps(dataclasses.asdict(config)),
         "fairweather_version": version("fairweather"),
-        "input": f"image: {shape} float32, RGB in [0, 1]",
+        "input": inputs,
         "output": f"restored: {shape} float32, RGB, clipped to [0, 1]",
+        **about,
     }
+
+
+def describe_look(
+    config: ASTConfig, metadata: Mapping[str, str] | None, *, shape: str
+) -> dict[str, str]:
+    """Return the metadata of an exported looker; arguments as for `describe_export`."""
+    channels = config.channels[config.levels]
+    return {
+        **(metadata or {}),
+        "architecture": "ast, look",
+        "config": json.dumps(dataclasses.asdict(config)),
+        "fairweather_version": version("fairweather"),
+        "input": f"image: {shape} float32, RGB in [0, 1]",
+        "output": f"context: (B, rows, columns, {channels}) float32, what each place says",
+        "place_px": str(place_px(config)),
+        "margin_px": str(look_margin_px(config)),
+    }
+
+
+def export_notes(config: ASTConfig, *, looker: str) -> tuple[str, ...]:
+    """Say what a user has to add to an exported file to get the pixels of `Restorer`."""
+    notes: list[str] = []
+    if config.global_context:
+        notes.append(
+            "these weights judge a photograph as a whole: the input context is what"
+            f" {looker} gives for it; docs/export.md says how tiles get theirs"
+        )
+    if config.proxy_px is not None:
+        notes.append(proxy_note(config.proxy_px))
+    return tuple(notes)
+
+
+def proxy_note(longest_px: int) -> str:
+    """Say what is missing of a restorer that works on a small version of the photograph."""
+    return (
+        f"these weights restore a photograph scaled down to {longest_px} px; the file holds the"
+        " network alone, so handing its change on to the full size is up to the program"
+    )
 
 
 def sample_images(
     *, channels_last: bool, sizes: tuple[Size, ...] = SIZES, batched: bool = True
 ) -> Images:
-    """Noise to verify with, the same every time.
+    """Return noise to verify with, the same every time.
 
     Args:
         channels_last: (B, H, W, 3) instead of (B, 3, H, W).
@@ -77,11 +136,11 @@ def sample_images(
 def verify_export(
     exported: Runner, reference: Runner, *, images: Images, tolerance: float
 ) -> dict[Size, float]:
-    """Compares what a file computes with what the model computes.
+    """Compare what a file computes with what the model computes.
 
     Args:
         exported: runs the file, in the runtime of its format.
-        reference: runs the model, and clips.
+        reference: runs the model, as the file should.
         images: what to run both on.
         tolerance: the largest |difference| allowed.
 
@@ -116,8 +175,25 @@ def verify_export(
     return differences
 
 
+def largest(first: dict[Size, float], second: dict[Size, float]) -> dict[Size, float]:
+    """Return the larger difference for each size."""
+    return {size: max(difference, second[size]) for size, difference in first.items()}
+
+
+def check_targets(
+    path: Path, config: ASTConfig, *, suffixes: Sequence[str], overwrite: bool
+) -> list[Path]:
+    """Return all files of an export; `check_target` for each of them."""
+    check_target(path, suffix=suffixes[0], overwrite=overwrite)
+    graphs = [path, look_path(path)] if config.global_context else [path]
+    files = [graph.with_suffix(suffix) for graph in graphs for suffix in suffixes]
+    for file in files:
+        check_target(file, suffix=file.suffix, overwrite=overwrite)
+    return files
+
+
 def check_target(path: Path, *, suffix: str, overwrite: bool) -> None:
-    """Refuses a file name of another format, and what must not be replaced.
+    """Refuse a file name of another format, and what must not be replaced.
 
     Raises:
         OptionError: for another suffix.
@@ -135,6 +211,6 @@ def check_target(path: Path, *, suffix: str, overwrite: bool) -> None:
 
 
 def size_bytes(*paths: Path) -> int:
-    """How large files, and folders with all below, are together."""
+    """Return how large files, and folders with all below, are together."""
     files = [file for path in paths for file in (path, *path.rglob("*")) if file.is_file()]
     return sum(file.stat().st_size for file in files)

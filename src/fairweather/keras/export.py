@@ -15,8 +15,13 @@ import numpy as np
 from fairweather.errors import ExportError, OptionError
 from fairweather.export import (
     Exported,
+    Images,
+    Size,
     check_target,
     describe_export,
+    describe_look,
+    export_notes,
+    largest,
     sample_images,
     size_bytes,
     verify_export,
@@ -24,10 +29,14 @@ from fairweather.export import (
 from fairweather.files import staging
 from fairweather.keras.layers import ops
 from fairweather.keras.model import AST
+from fairweather.models import ASTConfig, place_px
 
 TOLERANCE = 1e-3
 LITERT_SIZE = (256, 256)
 METADATA_NAME = "fairweather"
+SERVING = "serving_default"
+ENDPOINTS = {SERVING: "serve"}  # Keras makes the first endpoint the default signature as well
+LOOKER = "the signature look"
 
 
 def export_saved_model(
@@ -37,12 +46,14 @@ def export_saved_model(
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Writes a TensorFlow SavedModel for any batch, height and width.
+    """Write a TensorFlow SavedModel for any batch, height and width.
 
     Its signature `serving_default` (`serve` on the loaded object) takes `image`, (B, H, W, 3)
-    float32 RGB in [0, 1], and gives `restored` of the same shape, clipped to [0, 1]. What the
-    weights are lies in `assets.extra/fairweather.json`. The folder appears only after TensorFlow
-    alone has given the model's output from it, at three sizes.
+    float32 RGB in [0, 1], and gives `restored` of the same shape, clipped to [0, 1]. A model with a
+    global context has two more: `look` gives the `context` of an `image`, (B, rows, columns, C),
+    and `restore` takes that beside the image, or for a tile the mean over the photograph that it is
+    part of. What the weights are lies in `assets.extra/fairweather.json`. The folder appears only
+    after TensorFlow alone has given the model's output from it, at three sizes.
 
     Args:
         model: a model on the TensorFlow backend.
@@ -57,24 +68,28 @@ def export_saved_model(
     """
     tf, path = import_tensorflow("SavedModel"), Path(path)
     check_folder(path, overwrite=overwrite)
-    about = describe_export(model.config, metadata, shape="(B, H, W, 3)")
+    config, functions = model.config, functions_of(model)
+    about = describe_keras(config, metadata, shape="(B, H, W, 3)")
     archive: Any = keras.export.ExportArchive()
     archive.track(model)
-    signature = [tf.TensorSpec((None, None, None, 3), tf.float32, name="image")]
-    archive.add_endpoint("serve", clipped(model), input_signature=signature)
+    for name, function in functions.items():
+        specs = [
+            tf.TensorSpec((None, None, None, channels), tf.float32, name=argument)
+            for argument, channels in inputs_of(name, config).items()
+        ]
+        archive.add_endpoint(ENDPOINTS.get(name, name), function, input_signature=specs)
     with staging(path, overwrite=overwrite) as whole:
         archive.write_out(str(whole), verbose=False)
         extra = whole / "assets.extra"  # TensorFlow's place for what is not of the graph
         extra.mkdir()
         (extra / f"{METADATA_NAME}.json").write_text(json.dumps(about, indent=2), "utf-8")
-        run = tf.saved_model.load(str(whole)).signatures["serving_default"]
-        differences = verify_export(
-            lambda image: run(image=tf.constant(image))["restored"].numpy(),
-            lambda image: ops.convert_to_numpy(clipped(model)(image)["restored"]),
+        runs = tf.saved_model.load(str(whole)).signatures
+        differences = verify_functions(
+            {name: constants(tf, runs[name]) for name in functions},
+            functions,
             images=sample_images(channels_last=True),
-            tolerance=TOLERANCE,
         )
-    return Exported(path, size_bytes(path), differences)
+    return Exported(path, size_bytes(path), differences, export_notes(config, looker=LOOKER))
 
 
 def export_litert(
@@ -85,12 +100,13 @@ def export_litert(
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Writes a LiteRT (TensorFlow Lite) model for one image of one size.
+    """Write a LiteRT (TensorFlow Lite) model for one image of one size.
 
     Its signature `serving_default` takes `image`, (1, H, W, 3) float32 RGB in [0, 1], and gives
-    `restored` of the same shape, clipped to [0, 1]. It needs LiteRT's own operations only, and none
-    of TensorFlow. What the weights are lies in the file as metadata `fairweather`, in JSON. The
-    file appears only after LiteRT has given the model's output from it.
+    `restored` of the same shape, clipped to [0, 1]. A model with a global context has the
+    signatures `look` and `restore` as well, as a SavedModel has. It needs LiteRT's own operations
+    only, and none of TensorFlow. What the weights are lies in the file as metadata `fairweather`,
+    in JSON. The file appears only after LiteRT has given the model's output from it.
 
     Args:
         model: a model on the TensorFlow backend.
@@ -108,21 +124,101 @@ def export_litert(
     if min(size) < 1:
         raise OptionError(f"size {size[0]}×{size[1]}: needs at least one pixel")
     check_target(path, suffix=".tflite", overwrite=overwrite)
-    about = describe_export(model.config, metadata, shape=f"(1, {size[0]}, {size[1]}, 3)")
-    content = add_metadata(convert_to_litert(tf, model, size), about)
-    differences = verify_export(
-        litert_runner(tf, content),
-        lambda image: ops.convert_to_numpy(clipped(model)(image)["restored"]),
+    config, functions = model.config, functions_of(model)
+    about = describe_keras(config, metadata, shape=f"(1, {size[0]}, {size[1]}, 3)")
+    content = add_metadata(convert_to_litert(tf, functions, config, size=size), about)
+    interpreter = litert_interpreter(tf, content)
+    differences = verify_functions(
+        {name: litert_runner(interpreter, name) for name in functions},
+        functions,
         images=sample_images(channels_last=True, sizes=(size,), batched=False),
-        tolerance=TOLERANCE,
     )
     with staging(path, overwrite=overwrite) as whole:
         whole.write_bytes(content)
-    return Exported(path, size_bytes(path), differences)
+    return Exported(path, size_bytes(path), differences, export_notes(config, looker=LOOKER))
+
+
+def describe_keras(
+    config: ASTConfig, metadata: Mapping[str, str] | None, *, shape: str
+) -> dict[str, str]:
+    """Return the metadata of both formats."""
+    about = describe_export(config, metadata, shape=shape, looker=LOOKER)
+    if config.global_context:
+        look = describe_look(config, None, shape=shape)
+        about |= {key: look[key] for key in ("place_px", "margin_px")}
+    return about
+
+
+def functions_of(model: AST) -> dict[str, Any]:
+    """Return what other programs expect, by the name of its signature, each with a dict as output.
+
+    All take `image`; `restore` also takes a `context`, which `look` gives.
+    """
+
+    def serve(image: Any) -> dict[str, Any]:
+        return {"restored": ops.clip(model(image, training=False), 0.0, 1.0)}
+
+    if not model.config.global_context:
+        return {SERVING: serve}
+    layer: Any = model.get_layer("context")
+    encoder = keras.Model(model.inputs, layer.input[0])
+
+    def look(image: Any) -> dict[str, Any]:
+        return {"context": layer.look_around(encoder(image, training=False), image)}
+
+    def restore(image: Any, context: Any) -> dict[str, Any]:
+        layer.told = context
+        try:
+            return serve(image)
+        finally:
+            layer.told = None
+
+    return {SERVING: serve, "look": look, "restore": restore}
+
+
+def inputs_of(name: str, config: ASTConfig) -> dict[str, int]:
+    """Return the channels of each input of a signature."""
+    image = {"image": 3}
+    return image | {"context": config.channels[config.levels]} if name == "restore" else image
+
+
+def verify_functions(
+    exported: Mapping[str, Any], functions: Mapping[str, Any], *, images: Images
+) -> dict[Size, float]:
+    """Compare each signature with the model; `restore` is given the context of another image."""
+    differences = dict.fromkeys(images, 0.0)
+    for name, function in functions.items():
+
+        def told(image: np.ndarray, name: str = name) -> dict[str, Any]:
+            inputs = {"image": image}
+            if name == "restore":
+                inputs["context"] = outputs_of(functions["look"], {"image": image[:, ::-1] ** 2})
+            return inputs
+
+        def run(image: np.ndarray, name: str = name, told: Any = told) -> np.ndarray:
+            return outputs_of(exported[name], told(image))
+
+        def reference(image: np.ndarray, function: Any = function, told: Any = told) -> np.ndarray:
+            return outputs_of(function, told(image))
+
+        found = verify_export(run, reference, images=images, tolerance=TOLERANCE)
+        differences = largest(differences, found)
+    return differences
+
+
+def outputs_of(function: Any, inputs: dict[str, Any]) -> np.ndarray:
+    """Return the only output of a function that gives a dict."""
+    (output,) = function(**inputs).values()
+    return np.asarray(ops.convert_to_numpy(output))
+
+
+def constants(tf: Any, run: Any) -> Any:
+    """Return a signature of TensorFlow that takes arrays."""
+    return lambda **inputs: run(**{name: tf.constant(each) for name, each in inputs.items()})
 
 
 def import_tensorflow(what: str) -> Any:
-    """TensorFlow, if it is what Keras runs on."""
+    """Import TensorFlow, if it is what Keras runs on."""
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise OptionError(
@@ -133,7 +229,7 @@ def import_tensorflow(what: str) -> Any:
 
 
 def check_folder(path: Path, *, overwrite: bool) -> None:
-    """Refuses to replace anything that is no SavedModel."""
+    """Refuse to replace anything that is no SavedModel."""
     if not path.exists():
         return
     if not overwrite:
@@ -145,30 +241,26 @@ def check_folder(path: Path, *, overwrite: bool) -> None:
         raise ExportError(f"'{path}' holds no SavedModel, so it is not replaced; choose another")
 
 
-def clipped(model: AST) -> Any:
-    """The model as other programs expect it: `image` in, `restored` in [0, 1] out."""
-
-    def serve(image: Any) -> dict[str, Any]:
-        return {"restored": ops.clip(model(image, training=False), 0.0, 1.0)}
-
-    return serve
-
-
-def convert_to_litert(tf: Any, model: AST, size: tuple[int, int]) -> bytes:
-    """The model for one size, with its weights as constants and LiteRT's own operations only."""
+def convert_to_litert(
+    tf: Any, functions: Mapping[str, Any], config: ASTConfig, *, size: tuple[int, int]
+) -> bytes:
+    """Convert functions for one size, with constant weights and LiteRT's own operations only."""
     freeze = importlib.import_module("tensorflow.python.framework.convert_to_constants")
-    signature = [tf.TensorSpec((1, *size, 3), tf.float32, name="image")]
-    traced = tf.function(clipped(model), input_signature=signature).get_concrete_function()
-    # Frozen here: the converter takes Keras' variables for state, and leaves their values out.
-    frozen = freeze.convert_variables_to_constants_v2(traced)
-
-    @tf.function(input_signature=signature)
-    def serve(image: Any) -> dict[str, Any]:  # a frozen function has lost the names
-        return {"restored": frozen(image)[0]}
-
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [serve.get_concrete_function()], tf.Module()
-    )
+    places = [-(-side // place_px(config)) for side in size]
+    signatures = []
+    for name, function in functions.items():
+        specs = [
+            tf.TensorSpec(
+                (1, *(size if argument == "image" else places), channels), tf.float32, name=argument
+            )
+            for argument, channels in inputs_of(name, config).items()
+        ]
+        traced = tf.function(function, input_signature=specs).get_concrete_function()
+        # Frozen here: the converter takes Keras' variables for state, and leaves their values out.
+        frozen = freeze.convert_variables_to_constants_v2(traced)
+        (output,) = traced.structured_outputs
+        signatures.append(named(tf, frozen, specs, name=name, output=output))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(signatures, tf.Module())
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
         return converter.convert()
@@ -177,8 +269,19 @@ def convert_to_litert(tf: Any, model: AST, size: tuple[int, int]) -> bytes:
         raise ExportError(f"LiteRT cannot convert this model: {reason}") from error
 
 
+def named(tf: Any, frozen: Any, specs: list[Any], *, name: str, output: str) -> Any:
+    """Give a frozen function, which has lost them, its names back."""
+
+    def serve(**inputs: Any) -> dict[str, Any]:
+        return {output: frozen(*(inputs[spec.name] for spec in specs))[0]}
+
+    serve.__name__ = name  # what the converter calls the signature
+    traced = tf.function(serve)
+    return traced.get_concrete_function(**{spec.name: spec for spec in specs})
+
+
 def add_metadata(content: bytes, about: Mapping[str, str]) -> bytes:
-    """A LiteRT model with one more entry in its metadata."""
+    """Return a LiteRT model with one more entry in its metadata."""
     flatbuffers = importlib.import_module("tensorflow.lite.tools.flatbuffer_utils")
     schema = importlib.import_module("tensorflow.lite.python.schema_py_generated")
     model = flatbuffers.read_model_from_bytearray(bytearray(content))
@@ -190,11 +293,16 @@ def add_metadata(content: bytes, about: Mapping[str, str]) -> bytes:
     return bytes(flatbuffers.convert_object_to_bytearray(model))
 
 
-def litert_runner(tf: Any, content: bytes) -> Any:
-    """Runs a LiteRT model, with LiteRT's own package where it is installed."""
+def litert_interpreter(tf: Any, content: bytes) -> Any:
+    """Return what runs a LiteRT model: LiteRT's own package where it is installed."""
     try:
         interpreter_type = importlib.import_module("ai_edge_litert.interpreter").Interpreter
     except ModuleNotFoundError:
         interpreter_type = tf.lite.Interpreter
-    run = interpreter_type(model_content=content).get_signature_runner()
-    return lambda image: run(image=image)["restored"]
+    return interpreter_type(model_content=content)
+
+
+def litert_runner(interpreter: Any, name: str) -> Any:
+    """Return a signature of a LiteRT model, whose outputs are copies."""
+    run = interpreter.get_signature_runner(name)
+    return lambda **inputs: {key: np.array(each) for key, each in run(**inputs).items()}

@@ -256,11 +256,15 @@ class GlobalContext(keras.layers.Layer):
     Takes the features (B, H, W, C) and the image that they are of, `scale` times as large: what
     lies beyond it is left out. Gives the features with what the mean says, and a gate (B, 1, 1, 1)
     for the residual.
+
+    Attributes:
+        told: what to take the mean of instead, (B, rows, columns, C), while a tile is exported.
     """
 
     def __init__(self, scale: int, **layer: Any):
         super().__init__(**layer)
         self.scale = scale
+        self.told: Any = None
 
     def build(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x_shape: Shape, image_shape: Shape
@@ -286,11 +290,15 @@ class GlobalContext(keras.layers.Layer):
             layer.build((x_shape[0], 1, 1, channels))
 
     def call(self, x: Any, image: Any) -> tuple[Any, Any]:
+        places = self.look_around(x, image) if self.told is None else self.told
+        context = gelu(ops.mean(places, axis=(1, 2), keepdims=True))
+        return x + self.spread(context), self.gate(context)
+
+    def look_around(self, x: Any, image: Any) -> Any:
+        """Return what each place of the image says, (B, rows, columns, C)."""
         _, height, width, _ = ops.shape(image)
         rows, columns = ((side + self.scale - 1) // self.scale for side in (height, width))
-        gathered = gelu(self.gather(self.norm(x[:, :rows, :columns])))
-        context = gelu(ops.mean(gathered, axis=(1, 2), keepdims=True))
-        return x + self.spread(context), self.gate(context)
+        return gelu(self.gather(self.norm(x[:, :rows, :columns])))
 
     def compute_output_shape(self, x_shape: Shape, image_shape: Shape) -> tuple[Shape, Shape]:
         return x_shape, (x_shape[0], 1, 1, 1)

@@ -33,4 +33,7 @@ from .official import from_official as from_official
 from .official import to_official as to_official
 from .padding import pad_to_multiple as pad_to_multiple
 from .presets import PRESETS as PRESETS
+from .reach import look_margin_px as look_margin_px
+from .reach import overlap_px as overlap_px
+from .reach import place_px as place_px
 from .windows import relative_position_index as relative_position_index

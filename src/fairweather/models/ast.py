@@ -338,10 +338,27 @@ class AST(nn.Module):
         Raises:
             OptionError: for another shape, an image without pixels, or a network without one.
         """
+        return self.look_around(image).mean((1, 2), keepdim=True)
+
+    def look_around(self, image: Tensor) -> Tensor:
+        """Return what each place of an image says, of which `look` is the mean.
+
+        The context of a photograph is the mean over its places, so it can be had from tiles.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            (B, H / 2^levels, W / 2^levels, C), rounded up: a place for each 2^levels pixels.
+
+        Raises:
+            OptionError: as for `look`.
+        """
         if self.context is None:
             raise OptionError("this network has no global context, so it does not look")
-        height, width = image.shape[-2:]
-        return self._look(self._encode(image)[1], height=height, width=width)
+        x, scale = self._encode(image)[1], 2**self.config.levels
+        rows, columns = ((side + scale - 1) // scale for side in image.shape[-2:])
+        return self.context.places(x[:, :rows, :columns])
 
     def _encode(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the padded image, the features before the bottleneck, and the skips."""

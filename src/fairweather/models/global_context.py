@@ -27,7 +27,11 @@ class GlobalContext(nn.Module):
 
     def look(self, x: Tensor, *, height: int, width: int) -> Tensor:
         """Return the context (B, 1, 1, C) of features (B, H, W, C), of the first height × width."""
-        return F.gelu(self.gather(self.norm(x[:, :height, :width]))).mean((1, 2), keepdim=True)
+        return self.places(x[:, :height, :width]).mean((1, 2), keepdim=True)
+
+    def places(self, x: Tensor) -> Tensor:
+        """Return what each place says, (B, H, W, C) → the same; the mean is the context."""
+        return F.gelu(self.gather(self.norm(x)))
 
     def start_open(self) -> None:
         """Add nothing and let nearly all of the residual through, until it is trained."""

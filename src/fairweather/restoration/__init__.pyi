@@ -1,5 +1,3 @@
-from .auto import AutoRestorer as AutoRestorer
-from .auto import Diagnosis as Diagnosis
 from .auto import classifier_views as classifier_views
 from .auto import classify_degradation as classify_degradation
 from .auto import diagnose as diagnose
@@ -10,15 +8,12 @@ from .batch import Job as Job
 from .batch import Summary as Summary
 from .batch import plan_jobs as plan_jobs
 from .batch import run_jobs as run_jobs
-from .engine_choice import EngineEntry as EngineEntry
 from .engine_choice import create_engine as create_engine
 from .engine_choice import list_engines as list_engines
-from .engine_choice import pick_engine as pick_engine
-from .engines import Engine as Engine
 from .files import Restored as Restored
 from .official_inference import restore_equal_tiles as restore_equal_tiles
 from .official_inference import restore_square_padded as restore_square_padded
 from .official_inference import square_side as square_side
 from .restorer import Restorer as Restorer
 from .restorer import restore as restore
-from .restorer import self_ensemble as self_ensemble
+from .tiled import self_ensemble as self_ensemble

@@ -1,14 +1,15 @@
 """`--task auto`: which degradation a photograph has, and the weights that restore it."""
 
 import functools
+import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
 from fairweather.errors import CheckpointError, ImageError
-from fairweather.imaging import Photo, as_bytes, resized
+from fairweather.imaging import as_bytes, resized
 from fairweather.models import (
     CLASSES,
     VIEW_PX,
@@ -17,58 +18,56 @@ from fairweather.models import (
     list_weights,
     load_classifier,
 )
-from fairweather.restoration.files import Diagnosis, FileRestorer, OnTile, Outcome
+from fairweather.restoration.files import Diagnosis
 from fairweather.restoration.in_memory import from_memory
-from fairweather.restoration.restorer import Restorer
 
 SEEN_PX = 768  # long side at which larger photographs are looked at, too
 GRID = 3
 WEATHER = ("rain", "raindrop", "haze", "snow")  # what the all-in-one weights restore
 
 
-class AutoRestorer(FileRestorer):
-    """Restores photograph files, each with the bundled weights for its degradation.
+T = TypeVar("T")
 
-    What is clean, or not surely degraded, is written as it is.
-    """
 
-    def __init__(self, load: Callable[[str], Restorer] = Restorer):
-        """Loads nothing yet.
+class Chooser(Generic[T]):
+    """Finds what restores each photograph, and loads it once for each of the bundled weights."""
+
+    def __init__(self, load: Callable[[str], T]):
+        """Load nothing yet.
 
         Args:
-            load: gives a Restorer with the bundled weights of a name; called once for each.
+            load: called once with the name of each bundled weights file that is needed.
         """
         self._load = load
-        self._restorers: dict[str, Restorer] = {}
+        self._loaded: dict[str, T] = {}
+        self._loading = threading.Lock()
 
-    def process_photo(self, photo: Photo, *, on_tile: OnTile | None = None) -> Outcome:
-        """Restores a photo that was read with `read_image`, or gives it back as it is.
+    def __call__(self, pixels: np.ndarray) -> tuple[T | None, Diagnosis, tuple[str, ...]]:
+        """Return what restores (H, W, 3) pixels, the diagnosis, and notes for the user.
+
+        None for a photograph that is clean, or not surely degraded.
 
         Raises:
             CheckpointError: if no bundled weights restore the degradation.
         """
-        found = classify_degradation(as_bytes(photo.pixels))
+        found = classify_degradation(as_bytes(pixels))
         known = list_weights()
         diagnosis = diagnose(found, threshold=bundled_net()[1], weights=known)
-        notes = explain(diagnosis)
         if diagnosis.weights is None:
-            return Outcome(photo, notes, diagnosis)
+            return None, diagnosis, explain(diagnosis)
         if diagnosis.weights not in known:
             raise CheckpointError(
                 f"shows {diagnosis.degradation} ({diagnosis.probability:.0%}), for which no"
                 f" weights are bundled; choose others with --task ({', '.join(known)}) or --weights"
             )
-        restored = self._restorer(diagnosis.weights).restore_photo(photo, on_tile=on_tile)
-        return Outcome(restored, notes, diagnosis)
-
-    def _restorer(self, weights: str) -> Restorer:
-        if weights not in self._restorers:
-            self._restorers[weights] = self._load(weights)
-        return self._restorers[weights]
+        with self._loading:
+            if diagnosis.weights not in self._loaded:
+                self._loaded[diagnosis.weights] = self._load(diagnosis.weights)
+        return self._loaded[diagnosis.weights], diagnosis, explain(diagnosis)
 
 
 def explain(diagnosis: Diagnosis) -> tuple[str, ...]:
-    """What a user should know about a diagnosis beside the degradation itself."""
+    """Say what a user should know about a diagnosis beside the degradation itself."""
     if diagnosis.weights is None and diagnosis.degradation == "clean":
         return ("no degradation was found, so the photograph is as it was",)
     if diagnosis.weights is None:
@@ -82,7 +81,7 @@ def explain(diagnosis: Diagnosis) -> tuple[str, ...]:
 
 
 def classify_degradation(image: Any) -> dict[str, float]:
-    """How probable each degradation is, by the bundled classifier.
+    """Return how probable each degradation is, by the bundled classifier.
 
     A photograph is seen as a whole, scaled down to 96 × 96, and in nine crops of 96 × 96 at its
     own scale. One whose long side is over 768 px is also seen in nine crops of it at 768 px, where
@@ -110,20 +109,20 @@ def classify_degradation(image: Any) -> dict[str, float]:
 
 
 def probabilities(net: DegradationClassifier, views: Views) -> dict[str, float]:
-    """The probability of each of `CLASSES` for one photograph."""
+    """Return the probability of each of `CLASSES` for one photograph."""
     with torch.inference_mode():
         return dict(zip(CLASSES, net(views).double().softmax(-1)[0].tolist(), strict=True))
 
 
 @functools.cache
 def bundled_net() -> tuple[DegradationClassifier, float]:
-    """The bundled classifier, and the probability from which it is sure."""
+    """Return the bundled classifier, and the probability from which it is sure."""
     net, metadata = load_classifier()
     return net, float(metadata["threshold"])
 
 
 def diagnose(found: dict[str, float], *, threshold: float, weights: Iterable[str]) -> Diagnosis:
-    """Decides what to do about a photograph.
+    """Decide what to do about a photograph.
 
     The degradation's own weights restore it, or else the all-in-one `weather` where it is weather.
     Where no degradation is probable enough, but weather of some kind is, `weather` does, too. A
@@ -152,7 +151,7 @@ def diagnose(found: dict[str, float], *, threshold: float, weights: Iterable[str
 
 
 def classifier_views(pixels: np.ndarray) -> Views:
-    """What the classifier sees of one photograph.
+    """Return what the classifier sees of one photograph.
 
     Args:
         pixels: (H, W, 3) uint8 RGB, of any size; what is smaller than a crop is mirrored outwards.
@@ -172,7 +171,7 @@ def classifier_views(pixels: np.ndarray) -> Views:
 
 
 def grid_crops(image: np.ndarray) -> list[np.ndarray]:
-    """Crops spread evenly from border to border, those at one place once."""
+    """Return crops spread evenly from border to border, those at one place once."""
     rows, columns = (
         dict.fromkeys(round(i * (side - VIEW_PX) / (GRID - 1)) for i in range(GRID))
         for side in image.shape[:2]
@@ -181,6 +180,6 @@ def grid_crops(image: np.ndarray) -> list[np.ndarray]:
 
 
 def mirrored(image: np.ndarray) -> np.ndarray:
-    """At least as large as a crop, by mirroring; of one row or column, by repeating it."""
+    """Mirror an image outwards to the size of a crop; one row or column is repeated."""
     pad = [(0, max(0, VIEW_PX - side)) for side in image.shape[:2]]
     return np.pad(image, [*pad, (0, 0)], mode="symmetric") if any(map(any, pad)) else image

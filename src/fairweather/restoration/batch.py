@@ -9,7 +9,9 @@ from typing import Literal
 
 from fairweather.errors import FairweatherError, OptionError
 from fairweather.imaging import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES
-from fairweather.restoration.files import FileRestorer, OnTile, Restored
+from fairweather.restoration.files import Restored
+from fairweather.restoration.restorer import Restorer
+from fairweather.restoration.tiled import OnTile
 
 MARK = ".restored"  # photo.jpg → photo.restored.jpg
 Existing = Literal["refuse", "skip", "overwrite"]
@@ -187,7 +189,7 @@ def without_clashes(
 
 
 def run_jobs(
-    restorer: FileRestorer,
+    restorer: Restorer,
     jobs: Sequence[Job],
     *,
     summary: Summary,

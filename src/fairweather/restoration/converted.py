@@ -1,55 +1,114 @@
 """Engines on the CPU that run a converted model: OpenVINO and ONNX Runtime.
 
-Both read the same ONNX graph, which is made once for each model. They have as many threads as
-PyTorch: OMP_NUM_THREADS where it is set, otherwise all cores.
+Both read the same ONNX graphs: one that restores, and for a network with a global context one that
+looks. Converting takes most of a minute, so the graphs are kept in the user's cache folder, in an
+entry named after all that they were made of, which may be deleted at any time. The runtimes have
+as many threads as PyTorch: OMP_NUM_THREADS where it is set, otherwise all cores.
 """
 
-import contextlib
+import dataclasses
+import hashlib
 import importlib
+import json
+import logging
+import shutil
+import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import platformdirs
 import torch
 
 from fairweather.errors import OptionError
-from fairweather.export import Portable, to_onnx
+from fairweather.export import Portable, PortableLook, to_onnx
+from fairweather.files import staging
 from fairweather.hardware import host_budget_bytes
 from fairweather.models import AST, ASTConfig
-from fairweather.restoration.conversions import converted
+from fairweather.restoration.engines import Context, activation_bytes_per_px
 
-GRAPH_NAME = "model.onnx"
+log = logging.getLogger(__name__)
+
 CONVERTERS = ("onnx", "onnxscript")
+RESTORER, LOOKER = "model.onnx", "model.look.onnx"
+LAYOUT = 2  # raise it when other files are written under the same versions
 # OpenVINO would compute in bf16 by itself on processors that have it.
 OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 MOST_FIXED_SHAPES = 2  # each holds the weights once more
 
 
-class OpenVINOEngine:
-    """OpenVINO on the CPU.
+class Graph(Protocol):
+    """An ONNX graph in a runtime."""
 
-    A graph compiled for one shape is about a seventh faster than one for any shape, and compiling
-    takes a second: it is done for a shape that comes a second time.
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the first output."""
+        ...
+
+    def release(self) -> None:
+        """Give memory back that is kept for later."""
+        ...
+
+
+class ConvertedEngine:
+    """The graphs of a converted model on the CPU.
 
     Attributes:
         device: the CPU.
         config: the network's config.
+        bytes_per_px: memory that restoring takes for each pixel, with a margin.
     """
 
-    def __init__(self, path: Path, config: ASTConfig, *, precision: str = "fp32"):
-        """Reads a converted model; `create_openvino_engine` converts one.
+    def __init__(self, config: ASTConfig, folder: Path, read: Callable[[Path], Graph]):
+        """Read a converted model.
 
         Args:
-            path: an `.onnx`, or an `.xml` with its `.bin`.
             config: what it was made from.
-            precision: `fp32` or `bf16`.
+            folder: where its graphs lie.
+            read: reads one of them.
         """
-        openvino: Any = importlib.import_module("openvino")
         self.device = torch.device("cpu")
         self.config = config
+        self.bytes_per_px = activation_bytes_per_px(config)
+        self._restorer = read(folder / RESTORER)
+        self._looker = read(folder / LOOKER) if config.global_context else None
+
+    def __call__(self, tiles: np.ndarray, context: Context = None) -> np.ndarray:
+        """Restore tiles; see `Engine`."""
+        inputs = [np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))]
+        if self._looker is not None:
+            places = self.look(tiles) if context is None else context
+            told = places.mean((1, 2), keepdims=True)  # of one shape, whatever the tiles' is
+            inputs.append(np.repeat(told, len(tiles) // len(told), axis=0))
+        return self._restorer(*inputs).transpose(0, 2, 3, 1)
+
+    def look(self, image: np.ndarray) -> np.ndarray:
+        """Return what each place says; see `Engine`."""
+        if self._looker is None:
+            raise OptionError("this network has no global context, so it does not look")
+        return self._looker(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
+
+    def free_bytes(self) -> int:
+        """Return how much memory a tile may take: a share of what the machine has."""
+        return host_budget_bytes()
+
+    def release(self) -> None:
+        """Give memory back that the runtime keeps for later."""
+        self._restorer.release()
+
+
+class OpenVINOGraph:
+    """A graph in OpenVINO.
+
+    A graph compiled for one shape is about a seventh faster than one for any shape, and compiling
+    takes a second: it is done for a shape that comes a second time.
+    """
+
+    def __init__(self, path: Path, *, precision: str):
+        openvino: Any = importlib.import_module("openvino")
         self._settings = {
             "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -63,14 +122,13 @@ class OpenVINOEngine:
         self._last_shape: tuple[int, ...] = ()
         self._busy = threading.Lock()  # a compiled model runs once at a time
 
-    def __call__(self, tiles: np.ndarray) -> np.ndarray:
-        """(B, H, W, 3) float32 in [0, 1] → the same, not clipped."""
-        image = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the first output."""
         with self._busy:
-            restored = self._compiled_for(image.shape)({0: image})[0]
-        return restored.transpose(0, 2, 3, 1)
+            return self._compiled_for(inputs)(list(inputs))[0]
 
-    def _compiled_for(self, shape: tuple[int, ...]) -> Any:
+    def _compiled_for(self, inputs: tuple[np.ndarray, ...]) -> Any:
+        shape = inputs[0].shape
         if shape in self._fixed:
             self._fixed.move_to_end(shape)
             return self._fixed[shape]
@@ -78,62 +136,41 @@ class OpenVINOEngine:
             self._last_shape = shape
             return self._any_shape
         network = self._network.clone()
-        network.reshape(list(shape))
+        network.reshape({index: list(each.shape) for index, each in enumerate(inputs)})
         self._fixed[shape] = self._core.compile_model(network, "CPU", self._settings)
         while len(self._fixed) > MOST_FIXED_SHAPES:
             self._fixed.popitem(last=False)
         return self._fixed[shape]
 
-    def free_bytes(self) -> int:
-        """How much memory a tile may take: a share of what the machine has."""
-        return host_budget_bytes()
-
     def release(self) -> None:
-        """Forgets what was compiled for single shapes."""
+        """Forget what was compiled for single shapes."""
         with self._busy:
             self._fixed.clear()
 
 
-class OnnxRuntimeEngine:
-    """ONNX Runtime on the CPU.
+class OnnxRuntimeGraph:
+    """A graph in ONNX Runtime."""
 
-    Attributes:
-        device: the CPU.
-        config: the network's config.
-    """
-
-    def __init__(self, path: Path, config: ASTConfig):
-        """Reads a converted model; `create_onnxruntime_engine` converts one.
-
-        Args:
-            path: an `.onnx`.
-            config: what it was made from.
-        """
+    def __init__(self, path: Path):
         onnxruntime: Any = importlib.import_module("onnxruntime")
-        self.device = torch.device("cpu")
-        self.config = config
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # what fails is raised, and may be mended with smaller tiles
         self._session = onnxruntime.InferenceSession(
             path, options, providers=["CPUExecutionProvider"]
         )
+        self._names = [each.name for each in self._session.get_inputs()]
 
-    def __call__(self, tiles: np.ndarray) -> np.ndarray:
-        """(B, H, W, 3) float32 in [0, 1] → the same, not clipped."""
-        image = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
-        return self._session.run(None, {"image": image})[0].transpose(0, 2, 3, 1)
-
-    def free_bytes(self) -> int:
-        """How much memory a tile may take: a share of what the machine has."""
-        return host_budget_bytes()
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+        """Return the first output."""
+        return self._session.run(None, dict(zip(self._names, inputs, strict=True)))[0]
 
     def release(self) -> None:
-        """Nothing: ONNX Runtime takes what it keeps for the next, smaller tile."""
+        """Do nothing: ONNX Runtime takes what it keeps for the next, smaller tile."""
 
 
-def create_openvino_engine(model: AST, *, precision: str = "fp32") -> OpenVINOEngine:
-    """Converts a model for OpenVINO, or finds what was converted before.
+def create_openvino_engine(model: AST, *, precision: str = "fp32") -> ConvertedEngine:
+    """Convert a model for OpenVINO, or find what was converted before.
 
     Raises:
         OptionError: for a precision that OpenVINO does not have here.
@@ -141,23 +178,66 @@ def create_openvino_engine(model: AST, *, precision: str = "fp32") -> OpenVINOEn
     if precision not in OPENVINO_PRECISIONS:
         known = " and ".join(OPENVINO_PRECISIONS)
         raise OptionError(f"precision {precision!r}: engine 'openvino' has {known}")
-    with converted_graph(model) as path:
-        return OpenVINOEngine(path, model.config, precision=precision)
+    return load_converted(model, lambda path: OpenVINOGraph(path, precision=precision))
 
 
-def create_onnxruntime_engine(model: AST) -> OnnxRuntimeEngine:
-    """Converts a model for ONNX Runtime, or finds what was converted before."""
-    with converted_graph(model) as path:
-        return OnnxRuntimeEngine(path, model.config)
+def create_onnxruntime_engine(model: AST) -> ConvertedEngine:
+    """Convert a model for ONNX Runtime, or find what was converted before."""
+    return load_converted(model, OnnxRuntimeGraph)
 
 
-@contextlib.contextmanager
-def converted_graph(model: AST) -> Iterator[Path]:
-    """The model as an ONNX file whose output is not clipped."""
+def load_converted(model: AST, read: Callable[[Path], Graph]) -> ConvertedEngine:
+    """Load a converted model from the cache; convert it if it is not there, or broken."""
+    entry = cache_folder() / f"onnx-{content_key(model)}"
+    if entry.is_dir():
+        try:
+            return ConvertedEngine(model.config, entry, read)
+        except Exception as error:  # each runtime raises what it likes
+            log.warning("'%s' cannot be read, so it is made again: %s", entry, error)
+    else:
+        # A warning, so that whoever waits for a first photograph sees why.
+        log.warning("converting the model, once, which takes a minute or more")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        (folder / RESTORER).write_bytes(to_onnx(Portable(model, clips=False)).SerializeToString())
+        if model.config.global_context:
+            (folder / LOOKER).write_bytes(to_onnx(PortableLook(model)).SerializeToString())
+        engine = ConvertedEngine(model.config, folder, read)
+        keep(folder, entry)
+    return engine
 
-    def write(folder: Path) -> None:
-        graph = to_onnx(Portable(model, clips=False), {})
-        (folder / GRAPH_NAME).write_bytes(graph.SerializeToString())
 
-    with converted(model, kind="onnx", packages=CONVERTERS, write=write) as folder:
-        yield folder / GRAPH_NAME
+def cache_folder() -> Path:
+    """Return where converted models are kept."""
+    return Path(platformdirs.user_cache_dir("fairweather")) / "engines"
+
+
+def content_key(model: AST) -> str:
+    """Return a name that is the same for the same weights, config and versions."""
+    packages = ("fairweather", "torch", *CONVERTERS)
+    about = {
+        "layout": LAYOUT,
+        "config": dataclasses.asdict(model.config),
+        "versions": {package: version(package) for package in packages},
+    }
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()[:32]
+
+
+def keep(folder: Path, entry: Path) -> None:
+    """Copy a folder into the cache, whole or not at all; warn where that is impossible."""
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with staging(entry, overwrite=True) as whole:
+            shutil.copytree(folder, whole)
+    except OSError as error:
+        if not entry.is_dir():  # or else another process was first
+            log.warning(
+                "the converted model cannot be kept in '%s', so it is made each time: %s;"
+                " XDG_CACHE_HOME chooses another folder",
+                entry.parent,
+                error.strerror or error,
+            )

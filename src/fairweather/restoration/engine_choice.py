@@ -4,7 +4,6 @@ import importlib.util
 from dataclasses import dataclass
 
 from fairweather.errors import MissingExtraError, OptionError
-from fairweather.hardware import pick_device
 from fairweather.models import AST
 from fairweather.restoration.converted import (
     CONVERTERS,
@@ -15,12 +14,12 @@ from fairweather.restoration.engines import Engine, TorchEngine
 
 EXTRA = "cpu"
 
-# Of these the first that is installed; anything else runs eager PyTorch. Processor seconds of one
-# thread, the rain weights (ast_n) at 256×256 and at 512×512, each row measured in turns in one run:
+# What `auto` takes. Processor seconds of one thread, the rain weights (ast_n) at 256×256 and at
+# 512×512, each row measured in turns in one run:
 #   AMD EPYC with AVX-512    torch 0.17, 0.69   onnxruntime 0.20, 0.92   openvino 0.24, 1.05
 #   Intel Xeon with AMX      torch 0.15, 0.58   onnxruntime 0.27, 1.23   openvino 0.26, 1.59
-# Nothing was measured on a GPU.
-FASTEST = {"cpu": ("torch", "onnxruntime", "openvino")}
+# Nothing was measured on a GPU, where the converted engines do not run.
+FASTEST = "torch"
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ NEEDS = {
 
 
 def list_engines() -> list[EngineEntry]:
-    """Every engine that `create_engine` knows, and what it is missing here."""
+    """Return every engine that `create_engine` knows, and what it is missing here."""
     return [
         EngineEntry(name, description, missing_packages(name))
         for name, description in DESCRIPTIONS.items()
@@ -64,25 +63,20 @@ def list_engines() -> list[EngineEntry]:
 
 
 def missing_packages(name: str) -> tuple[str, ...]:
-    """The packages that an engine needs and that are not installed."""
+    """Return the packages that an engine needs and that are not installed."""
     needs = NEEDS.get(name, ())
     return tuple(package for package in needs if importlib.util.find_spec(package) is None)
 
 
-def pick_engine(name: str, *, device: str = "auto") -> str:
-    """The name of the engine; for `auto` the one measured fastest on the device, if it is here.
-
-    Args:
-        name: one of `list_engines`, or `auto`.
-        device: as for `create_engine`.
+def pick_engine(name: str) -> str:
+    """Return the name of an engine that is installed; for `auto` the one measured fastest.
 
     Raises:
         OptionError: for an unknown name.
         MissingExtraError: if it is not installed.
     """
     if name == "auto":
-        ranking = FASTEST.get(pick_device(device).type, ())
-        return next((fast for fast in ranking if not missing_packages(fast)), "torch")
+        return FASTEST
     if name not in DESCRIPTIONS:
         raise OptionError(f"engine {name!r}: is none of auto, {', '.join(DESCRIPTIONS)}")
     if missing := missing_packages(name):
@@ -100,10 +94,10 @@ def create_engine(
     device: str = "auto",
     precision: str = "fp32",
 ) -> Engine:
-    """What runs a network, by name.
+    """Make what runs a network, by name.
 
     Args:
-        name: one of `list_engines`, or `auto` for the one measured fastest on the device.
+        name: one of `list_engines`, or `auto` for the one measured fastest.
         model: the network. The torch engines move it to the device and put it into evaluation mode.
         device: `auto`, `cpu`, `cuda`, `mps`, `xpu`; the converted engines run on the CPU alone.
         precision: `fp32`; the torch engines also take `bf16` and `fp16`, OpenVINO `bf16`.
@@ -112,7 +106,7 @@ def create_engine(
         OptionError: for an unknown name, or a device or precision that the engine does not have.
         MissingExtraError: if the engine is not installed.
     """
-    name = pick_engine(name, device=device)
+    name = pick_engine(name)
     if name in ("torch", "compiled"):
         return TorchEngine(model, device=device, precision=precision, compiles=name == "compiled")
     if device not in ("auto", "cpu"):

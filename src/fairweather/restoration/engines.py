@@ -1,4 +1,4 @@
-"""What runs the network: one callable for each runtime, tiles in and tiles out."""
+"""What runs the network: an engine for each runtime, tiles in and tiles out."""
 
 from typing import Any, Protocol
 
@@ -8,28 +8,48 @@ import torch
 from fairweather.hardware import check_precision, host_budget_bytes, lowered, pick_device
 from fairweather.models import AST, ASTConfig, pad_to_multiple
 
+Context = np.ndarray | None
+
 
 class Engine(Protocol):
     """What all engines have in common.
 
     Attributes:
         device: where the network runs.
-        config: the network's config.
+        config: the network's config, which also says whether it has a global context.
+        bytes_per_px: memory that restoring takes for each pixel, with a margin.
     """
 
     device: torch.device
     config: ASTConfig
+    bytes_per_px: int
 
-    def __call__(self, tiles: np.ndarray) -> np.ndarray:
-        """(B, H, W, 3) float32 in [0, 1] → the same, not clipped; any H and W."""
+    def __call__(self, tiles: np.ndarray, context: Context = None) -> np.ndarray:
+        """Restore (B, H, W, 3) float32 in [0, 1] of any H and W; the result is not clipped.
+
+        Args:
+            tiles: whole images, or parts of one.
+            context: what is known of the one that they are parts of, (B or 1, rows, columns, C),
+                of which the network takes the mean; None where the tiles are whole images. Only
+                read by a network with a global context.
+        """
+        ...
+
+    def look(self, image: np.ndarray) -> np.ndarray:
+        """Return what each place of (B, H, W, 3) says to a network with a global context.
+
+        Returns:
+            (B, rows, columns, C) float32, a place for each `place_px` pixels; the mean over the
+            places of a whole image is its context.
+        """
         ...
 
     def free_bytes(self) -> int:
-        """How much memory a tile may take."""
+        """Return how much memory a tile may take."""
         ...
 
     def release(self) -> None:
-        """Gives memory that is kept for later back, after an allocation failed."""
+        """Give memory back that is kept for later, after an allocation failed."""
         ...
 
 
@@ -39,6 +59,7 @@ class TorchEngine:
     Attributes:
         device: where the network runs.
         config: the network's config.
+        bytes_per_px: memory that restoring takes for each pixel, with a margin.
     """
 
     def __init__(
@@ -49,7 +70,7 @@ class TorchEngine:
         precision: str = "fp32",
         compiles: bool = False,
     ):
-        """Moves the model to the device.
+        """Move the model to the device.
 
         Args:
             model: the network; it is put into evaluation mode.
@@ -65,24 +86,24 @@ class TorchEngine:
         self.device = pick_device(device)
         self.precision = precision
         self.config = model.config
+        in_strips = self.device.type == "cpu" and precision == "fp32" and not compiles
+        self.bytes_per_px = activation_bytes_per_px(model.config, in_strips=in_strips)
         self._model = model.eval().to(self.device)
         self._compiled: Any = torch.compile(self._model, dynamic=True) if compiles else None
 
-    def __call__(self, tiles: np.ndarray, context: torch.Tensor | None = None) -> np.ndarray:
-        """(B, H, W, 3) float32 in [0, 1] → the same, not clipped.
-
-        Args:
-            tiles: whole images, or parts of one.
-            context: what `look` said of the one that they are parts of.
-        """
+    def __call__(self, tiles: np.ndarray, context: Context = None) -> np.ndarray:
+        """Restore tiles; see `Engine`."""
         with torch.inference_mode(), lowered(self.device, self.precision):
-            restored = self._restore(self._batch(tiles), context)
+            said = None
+            if context is not None:
+                said = torch.from_numpy(context).to(self.device).mean((1, 2), keepdim=True)
+            restored = self._restore(self._batch(tiles), said)
             return restored.permute(0, 2, 3, 1).float().cpu().numpy()
 
-    def look(self, image: np.ndarray) -> torch.Tensor:
-        """What `AST.look` says of (B, H, W, 3) float32 in [0, 1]."""
+    def look(self, image: np.ndarray) -> np.ndarray:
+        """Return what each place says; see `Engine`."""
         with torch.inference_mode(), lowered(self.device, self.precision):
-            return self._model.look(self._batch(image))
+            return self._model.look_around(self._batch(image)).float().cpu().numpy()
 
     def _batch(self, tiles: np.ndarray) -> torch.Tensor:
         batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device)
@@ -91,15 +112,15 @@ class TorchEngine:
     def _restore(self, batch: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
         if self._compiled is None:
             return self._model(batch, context)
+        if context is None and self.config.global_context:
+            context = self._model.look(batch)  # so that one graph serves whole images and tiles
         height, width = batch.shape[-2:]
         # Padded outside of the graph, so that fewer sizes are compiled anew.
         padded = pad_to_multiple(batch, self.config.size_multiple)
-        if context is None and self.config.global_context and padded.shape != batch.shape:
-            context = self._model.look(batch)  # which leaves the padding out
         return self._compiled(padded, context)[..., :height, :width]
 
     def free_bytes(self) -> int:
-        """How much memory a tile may take: a share of what the device has."""
+        """Return how much memory a tile may take: a share of what the device has."""
         if self.device.type == "cuda":
             return int(0.6 * torch.cuda.mem_get_info(self.device)[0])
         if self.device.type == "xpu":
@@ -109,18 +130,21 @@ class TorchEngine:
         return host_budget_bytes()
 
     def release(self) -> None:
-        """Gives cached device memory back, after an allocation failed."""
+        """Give cached device memory back, after an allocation failed."""
         if self.device.type in ("cuda", "xpu", "mps"):
             getattr(torch, self.device.type).empty_cache()
 
 
-def activation_bytes_per_px(config: ASTConfig) -> int:
-    """Peak memory of a forward pass for each pixel of a tile, float32 [bytes], with a margin.
+def activation_bytes_per_px(config: ASTConfig, *, in_strips: bool = False) -> int:
+    """Return the peak memory of a forward pass for each pixel of a tile, with a margin [bytes].
 
     The last decoder stage decides: its logits, their softmax, their ReLU² and the two fused are
-    alive at once, beside queries, keys and values; or the feed-forward network's tensors.
+    alive at once, beside queries, keys and values; or the feed-forward network's tensors. On a CPU
+    blocks with an FRFN run in strips, so that only their input and output are of full size.
     """
     channels, heads = config.channels[-1], config.heads[-1]
+    if in_strips and config.feed_forward == "frfn" and torch.backends.mkldnn.is_available():
+        return int(1.3 * 4 * (2 * channels + 2 * config.embed_dim + 12))
     attention = 4 * heads * config.window**2 + 9 * channels
     feed_forward = (4 * config.mlp_ratio + 3) * channels
     skips = 2 * config.embed_dim

@@ -1,6 +1,5 @@
 """From file to file: what every way of restoring a photograph file shares."""
 
-import abc
 import shutil
 import time
 from collections.abc import Callable
@@ -10,14 +9,11 @@ from pathlib import Path
 from fairweather.errors import ImageError
 from fairweather.files import replacing
 from fairweather.imaging import (
-    DEFAULT_MAX_PIXELS,
     Photo,
     read_image,
     write_image,
     write_side_by_side,
 )
-
-OnTile = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -66,69 +62,44 @@ class Outcome:
     diagnosis: Diagnosis | None = None
 
 
-class FileRestorer(abc.ABC):
-    """Restores files by way of `process_photo`."""
-
-    @abc.abstractmethod
-    def process_photo(self, photo: Photo, *, on_tile: OnTile | None = None) -> Outcome:
-        """Restores a photo that was read with `read_image`, or gives it back as it is."""
-
-    def restore_file(
-        self,
-        source: str | Path,
-        target: str | Path,
-        *,
-        overwrite: bool = False,
-        compare: Path | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        on_tile: OnTile | None = None,
-    ) -> Restored:
-        """Restores a file; the target appears whole or not at all, in a folder made if need be.
-
-        A photograph that is left as it is becomes a copy, byte for byte unless the target's suffix
-        asks for another format.
-
-        Args:
-            source: an image file.
-            target: where to write; its suffix decides the format.
-            overwrite: whether files at `target` and `compare` may be replaced.
-            compare: where to write input and result side by side, if anywhere.
-            max_pixels: larger images are refused.
-            on_tile: called with (tiles done, tiles in all).
-
-        Raises:
-            ImageError: if the source cannot be read or the target not be written.
-            CheckpointError: if weights are chosen by the degradation, and none are bundled for it.
-        """
-        source, target = Path(source), Path(target)
-        started = time.monotonic()
-        refuse_existing(target, compare, overwrite=overwrite)
-        photo = read_image(source, max_pixels=max_pixels)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        outcome = self.process_photo(photo, on_tile=on_tile)
-        notes = outcome.notes
-        if outcome.photo is photo and target.suffix.lower() == source.suffix.lower():
-            with source.open("rb") as file, replacing(target, overwrite=overwrite) as copy:
-                shutil.copyfileobj(file, copy)
-        else:
-            notes += (*photo.notes, *write_image(target, outcome.photo, overwrite=overwrite))
-        if compare is not None:
-            write_side_by_side(compare, photo, outcome.photo)
-        height, width = photo.pixels.shape[:2]
-        return Restored(
-            source,
-            target,
-            compare,
-            height,
-            width,
-            time.monotonic() - started,
-            notes,
-            outcome.diagnosis,
-        )
+def restore_file(
+    process: Callable[[Photo], Outcome],
+    source: Path,
+    target: Path,
+    *,
+    overwrite: bool,
+    compare: Path | None,
+    max_pixels: int,
+) -> Restored:
+    """Read a photo, process it and write what becomes of it; see `Restorer.restore_file`."""
+    started = time.monotonic()
+    refuse_existing(target, compare, overwrite=overwrite)
+    photo = read_image(source, max_pixels=max_pixels)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    outcome = process(photo)
+    notes = outcome.notes
+    if outcome.photo is photo and target.suffix.lower() == source.suffix.lower():
+        with source.open("rb") as file, replacing(target, overwrite=overwrite) as copy:
+            shutil.copyfileobj(file, copy)
+    else:
+        notes += (*photo.notes, *write_image(target, outcome.photo, overwrite=overwrite))
+    if compare is not None:
+        write_side_by_side(compare, photo, outcome.photo)
+    height, width = photo.pixels.shape[:2]
+    return Restored(
+        source,
+        target,
+        compare,
+        height,
+        width,
+        time.monotonic() - started,
+        notes,
+        outcome.diagnosis,
+    )
 
 
 def refuse_existing(*paths: Path | None, overwrite: bool) -> None:
-    """Before any work: raises an ImageError for files that may not be replaced."""
+    """Raise, before any work, an ImageError for files that may not be replaced."""
     for path in filter(None, paths):
         if path.exists() and not overwrite:
             raise ImageError(

@@ -1,0 +1,212 @@
+"""An array → the restored array: what the network must know of the whole, tiles, engine, merge."""
+
+import logging
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from fairweather.errors import FairweatherError
+from fairweather.hardware import is_out_of_memory
+from fairweather.imaging import Span, as_float, cut_tile, merge_tiles, plan_tiles, quantise
+from fairweather.models import look_margin_px, place_px
+from fairweather.restoration.engines import Context, Engine
+
+log = logging.getLogger(__name__)
+
+LOOK_TILES = 2  # to look takes less than a quarter of the memory that to restore takes
+OnTile = Callable[[int, int], None]
+
+
+class TiledRun:
+    """One call of a Restorer: an engine, and the tiles that its memory takes.
+
+    When memory runs out, this run goes on with smaller batches and tiles; no other run is touched.
+
+    Attributes:
+        tile_px: side of a tile [px]; None for one tile. It shrinks when memory runs out.
+        batch: how many go through the network together; the same.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        tile_px: int | None,
+        overlap_px: int,
+        batch: int,
+        self_ensemble: bool = False,
+        strength: float = 1.0,
+    ):
+        self.engine = engine
+        self.multiple = engine.config.size_multiple
+        self.tile_px = tile_px
+        self.overlap_px = overlap_px
+        self.batch = batch
+        self.self_ensemble = self_ensemble
+        self.strength = strength
+
+    def restore(
+        self,
+        pixels: np.ndarray,
+        *,
+        out: np.ndarray,
+        context: Context = None,
+        grey: bool = False,
+        on_tile: OnTile | None = None,
+    ) -> None:
+        """Restore an array in tiles and merge them.
+
+        Args:
+            pixels: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
+            out: (H, W, 3) to write to, of any of these types.
+            context: what `look` said of the photograph that these are pixels of; by default they
+                are the photograph.
+            grey: whether the channels are equal, and shall stay so.
+            on_tile: called with (tiles done, tiles in all).
+        """
+        context = self.look(pixels) if context is None else context
+        plan = plan_tiles(
+            pixels.shape[:2],
+            tile_px=self.tile_px,
+            overlap_px=self.overlap_px,
+            multiple=self.multiple,
+        )
+        if len(plan) == 1:  # without padding, which has no say in what the network sees as a whole
+            result = self._restore_tiles(as_float(pixels)[None], context)[0]
+            quantise(result.mean(-1, keepdims=True) if grey else result, out=out)
+            if on_tile is not None:
+                on_tile(1, 1)
+            return
+        done = 0
+
+        def restored(row: Span, columns: list[Span]) -> Iterator[np.ndarray]:
+            nonlocal done
+            rest = columns
+            while rest:  # a batch may be smaller than the one before, if memory ran out
+                chunk, rest = rest[: self.batch], rest[self.batch :]
+                tiles = np.stack([as_float(cut_tile(pixels, row, column)) for column in chunk])
+                result = self._restore_tiles(tiles, context)
+                yield from result.mean(-1, keepdims=True).repeat(3, -1) if grey else result
+                done += len(chunk)
+                if on_tile is not None:
+                    on_tile(done, len(plan))
+
+        merge_tiles(plan, restored, out=out)
+
+    def look(self, pixels: np.ndarray) -> Context:
+        """Return what the network must know of the whole photograph, (1, 1, 1, C).
+
+        None for a network without a global context, and for one tile, which shows the whole.
+        """
+        if not self.engine.config.global_context or self.tile_px is None:
+            return None
+        if max(pixels.shape[:2]) <= self.tile_px // self.multiple * self.multiple:
+            return None
+        margin_px = look_margin_px(self.engine.config)
+        smallest_px = 2 * margin_px // self.multiple * self.multiple + self.multiple
+        tile_px = max(LOOK_TILES * self.tile_px // self.multiple * self.multiple, smallest_px)
+        while True:
+            try:
+                return look_at(pixels, self.engine, tile_px=tile_px, margin_px=margin_px)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.engine.release()
+            tile_px = self._halved(tile_px, smallest_px=smallest_px)
+
+    def _restore_tiles(self, tiles: np.ndarray, context: Context) -> np.ndarray:
+        """(B, H, W, 3) float32; when memory runs out, in halves: of the batch, then of the tile."""
+        larger = max(tiles.shape[1:3])
+        if self.tile_px is None or larger <= self.tile_px:
+            try:
+                return self._run(tiles, context)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.engine.release()
+            if len(tiles) > 1:
+                self.batch = max(1, len(tiles) // 2)
+                halves = np.array_split(tiles, 2)
+                return np.concatenate([self._restore_tiles(half, context) for half in halves])
+            least_px = min(self.overlap_px, self.multiple)  # seams may show, but it goes on
+            smallest_px = smallest_tile_px(overlap_px=least_px, multiple=self.multiple)
+            self.tile_px = self._halved(larger, smallest_px=smallest_px)
+            self.overlap_px = min(self.overlap_px, self.tile_px // 2)
+            log.warning("out of memory: going on with tiles of %d px", self.tile_px)
+        out = np.empty_like(tiles)
+        for tile, restored in zip(tiles, out, strict=True):
+            self.restore(tile, out=restored, context=context)
+        return out
+
+    def _halved(self, tile_px: int, *, smallest_px: int) -> int:
+        smaller = max(tile_px // 2 // self.multiple * self.multiple, smallest_px)
+        if smaller >= tile_px:
+            raise FairweatherError(
+                f"not even a tile of {tile_px} px fits into the memory of {self.engine.device};"
+                " close other programs or use --device cpu"
+            )
+        return smaller
+
+    def _run(self, tiles: np.ndarray, context: Context) -> np.ndarray:
+        def run(view: np.ndarray) -> np.ndarray:
+            return self.engine(view, context)
+
+        restored = self_ensemble(run, tiles) if self.self_ensemble else run(tiles)
+        restored = restored.clip(0, 1)
+        if self.strength < 1:
+            restored = tiles + np.float32(self.strength) * (restored - tiles)
+        return restored
+
+
+def smallest_tile_px(*, overlap_px: int, multiple: int) -> int:
+    """Return the side below which a tile would have no core between its overlaps [px]."""
+    overlap = -(-overlap_px // multiple) * multiple
+    return max(multiple, 2 * overlap)
+
+
+def look_at(pixels: np.ndarray, engine: Engine, *, tile_px: int, margin_px: int) -> np.ndarray:
+    """Return the context of an array, the mean of what its places say, (1, 1, 1, C).
+
+    A place counts in the one tile that shows it with all that it depends on, so the context is
+    that of the whole, however large a tile is.
+
+    Args:
+        pixels: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
+        engine: what looks.
+        tile_px: side of a tile, a multiple of what the network pads to [px].
+        margin_px: `look_margin_px` of the network.
+    """
+    place, multiple = place_px(engine.config), engine.config.size_multiple
+    padded = [-(-length // multiple) * multiple for length in pixels.shape[:2]]
+    rows, columns = (look_spans(side, tile_px=tile_px, margin_px=margin_px) for side in padded)
+    channels = engine.config.channels[engine.config.levels]
+    places = np.empty((*(side // place for side in padded), channels), np.float32)
+    for row in rows:
+        for column in columns:
+            said = engine.look(as_float(cut_tile(pixels, row, column))[None])[0]
+            skips = [(margin_px if span.start else 0) // place for span in (row, column)]
+            to = [
+                slice(span.start // place + skip, span.stop // place)
+                for span, skip in zip((row, column), skips, strict=True)
+            ]
+            places[to[0], to[1]] = said[skips[0] :, skips[1] :]
+    height, width = (-(-length // place) for length in pixels.shape[:2])
+    mean = places[:height, :width].mean((0, 1), dtype=np.float64)
+    return np.asarray(mean, np.float32)[None, None, None]
+
+
+def look_spans(padded: int, *, tile_px: int, margin_px: int) -> list[Span]:
+    """Return tiles along an axis; each overwrites the last margin of the one before it."""
+    tile = min(tile_px, padded)
+    starts = [*range(0, padded - tile, tile_px - 2 * margin_px), padded - tile]
+    return [Span(start, start + tile, np.ones(tile, np.float32)) for start in starts]
+
+
+def self_ensemble(run: Callable[[np.ndarray], np.ndarray], tiles: np.ndarray) -> np.ndarray:
+    """Return the mean over the eight flips and quarter turns of (B, H, W, 3)."""
+    total = np.zeros_like(tiles)
+    for turns in range(4):
+        for flip in (1, -1):
+            view = np.rot90(tiles, turns, axes=(1, 2))[:, :, ::flip]
+            total += np.rot90(run(view)[:, :, ::flip], -turns, axes=(1, 2))
+    return total / 8
