@@ -71,7 +71,9 @@ class TiledRun:
             overlap_px=self.overlap_px,
             multiple=self.multiple,
         )
-        if len(plan) == 1:  # without padding, which has no say in what the network sees as a whole
+        # Without padding, which has no say in what the network sees as a whole. The views of an
+        # ensemble would each be padded elsewhere, and not as tiles are.
+        if len(plan) == 1 and not self.self_ensemble:
             result = self._restore_tiles(as_float(pixels)[None], context)[0]
             quantise(result.mean(-1, keepdims=True) if grey else result, out=out)
             if on_tile is not None:
@@ -98,13 +100,15 @@ class TiledRun:
 
         None for a network without a global context, and for one tile, which shows the whole.
         """
-        if not self.engine.config.global_context or self.tile_px is None:
+        if not self.engine.config.global_context:
             return None
-        if max(pixels.shape[:2]) <= self.tile_px // self.multiple * self.multiple:
+        whole_px = -(-max(pixels.shape[:2]) // self.multiple) * self.multiple
+        side_px = self.tile_px or whole_px
+        if whole_px <= side_px and not self.self_ensemble:
             return None
         margin_px = look_margin_px(self.engine.config)
         smallest_px = 2 * margin_px // self.multiple * self.multiple + self.multiple
-        tile_px = max(LOOK_TILES * self.tile_px // self.multiple * self.multiple, smallest_px)
+        tile_px = max(LOOK_TILES * side_px // self.multiple * self.multiple, smallest_px)
         while True:
             try:
                 return look_at(pixels, self.engine, tile_px=tile_px, margin_px=margin_px)
