@@ -341,9 +341,7 @@ class AST(nn.Module):
         return self.look_around(image).mean((1, 2), keepdim=True)
 
     def look_around(self, image: Tensor) -> Tensor:
-        """Return what each place of an image says, of which `look` is the mean.
-
-        The context of a photograph is the mean over its places, so it can be had from tiles.
+        """Return what each place says, so that `look`, their mean, can be had from tiles.
 
         Args:
             image: (B, 3, H, W) RGB in [0, 1].
