@@ -302,7 +302,9 @@ def test_a_table_of_pairs(tmp_path: Path, text: str, given: str) -> None:
     grow(tmp_path, "d/1.png", "d/2.png", "c/1.png")
     (tmp_path / "train.csv").write_text(text, encoding="utf-8", newline="")
     pairs = find_layout_pairs(tmp_path / "train.csv" if given == "file" else tmp_path, "csv")
-    found = [p.relative_to(tmp_path).as_posix() for pair in pairs for p in vars(pair).values()]
+    found = [
+        p.relative_to(tmp_path).as_posix() for pair in pairs for p in (pair.degraded, pair.clean)
+    ]
     assert found == ["d/1.png", "c/1.png", "d/2.png", "c/1.png"]
 
 
@@ -354,7 +356,7 @@ def test_side_by_side_is_taken_apart(tmp_path: Path, rainy: str, told: bool) -> 
     assert unpack_side_by_side(root, out, layout="rain800", degraded=degraded) == 3
     pairs = find_layout_pairs(out, "rain800")
     assert [pair.degraded.stem for pair in pairs] == ["1", "2", "10"]
-    for side, path in zip(images, vars(pairs[0]).values(), strict=True):
+    for side, path in zip(images, (pairs[0].degraded, pairs[0].clean), strict=True):
         assert np.array_equal(np.asarray(Image.open(path)), side)
     assert len(find_pairs(out / "train")) == 3
     with pytest.raises(DataError, match="exists already"):

@@ -16,15 +16,13 @@ from fairweather.data import DEGRADATIONS, Augmentation
 from fairweather.errors import FairweatherError, RecipeError
 from fairweather.models import AST, create_model
 from fairweather.training import (
-    DataSpec,
-    PairFolder,
     Recipe,
     Stage,
     list_recipes,
     load_recipe,
     recipe_schema,
 )
-from fairweather.training.recipe import Cost, PublishedFigure
+from fairweather.training.recipe import Cost, DataSpec, PairFolder, PublishedFigure
 
 PACKAGE = Path(fairweather.__file__).parent
 SMALL: dict[str, Any] = {
