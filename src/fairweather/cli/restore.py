@@ -70,6 +70,12 @@ def restore_command(
     tile: Annotated[
         str, typer.Option(help="Side of a tile in pixels, auto, or none for no tiles.")
     ] = "auto",
+    levels: Annotated[
+        str,
+        typer.Option(
+            help="How often to halve a photo, to restore it coarse to fine: 0 to 3, or auto."
+        ),
+    ] = "auto",
     strength: Annotated[
         float, typer.Option(help="From 0, the input, to 1, the restored image.")
     ] = 1.0,
@@ -128,6 +134,7 @@ def restore_command(
         precision=precision.value,
         tile=side,
         strength=strength,
+        levels=parse_levels(levels),
         self_ensemble=self_ensemble,
     )
     jobs, failures = plan_jobs(inputs, out=out)
@@ -224,6 +231,11 @@ def print_summary(summary: "Summary", *, asked: int, interrupted: bool, as_json:
         parts.append(f"stopped with {asked - finished} not done")
     if interrupted or summary.failed or asked > 1:
         err_console.print(", ".join(parts))
+
+
+def parse_levels(text: str) -> Any:
+    """Read --levels; anything but a number is left to the Restorer, which knows what there is."""
+    return int(text) if text.isdigit() else text
 
 
 def parse_tile(tile: str) -> Any:

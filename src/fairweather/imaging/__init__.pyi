@@ -16,4 +16,5 @@ from .tiles import Span as Span
 from .tiles import TilePlan as TilePlan
 from .tiles import cut_tile as cut_tile
 from .tiles import merge_tiles as merge_tiles
+from .tiles import padded_indices as padded_indices
 from .tiles import plan_tiles as plan_tiles

@@ -45,6 +45,7 @@ class Restored:
     seconds: float
     notes: tuple[str, ...]
     diagnosis: Diagnosis | None = None  # where the degradation was not given, but found
+    levels: int = 0  # how often the photograph was halved, to be restored coarse to fine
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,13 @@ class Outcome:
         photo: the restored one; the one that was given if it is left as it is.
         notes: sentences for the user.
         diagnosis: where the degradation was not given, but found.
+        levels: how often it was halved, to be restored coarse to fine.
     """
 
     photo: Photo
     notes: tuple[str, ...] = ()
     diagnosis: Diagnosis | None = None
+    levels: int = 0
 
 
 def restore_file(
@@ -95,6 +98,7 @@ def restore_file(
         time.monotonic() - started,
         notes,
         outcome.diagnosis,
+        outcome.levels,
     )
 
 

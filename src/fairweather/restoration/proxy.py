@@ -1,16 +1,14 @@
-"""Degradation that is as large as the photograph, undone on a small version of it, the proxy.
+"""Degradations as large as the photograph, undone on a small version of it, the proxy.
 
-A shadow multiplies the light by what hardly changes from pixel to pixel, so the factor that takes
-it away can be found on a proxy, where the network sees the whole shadow at once, and be applied at
-the full size, where every detail is kept. In between, the factor follows the photograph's own
-edges: in each small window its logarithm is a linear function of the logarithm of the brightness, a
-guided filter (He et al., "Guided Image Filtering", PAMI 2013; "Fast Guided Filter", 2015).
+A network sees the whole of a shadow or of haze on a proxy, and what it changes there is handed on
+to the full size by local affine colour models: in each small window of the proxy, the restored
+colours are an affine function of the colours that were there. Its coefficients hardly vary from
+window to window, so they can be enlarged and applied at the full size, where every detail is kept
+(Chen et al., "Bilateral Guided Upsampling", 2016; He et al., "Guided Image Filtering", PAMI 2013).
 
-A network that is not sure changes a little everywhere. So the factors of a photograph that is
-hardly changed count for nothing, and it comes back as it was.
+A network that is not sure changes a little everywhere. A photograph that is hardly changed is
+therefore left as it was.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,19 +17,20 @@ from torch import Tensor
 
 from fairweather.imaging import as_bytes, as_float, quantise, resized
 
-DARKEST = 0.02  # is added to both, for a factor of nearly black is not to be had from 8 bits
-RADIUS_PX = 1  # of the guided filter's windows, on the proxy
-EVEN = 0.003  # variance of the logarithm of the brightness below which a window is one surface
-UNNOTICED, CERTAIN = 0.15, 0.2  # root mean squares of the factors' logarithms: none, all of it
+RADIUS_PX = 2  # of the windows of a model, on the proxy
+CONTRAST_RADIUS_PX = 8  # of the windows that say how contrast changes where a small one is flat
+FLAT = 1e-4  # variance of the colours below which a small window is flat
+DARKEST = 0.02  # is added to both before they are compared: a factor of nearly black is noise
+UNNOTICED, CERTAIN = 0.15, 0.2  # root mean square of the log factors: nothing counts, all of it
 ROWS = 64  # of the photograph at a time
 
 
 def make_proxy(pixels: np.ndarray, *, longest_px: int) -> np.ndarray:
-    """A photograph scaled down, or as it is if it is small enough.
+    """Scale a photograph down, unless it is small enough.
 
     Args:
         pixels: (H, W, 3) RGB, uint8, uint16 or floats in [0, 1].
-        longest_px: its longer side after that, at most.
+        longest_px: largest length of its longer side after that.
 
     Returns:
         (h, w, 3) uint8.
@@ -49,7 +48,7 @@ def apply_from_proxy(
     out: np.ndarray,
     strength: float = 1.0,
 ) -> None:
-    """Changes a photograph by the factors by which its proxy was changed.
+    """Change a photograph as its proxy was changed.
 
     Args:
         pixels: (H, W, 3) RGB, uint8, uint16 or floats in [0, 1].
@@ -58,78 +57,105 @@ def apply_from_proxy(
         out: (H, W, 3) to write to, of any of those types.
         strength: with which it was restored, in [0, 1]; less changes less, and is as certain.
     """
+    share = certainty(proxy, restored=restored, strength=strength)
+    if share == 0:
+        quantise(as_float(pixels), out=out)
+        return
+    models = fit_models(proxy, (restored - proxy) * np.float32(share))
     height, width = pixels.shape[:2]
-    factors = np.log((restored + DARKEST) / (proxy + DARKEST))
-    factors *= certainty(factors / max(strength, 1e-6))
-    maps = fit_factors(log_brightness(proxy), factors)
-    factor_range = float(factors.min()), float(factors.max())
-    maps = interpolate(maps, axis=1, length=width)(0, width)
-    rows = interpolate(maps, axis=0, length=height)
+    models = enlarge_rows(models.transpose(0, 1), 0, width, length=width).transpose(0, 1)
     for start in range(0, height, ROWS):
         stop = min(start + ROWS, height)
-        slope, offset = np.split(rows(start, stop), 2, axis=-1)
-        values = as_float(pixels[start:stop])
-        logarithms = (slope * log_brightness(values) + offset).clip(*factor_range)
-        quantise((values + DARKEST) * np.exp(logarithms) - DARKEST, out=out[start:stop])
+        matrix, offset = enlarge_rows(models, start, stop, length=height).split((9, 3), -1)
+        colours = torch.from_numpy(as_float(pixels[start:stop]))
+        changed = colours + offset
+        for channel in range(3):
+            changed += colours[..., channel : channel + 1] * matrix[..., 3 * channel :][..., :3]
+        quantise(changed.numpy(), out=out[start:stop])
 
 
-def certainty(factors: np.ndarray) -> float:
-    """How much of the factors counts, in [0, 1], from their logarithms."""
+def certainty(proxy: np.ndarray, *, restored: np.ndarray, strength: float) -> float:
+    """Return how much of a change counts, in [0, 1]: none of it where a proxy hardly changed."""
+    if strength == 0:
+        return 0.0
+    factors = np.log((restored + DARKEST) / (proxy + DARKEST)) / strength
     changed = float(np.sqrt(np.square(factors).mean()))
     return min(1.0, max(0.0, (changed - UNNOTICED) / (CERTAIN - UNNOTICED)))
 
 
-def fit_factors(brightness: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """The guided filter: factors as linear functions of the brightness in small windows.
+def fit_models(proxy: np.ndarray, change: np.ndarray) -> Tensor:
+    """Fit an affine colour model of a change in the window around each pixel, by ridge regression.
+
+    In a window without detail nothing tells how detail changes. There the model multiplies each
+    channel as the change does in a larger window.
 
     Args:
-        brightness: (h, w, 1), logarithms.
-        factors: (h, w, 3), logarithms.
+        proxy: (h, w, 3).
+        change: (h, w, 3).
 
     Returns:
-        Slopes and offsets (h, w, 6).
+        (h, w, 12): a 3 × 3 matrix, input channel by output channel, and an offset.
     """
-    guide, wanted = as_planes(brightness), as_planes(factors)
-    mean, mean_wanted = window_mean(guide), window_mean(wanted)
-    covariance = window_mean(guide * wanted) - mean * mean_wanted
-    slope = covariance / (window_mean(guide.square()) - mean.square() + EVEN)
-    maps = window_mean(torch.cat((slope, mean_wanted - slope * mean), 1))
-    return maps[0].permute(1, 2, 0).numpy()
+    colours, wanted = as_planes(proxy), as_planes(change)
+    contrast = diagonal_gain(colours, wanted)
+    mean, wanted_mean = window_mean(colours), window_mean(wanted)
+    spread = covariance(colours, colours) + FLAT * torch.eye(3, dtype=torch.float64)
+    shared = covariance(colours, wanted) + FLAT * torch.diag_embed(contrast)
+    matrix = torch.linalg.solve(spread, shared)
+    offset = last(wanted_mean) - (last(mean)[..., None, :] @ matrix)[..., 0, :]
+    models = torch.cat((matrix.flatten(-2), offset), -1).permute(2, 0, 1)[None]
+    return last(window_mean(models)).float()
 
 
-def log_brightness(values: np.ndarray) -> np.ndarray:
-    """(H, W, 3) → (H, W, 1)."""
-    return np.log(values.mean(-1, keepdims=True) + np.float32(DARKEST))
+def diagonal_gain(colours: Tensor, wanted: Tensor) -> Tensor:
+    """Return the slope of the change over the colours, channel by channel: (h, w, 3)."""
+    radius = CONTRAST_RADIUS_PX
+    mean, wanted_mean = window_mean(colours, radius), window_mean(wanted, radius)
+    shared = window_mean(colours * wanted, radius) - mean * wanted_mean
+    return last(shared / (window_mean(colours.square(), radius) - mean.square() + FLAT))
+
+
+def covariance(first: Tensor, second: Tensor) -> Tensor:
+    """Return the covariances of the channels in small windows: (h, w, 3, 3)."""
+    products = (first[:, :, None] * second[:, None]).flatten(1, 2)
+    means = (window_mean(first)[:, :, None] * window_mean(second)[:, None]).flatten(1, 2)
+    return last(window_mean(products) - means).unflatten(-1, (3, 3))
 
 
 def as_planes(image: np.ndarray) -> Tensor:
-    """(H, W, C) → (1, C, H, W)."""
-    return torch.from_numpy(image).permute(2, 0, 1)[None]
+    """(H, W, C) → (1, C, H, W), in float64: covariances are differences of nearly equal numbers."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None].double()
 
 
-def window_mean(planes: Tensor) -> Tensor:
-    """The mean around each pixel of (1, C, H, W), whose border is repeated outwards."""
-    side = 2 * RADIUS_PX + 1
-    return F.avg_pool2d(F.pad(planes, (RADIUS_PX,) * 4, mode="replicate"), side, stride=1)
+def last(planes: Tensor) -> Tensor:
+    """(1, C, H, W) → (H, W, C)."""
+    return planes[0].permute(1, 2, 0)
 
 
-def interpolate(maps: np.ndarray, *, axis: int, length: int) -> Callable[[int, int], np.ndarray]:
-    """Scales an array up along one axis, linearly between the middles of its pixels.
+def window_mean(planes: Tensor, radius: int = RADIUS_PX) -> Tensor:
+    """Return the mean around each pixel of (1, C, H, W), whose border is repeated outwards."""
+    rows = F.pad(planes, (0, 0, radius, radius), mode="replicate")
+    rows = F.avg_pool2d(rows, (2 * radius + 1, 1), stride=1)
+    both = F.pad(rows, (radius, radius, 0, 0), mode="replicate")
+    return F.avg_pool2d(both, (1, 2 * radius + 1), stride=1)
+
+
+def enlarge_rows(maps: Tensor, start: int, stop: int, *, length: int) -> Tensor:
+    """Scale the first axis up to a length, linearly between the middles of the rows.
+
+    Args:
+        maps: (h, …).
+        start: first row of the part that is wanted.
+        stop: behind its last row.
+        length: rows in all.
 
     Returns:
-        What gives places start to stop of `length`.
+        (stop − start, …).
     """
-    before = maps.shape[axis]
-
-    def part(start: int, stop: int) -> np.ndarray:
-        place = (np.arange(start, stop) + 0.5) * (before / length) - 0.5
-        place = place.clip(0, before - 1).astype(np.float32)
-        first = np.floor(place).astype(int)
-        shape = [1] * maps.ndim
-        shape[axis] = -1
-        share = (place - first).reshape(shape)
-        second = (first + 1).clip(max=before - 1)
-        low, high = (maps.take(index, axis) for index in (first, second))
-        return low + share * (high - low)
-
-    return part
+    before = maps.shape[0]
+    place = (torch.arange(start, stop) + 0.5) * (before / length) - 0.5
+    place = place.clamp(0, before - 1)
+    first = place.long()
+    share = (place - first).view(-1, *[1] * (maps.ndim - 1)).to(maps)
+    second = (first + 1).clamp(max=before - 1)
+    return torch.lerp(maps[first], maps[second], share.expand(-1, *maps.shape[1:]))

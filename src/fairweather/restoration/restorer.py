@@ -19,6 +19,13 @@ from fairweather.restoration.engines import Engine
 from fairweather.restoration.files import Outcome, Restored, restore_file
 from fairweather.restoration.in_memory import from_memory
 from fairweather.restoration.proxy import apply_from_proxy, make_proxy
+from fairweather.restoration.scales import (
+    MOST_LEVELS,
+    Change,
+    Source,
+    choose_levels,
+    make_versions,
+)
 from fairweather.restoration.tiled import OnTile, TiledRun, smallest_tile_px
 
 log = logging.getLogger(__name__)
@@ -26,6 +33,7 @@ log = logging.getLogger(__name__)
 AUTO = "auto"  # instead of weights: those for the degradation that a photograph shows
 MOST_TILE_PX = {"cpu": 512}  # larger tiles gain nothing on a CPU and take longer to show progress
 TilePx = int | Literal["auto"] | None
+Levels = int | Literal["auto"]
 
 
 class Restorer:
@@ -54,6 +62,7 @@ class Restorer:
         memory_budget_bytes: int | None = None,
         self_ensemble: bool = False,
         strength: float = 1.0,
+        levels: Levels = "auto",
     ):
         """Load the weights and move them to the device.
 
@@ -73,14 +82,19 @@ class Restorer:
             memory_budget_bytes: what a batch of tiles may take; by default a share of the device's.
             self_ensemble: average over the eight flips and quarter turns: 8 times slower, better.
             strength: 0 returns the input, 1 the restored image, between them a blend.
+            levels: how often an image is halved to be restored coarse to fine, 0 to 3; `auto`
+                chooses for each image. Not read by weights that restore a small version anyway.
 
         Raises:
             CheckpointError: if the weights cannot be loaded.
             OptionError: if the device is not here or an option is out of its range.
             MissingExtraError: if the engine is not installed.
         """
-        check_options(tile=tile, overlap_px=overlap_px, batch=batch, strength=strength)
+        check_options(
+            tile=tile, overlap_px=overlap_px, batch=batch, strength=strength, levels=levels
+        )
         self.strength = strength
+        self.levels: Levels = levels
         self.self_ensemble = self_ensemble
         self.engine: Engine | None = None
         self._choose: Chooser[Restorer] | None = None
@@ -99,6 +113,7 @@ class Restorer:
                     memory_budget_bytes=memory_budget_bytes,
                     self_ensemble=self_ensemble,
                     strength=strength,
+                    levels=levels,
                 )
             )
             return
@@ -173,8 +188,8 @@ class Restorer:
             restorer, diagnosis, notes = self._choose(photo.pixels)
         if restorer is None:
             return Outcome(photo, notes, diagnosis)
-        pixels = restorer.restore_pixels(photo.pixels, grey=photo.grey, on_tile=on_tile)
-        return Outcome(dataclasses.replace(photo, pixels=pixels), notes, diagnosis)
+        pixels, levels = restorer._restore(photo.pixels, grey=photo.grey, on_tile=on_tile)
+        return Outcome(dataclasses.replace(photo, pixels=pixels), notes, diagnosis, levels)
 
     def restore_pixels(
         self, pixels: np.ndarray, *, grey: bool = False, on_tile: OnTile | None = None
@@ -191,17 +206,41 @@ class Restorer:
             if restorer is None:
                 return pixels.copy()
             return restorer.restore_pixels(pixels, grey=grey, on_tile=on_tile)
-        out = np.empty_like(pixels)
+        return self._restore(pixels, grey=grey, on_tile=on_tile)[0]
+
+    def _restore(
+        self, pixels: np.ndarray, *, grey: bool, on_tile: OnTile | None
+    ) -> tuple[np.ndarray, int]:
+        """Return the restored pixels, and how many levels it took."""
         run = self._start()
         proxy_px = run.engine.config.proxy_px
         if proxy_px is None:
-            run.restore(pixels, out=out, grey=grey, on_tile=on_tile)
-            return out
+            return self._restore_coarse_to_fine(run, pixels, grey=grey, on_tile=on_tile)
+        out = np.empty_like(pixels)
         proxy = as_float(make_proxy(pixels, longest_px=proxy_px))
         restored = np.empty_like(proxy)
-        run.restore(proxy, out=restored, grey=grey, on_tile=on_tile)
+        run.restore(Source(proxy), out=restored, strength=self.strength, grey=grey, on_tile=on_tile)
         apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out, strength=self.strength)
-        return out
+        return out, 0
+
+    def _restore_coarse_to_fine(
+        self, run: TiledRun, pixels: np.ndarray, *, grey: bool, on_tile: OnTile | None
+    ) -> tuple[np.ndarray, int]:
+        levels = MOST_LEVELS if self.levels == "auto" else self.levels
+        versions = make_versions(pixels, levels=levels)
+        if self.levels == "auto":
+            del versions[choose_levels(versions, run.restore_part) + 1 :]
+        levels = len(versions) - 1
+        change = None
+        while len(versions) > 1:
+            version = versions.pop()
+            restored = np.empty_like(version)
+            run.restore(Source(version, change), out=restored, grey=grey)
+            change = Change.between(version, restored)
+        out = np.empty_like(pixels)
+        source = Source(pixels, change)
+        run.restore(source, out=out, strength=self.strength, grey=grey, on_tile=on_tile)
+        return out, levels
 
     def _start(self) -> TiledRun:
         """What one call works with, so that nothing that befalls it concerns another one."""
@@ -212,7 +251,6 @@ class Restorer:
             overlap_px=self.overlap_px,
             batch=self.batch,
             self_ensemble=self.self_ensemble,
-            strength=self.strength,
         )
 
     def _pick_tile(
@@ -238,7 +276,12 @@ class Restorer:
 
 
 def check_options(
-    *, tile: TilePx, overlap_px: int | None, batch: int | None, strength: float
+    *,
+    tile: TilePx,
+    overlap_px: int | None,
+    batch: int | None,
+    strength: float,
+    levels: Levels,
 ) -> None:
     """Refuse options that no weights could have.
 
@@ -247,6 +290,10 @@ def check_options(
     """
     if not 0 <= strength <= 1:
         raise OptionError(f"strength {strength}: must lie in [0, 1]")
+    if levels != "auto" and (isinstance(levels, str) or not 0 <= levels <= MOST_LEVELS):
+        raise OptionError(
+            f"levels {levels!r}: is neither 'auto' nor a number from 0 to {MOST_LEVELS}"
+        )
     if isinstance(tile, str) and tile != "auto":
         raise OptionError(f"tile {tile!r}: is neither a number of pixels, 'auto' nor None")
     if overlap_px is not None and overlap_px < 0:

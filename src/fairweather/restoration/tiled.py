@@ -1,5 +1,6 @@
 """An array → the restored array: what the network must know of the whole, tiles, engine, merge."""
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 
@@ -7,9 +8,10 @@ import numpy as np
 
 from fairweather.errors import FairweatherError
 from fairweather.hardware import is_out_of_memory
-from fairweather.imaging import Span, as_float, cut_tile, merge_tiles, plan_tiles, quantise
+from fairweather.imaging import Span, merge_tiles, plan_tiles, quantise
 from fairweather.models import look_margin_px, place_px
 from fairweather.restoration.engines import Context, Engine
+from fairweather.restoration.scales import Source
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,6 @@ class TiledRun:
         overlap_px: int,
         batch: int,
         self_ensemble: bool = False,
-        strength: float = 1.0,
     ):
         self.engine = engine
         self.multiple = engine.config.size_multiple
@@ -43,30 +44,31 @@ class TiledRun:
         self.overlap_px = overlap_px
         self.batch = batch
         self.self_ensemble = self_ensemble
-        self.strength = strength
 
     def restore(
         self,
-        pixels: np.ndarray,
+        source: Source,
         *,
         out: np.ndarray,
+        strength: float = 1.0,
         context: Context = None,
         grey: bool = False,
         on_tile: OnTile | None = None,
     ) -> None:
-        """Restore an array in tiles and merge them.
+        """Restore an image in tiles and merge them.
 
         Args:
-            pixels: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
+            source: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
             out: (H, W, 3) to write to, of any of these types.
+            strength: 0 returns the pixels of the source, 1 the restored ones.
             context: what `look` said of the photograph that these are pixels of; by default they
                 are the photograph.
             grey: whether the channels are equal, and shall stay so.
             on_tile: called with (tiles done, tiles in all).
         """
-        context = self.look(pixels) if context is None else context
+        context = self.look(source) if context is None else context
         plan = plan_tiles(
-            pixels.shape[:2],
+            source.pixels.shape[:2],
             tile_px=self.tile_px,
             overlap_px=self.overlap_px,
             multiple=self.multiple,
@@ -74,7 +76,8 @@ class TiledRun:
         # Without padding, which has no say in what the network sees as a whole. The views of an
         # ensemble would each be padded elsewhere, and not as tiles are.
         if len(plan) == 1 and not self.self_ensemble:
-            result = self._restore_tiles(as_float(pixels)[None], context)[0]
+            result = self._restore_tiles(source.whole()[None], context)[0]
+            result = blend(Source(source.pixels).whole, result, strength=strength)
             quantise(result.mean(-1, keepdims=True) if grey else result, out=out)
             if on_tile is not None:
                 on_tile(1, 1)
@@ -86,8 +89,10 @@ class TiledRun:
             rest = columns
             while rest:  # a batch may be smaller than the one before, if memory ran out
                 chunk, rest = rest[: self.batch], rest[self.batch :]
-                tiles = np.stack([as_float(cut_tile(pixels, row, column)) for column in chunk])
+                tiles = stack_tiles(source, row, chunk)
                 result = self._restore_tiles(tiles, context)
+                before = functools.partial(stack_tiles, Source(source.pixels), row, chunk)
+                result = blend(before, result, strength=strength)
                 yield from result.mean(-1, keepdims=True).repeat(3, -1) if grey else result
                 done += len(chunk)
                 if on_tile is not None:
@@ -95,14 +100,20 @@ class TiledRun:
 
         merge_tiles(plan, restored, out=out)
 
-    def look(self, pixels: np.ndarray) -> Context:
+    def restore_part(self, part: np.ndarray) -> np.ndarray:
+        """Restore (h, w, 3) float32 by itself."""
+        restored = np.empty_like(part)
+        self.restore(Source(part), out=restored)
+        return restored
+
+    def look(self, source: Source) -> Context:
         """Return what the network must know of the whole photograph, (1, 1, 1, C).
 
         None for a network without a global context, and for one tile, which shows the whole.
         """
         if not self.engine.config.global_context:
             return None
-        whole_px = -(-max(pixels.shape[:2]) // self.multiple) * self.multiple
+        whole_px = -(-max(source.pixels.shape[:2]) // self.multiple) * self.multiple
         side_px = self.tile_px or whole_px
         if whole_px <= side_px and not self.self_ensemble:
             return None
@@ -111,7 +122,7 @@ class TiledRun:
         tile_px = max(LOOK_TILES * side_px // self.multiple * self.multiple, smallest_px)
         while True:
             try:
-                return look_at(pixels, self.engine, tile_px=tile_px, margin_px=margin_px)
+                return look_at(source, self.engine, tile_px=tile_px, margin_px=margin_px)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -139,7 +150,7 @@ class TiledRun:
             log.warning("out of memory: going on with tiles of %d px", self.tile_px)
         out = np.empty_like(tiles)
         for tile, restored in zip(tiles, out, strict=True):
-            self.restore(tile, out=restored, context=context)
+            self.restore(Source(tile), out=restored, context=context)
         return out
 
     def _halved(self, tile_px: int, *, smallest_px: int) -> int:
@@ -156,10 +167,7 @@ class TiledRun:
             return self.engine(view, context)
 
         restored = self_ensemble(run, tiles) if self.self_ensemble else run(tiles)
-        restored = restored.clip(0, 1)
-        if self.strength < 1:
-            restored = tiles + np.float32(self.strength) * (restored - tiles)
-        return restored
+        return restored.clip(0, 1)
 
 
 def smallest_tile_px(*, overlap_px: int, multiple: int) -> int:
@@ -168,33 +176,34 @@ def smallest_tile_px(*, overlap_px: int, multiple: int) -> int:
     return max(multiple, 2 * overlap)
 
 
-def look_at(pixels: np.ndarray, engine: Engine, *, tile_px: int, margin_px: int) -> np.ndarray:
-    """Return the context of an array, the mean of what its places say, (1, 1, 1, C).
+def look_at(source: Source, engine: Engine, *, tile_px: int, margin_px: int) -> np.ndarray:
+    """Return the context of an image, the mean of what its places say, (1, 1, 1, C).
 
     A place counts in the one tile that shows it with all that it depends on, so the context is
     that of the whole, however large a tile is.
 
     Args:
-        pixels: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
+        source: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
         engine: what looks.
         tile_px: side of a tile, a multiple of what the network pads to [px].
         margin_px: `look_margin_px` of the network.
     """
     place, multiple = place_px(engine.config), engine.config.size_multiple
-    padded = [-(-length // multiple) * multiple for length in pixels.shape[:2]]
+    size = source.pixels.shape[:2]
+    padded = [-(-length // multiple) * multiple for length in size]
     rows, columns = (look_spans(side, tile_px=tile_px, margin_px=margin_px) for side in padded)
     channels = engine.config.channels[engine.config.levels]
     places = np.empty((*(side // place for side in padded), channels), np.float32)
     for row in rows:
         for column in columns:
-            said = engine.look(as_float(cut_tile(pixels, row, column))[None])[0]
+            said = engine.look(source.tile(row, column)[None])[0]
             skips = [(margin_px if span.start else 0) // place for span in (row, column)]
             to = [
                 slice(span.start // place + skip, span.stop // place)
                 for span, skip in zip((row, column), skips, strict=True)
             ]
             places[to[0], to[1]] = said[skips[0] :, skips[1] :]
-    height, width = (-(-length // place) for length in pixels.shape[:2])
+    height, width = (-(-length // place) for length in size)
     mean = places[:height, :width].mean((0, 1), dtype=np.float64)
     return np.asarray(mean, np.float32)[None, None, None]
 
@@ -204,6 +213,19 @@ def look_spans(padded: int, *, tile_px: int, margin_px: int) -> list[Span]:
     tile = min(tile_px, padded)
     starts = [*range(0, padded - tile, tile_px - 2 * margin_px), padded - tile]
     return [Span(start, start + tile, np.ones(tile, np.float32)) for start in starts]
+
+
+def stack_tiles(source: Source, row: Span, columns: list[Span]) -> np.ndarray:
+    """Return the tiles of some columns, (B, h, w, 3)."""
+    return np.stack([source.tile(row, column) for column in columns])
+
+
+def blend(before: Callable[[], np.ndarray], restored: np.ndarray, *, strength: float) -> np.ndarray:
+    """Return what lies between an image and its restored version."""
+    if strength == 1:
+        return restored
+    pixels = before()
+    return pixels + np.float32(strength) * (restored - pixels)
 
 
 def self_ensemble(run: Callable[[np.ndarray], np.ndarray], tiles: np.ndarray) -> np.ndarray:
