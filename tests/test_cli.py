@@ -202,6 +202,7 @@ def test_json(restore: Run, tmp_path: Path) -> None:
         "width": 52,
         "notes": [],
         "diagnosis": None,
+        "levels": 0,
     }
     source, target = str(tmp_path / "c.png"), str(tmp_path / "c.restored.png")
     assert document["skipped"] == [{"source": source, "target": target}]

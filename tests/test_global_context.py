@@ -19,6 +19,7 @@ from fairweather.errors import OptionError
 from fairweather.models import AST, OPEN_GATE, PRESETS, look_margin_px
 from fairweather.models.ast import GlobalContext
 from fairweather.restoration import Restorer, create_engine
+from fairweather.restoration.scales import Source
 from fairweather.restoration.tiled import look_at
 
 
@@ -111,7 +112,7 @@ def test_the_context_does_not_depend_on_the_tiles(changes: dict[str, Any], tile_
     expected = engine.look(image[None]).mean((1, 2), keepdims=True)
     margin_px = look_margin_px(config)
     tile_px = max(tile_px, 2 * margin_px // 64 * 64 + 64)
-    found = look_at(image, engine, tile_px=tile_px, margin_px=margin_px)
+    found = look_at(Source(image), engine, tile_px=tile_px, margin_px=margin_px)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
 
 
@@ -120,7 +121,7 @@ def test_what_lies_within_the_margin_matters() -> None:
     engine = create_engine("torch", changing_model(config), device="cpu")
     image = PHOTO / np.float32(255)
     expected = engine.look(image[None]).mean((1, 2), keepdims=True)
-    found = look_at(image, engine, tile_px=128, margin_px=0)
+    found = look_at(Source(image), engine, tile_px=128, margin_px=0)
     assert np.abs(found - expected).max() > 1e-4
 
 

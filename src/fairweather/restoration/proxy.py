@@ -20,6 +20,7 @@ from fairweather.imaging import as_bytes, as_float, quantise, resized
 RADIUS_PX = 2  # of the windows of a model, on the proxy
 CONTRAST_RADIUS_PX = 8  # of the windows that say how contrast changes where a small one is flat
 FLAT = 1e-4  # variance of the colours below which a small window is flat
+BLANK = 1e-6  # the same for a larger one: that of rounding to 8 bits
 DARKEST = 0.02  # is added to both before they are compared: a factor of nearly black is noise
 UNNOTICED, CERTAIN = 0.15, 0.2  # root mean square of the log factors: nothing counts, all of it
 ROWS = 64  # of the photograph at a time
@@ -47,6 +48,7 @@ def apply_from_proxy(
     restored: np.ndarray,
     out: np.ndarray,
     strength: float = 1.0,
+    grey: bool = False,
 ) -> None:
     """Change a photograph as its proxy was changed.
 
@@ -56,13 +58,18 @@ def apply_from_proxy(
         restored: the same, restored.
         out: (H, W, 3) to write to, of any of those types.
         strength: with which it was restored, in [0, 1]; less changes less, and is as certain.
+        grey: whether the channels are equal, and shall stay so.
     """
     share = certainty(proxy, restored=restored, strength=strength)
     if share == 0:
         quantise(as_float(pixels), out=out)
         return
-    models = fit_models(proxy, (restored - proxy) * np.float32(share))
+    change = (restored - proxy) * np.float32(share)
     height, width = pixels.shape[:2]
+    if proxy.shape[:2] == (height, width):
+        quantise(as_float(pixels) + change, out=out)
+        return
+    models = fit_models(proxy, change)
     models = enlarge_rows(models.transpose(0, 1), 0, width, length=width).transpose(0, 1)
     for start in range(0, height, ROWS):
         stop = min(start + ROWS, height)
@@ -71,7 +78,8 @@ def apply_from_proxy(
         changed = colours + offset
         for channel in range(3):
             changed += colours[..., channel : channel + 1] * matrix[..., 3 * channel :][..., :3]
-        quantise(changed.numpy(), out=out[start:stop])
+        result = changed.mean(-1, keepdim=True) if grey else changed
+        quantise(result.numpy(), out=out[start:stop])
 
 
 def certainty(proxy: np.ndarray, *, restored: np.ndarray, strength: float) -> float:
@@ -112,7 +120,7 @@ def diagonal_gain(colours: Tensor, wanted: Tensor) -> Tensor:
     radius = CONTRAST_RADIUS_PX
     mean, wanted_mean = window_mean(colours, radius), window_mean(wanted, radius)
     shared = window_mean(colours * wanted, radius) - mean * wanted_mean
-    return last(shared / (window_mean(colours.square(), radius) - mean.square() + FLAT))
+    return last(shared / (window_mean(colours.square(), radius) - mean.square() + BLANK))
 
 
 def covariance(first: Tensor, second: Tensor) -> Tensor:

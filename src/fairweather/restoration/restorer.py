@@ -220,7 +220,14 @@ class Restorer:
         proxy = as_float(make_proxy(pixels, longest_px=proxy_px))
         restored = np.empty_like(proxy)
         run.restore(Source(proxy), out=restored, strength=self.strength, grey=grey, on_tile=on_tile)
-        apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out, strength=self.strength)
+        apply_from_proxy(
+            pixels,
+            proxy=proxy,
+            restored=restored,
+            out=out,
+            strength=self.strength,
+            grey=grey,
+        )
         return out, 0
 
     def _restore_coarse_to_fine(

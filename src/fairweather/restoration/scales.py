@@ -29,7 +29,7 @@ EMPTY = 0.3  # an octave with less of the next one's energy holds no detail of i
 TRIALS = 4  # parts of each version that are restored to see what the network finds
 # Root mean square of what the network changes, of 1. Chosen with `rain` on held-out training
 # photographs at several scales (docs/experiments/rain.md): less is what it changes in clean ones.
-FOUND = 8 / 255
+FOUND = 7 / 255
 SURELY_FOUND = 12 / 255  # for a version that lacks detail
 MUCH_MORE = 1.15  # times what it finds in the finest version that holds all detail
 ROWS = 256
