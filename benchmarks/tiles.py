@@ -55,7 +55,7 @@ def main() -> None:
     known = RESULTS / "tiles.json"
     figures = json.loads(known.read_text("utf-8")) if known.exists() else {}
     for weights in asked.weights:
-        image = photograph(TASK_OF.get(weights, weights))
+        image = photograph(TASK_OF.get(weights) or weights)
         whole = Restorer(weights, device="cpu", tile=None)(image)
         for engine in asked.engines:
             for tile in asked.tiles:
