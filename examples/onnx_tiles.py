@@ -1,8 +1,8 @@
 """Restore a photograph with a file of `fairweather export … --to onnx`, in tiles, by itself.
 
 python onnx_tiles.py rain.onnx rainy.jpg restored.png [TILE_PX] gives the pixels of
-`fairweather.Restorer`. What must be known of the photograph as a whole comes from `NAME.look.onnx`,
-where there is one. Weights with `proxy` in their metadata need more (docs/export.md).
+`fairweather.Restorer(levels=0)`. NAME.look.onnx, where there is one, looks at the whole photograph.
+Weights with `proxy` in their metadata need more (docs/export.md).
 """
 
 import sys
@@ -73,6 +73,8 @@ def restore(path, image, tile_px=512):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
     weights_file, source, target, *more = sys.argv[1:]
     photo = np.asarray(Image.open(source).convert("RGB"), dtype="float32") / 255
     restored = restore(weights_file, photo, *map(int, more))

@@ -117,6 +117,11 @@ def restore_command(
         raise typer.BadParameter("name a photo, a folder or a glob, or use --sample")
     if overwrite and skip_existing:
         raise typer.BadParameter("--overwrite and --skip-existing exclude each other")
+    if weights is None and task not in ("auto", *list_weights()):
+        known = ", ".join(list_weights())
+        raise typer.BadParameter(
+            f"--task {task}: is none of auto, {known}; other weights: --weights"
+        )
     if task == "auto" and weights is not None:
         raise typer.BadParameter("--task auto picks the weights; leave out --weights")
     side = parse_tile(tile)
