@@ -73,9 +73,7 @@ def restore(path, image, tile_px=512):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 4 or sys.argv[1].startswith("-"):
-        sys.exit(__doc__)
-    weights_file, source, target, *more = sys.argv[1:]
+    weights_file, source, target, *more = sys.argv[1:] if len(sys.argv) > 3 else sys.exit(__doc__)
     photo = np.asarray(Image.open(source).convert("RGB"), dtype="float32") / 255
     restored = restore(weights_file, photo, *map(int, more))
     Image.fromarray(np.rint(restored * 255).astype("uint8")).save(target)
