@@ -70,7 +70,7 @@ def check_litert_alone_gives_what_pytorch_gives(
     assert exported.bytes == path.stat().st_size
     run = interpreter_type(model_path=str(path))
     image = images(*size)[:1]
-    restored = run.get_signature_runner()(image=image)["restored"]
+    restored = run.get_signature_runner("serving_default")(image=image)["restored"]
     np.testing.assert_allclose(restored, torch_forward(theirs, image).clip(0, 1), atol=1e-4)
     model = flatbuffer_utils.read_model(str(path))
     assert [code.customCode for code in model.operatorCodes if code.customCode] == []

@@ -69,15 +69,16 @@ def apply_from_proxy(
     if proxy.shape[:2] == (height, width):
         quantise(as_float(pixels) + change, out=out)
         return
+    least, most = (torch.from_numpy(ends) for ends in (change.min((0, 1)), change.max((0, 1))))
     models = fit_models(proxy, change)
     models = enlarge_rows(models.transpose(0, 1), 0, width, length=width).transpose(0, 1)
     for start in range(0, height, ROWS):
         stop = min(start + ROWS, height)
         matrix, offset = enlarge_rows(models, start, stop, length=height).split((9, 3), -1)
         colours = torch.from_numpy(as_float(pixels[start:stop]))
-        changed = colours + offset
         for channel in range(3):
-            changed += colours[..., channel : channel + 1] * matrix[..., 3 * channel :][..., :3]
+            offset += colours[..., channel : channel + 1] * matrix[..., 3 * channel :][..., :3]
+        changed = colours + offset.clamp(least, most)  # no edge changes more than the proxy did
         result = changed.mean(-1, keepdim=True) if grey else changed
         quantise(result.numpy(), out=out[start:stop])
 
