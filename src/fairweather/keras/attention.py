@@ -17,9 +17,7 @@ from fairweather.keras.layers import (
     precise_dtype,
     register,
 )
-from fairweather.models import relative_position_index
-
-SHIFT_MASK_LOGIT = -100.0  # Official: finite, so that a fully masked row could not become NaN.
+from fairweather.models import relative_position_index, shift_masks
 
 
 @register
@@ -36,7 +34,7 @@ class WindowAttention(keras.layers.Layer):
         self.heads, self.window, self.shifts, self.branches = heads, window, shifts, branches
         self.shift = window // 2 if shifts else 0
         self.bias_index = relative_position_index(window).numpy().astype(np.int32)
-        self.row_wraps, self.column_wraps = wrapped_pairs(window, self.shift)
+        self.row_mask, self.column_mask, _ = shift_masks(window, self.shift).numpy()
 
     def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1] or 0
@@ -102,22 +100,21 @@ class WindowAttention(keras.layers.Layer):
         return ops.reshape(bias, (self.heads, *self.bias_index.shape))
 
     def shift_mask(self, rows: Any, columns: Any, *, dtype: str) -> Any:
-        """What keeps tokens from opposite sides of the image apart, 0 or −100, for each window.
+        """Return what keeps tokens from opposite sides of the image apart, for each window.
 
-        After the cyclic shift only windows of the last row and column hold such tokens.
+        After the cyclic shift only windows of the last row and column hold such tokens; in the
+        corner both masks hold.
 
         Returns:
-            (rows · columns, 1, window², window²).
+            (rows · columns, 1, window², window²), 0 or −100.
         """
         is_last_row = ops.reshape(ops.arange(rows) == rows - 1, (-1, 1, 1, 1))
         is_last_column = ops.reshape(ops.arange(columns) == columns - 1, (-1, 1, 1))
-        differs = ops.logical_or(
-            ops.logical_and(is_last_row, self.row_wraps),
-            ops.logical_and(is_last_column, self.column_wraps),
+        masks = ops.minimum(
+            ops.cast(is_last_row, dtype) * ops.cast(self.row_mask, dtype),
+            ops.cast(is_last_column, dtype) * ops.cast(self.column_mask, dtype),
         )
-        tokens = self.window**2
-        logits = ops.cast(differs, dtype) * ops.cast(SHIFT_MASK_LOGIT, dtype)
-        return ops.reshape(logits, (-1, 1, tokens, tokens))
+        return ops.reshape(masks, (-1, 1, self.window**2, self.window**2))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -125,14 +122,3 @@ class WindowAttention(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("heads", "window", "shifts", "branches")}
         return {**super().get_config(), **own}
-
-
-def wrapped_pairs(window: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which (query, key) of a window in the last row, and in the last column, must not meet.
-
-    Of each pair one token was rolled in from the opposite side. Two of (window², window²), bool.
-    """
-    row, column = np.divmod(np.arange(window**2), window)
-    rolled = (row >= window - shift, column >= window - shift)
-    row_wraps, column_wraps = (side[:, None] != side[None, :] for side in rolled)
-    return row_wraps, column_wraps

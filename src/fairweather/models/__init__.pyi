@@ -1,5 +1,7 @@
 from .ast import AST as AST
 from .ast import StochasticDepth as StochasticDepth
+from .ast import gated_depthwise as gated_depthwise
+from .ast import window_attention as window_attention
 from .bundled import CLASSIFIER_WEIGHTS as CLASSIFIER_WEIGHTS
 from .bundled import list_weights as list_weights
 from .catalog import ModelEntry as ModelEntry
@@ -37,3 +39,4 @@ from .reach import look_margin_px as look_margin_px
 from .reach import overlap_px as overlap_px
 from .reach import place_px as place_px
 from .windows import relative_position_index as relative_position_index
+from .windows import shift_masks as shift_masks
