@@ -60,7 +60,7 @@ def check(
         assert our <= max(1.5 * their, floor), (ours, theirs)
 
 
-def check_autocast(function: Callable[..., Tensor], leaves: list[Tensor]) -> None:
+def assert_autocast_fits(function: Callable[..., Tensor], leaves: list[Tensor]) -> None:
     """A bfloat16 input and float32 parameters, as autocast gives them: each gradient fits."""
     leaves = [leaf.to(DEVICE).requires_grad_() for leaf in leaves]
     output = function(*leaves)

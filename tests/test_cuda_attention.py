@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from kernel_cases import DEVICE, HALVES, check, check_autocast, numbers, values_and_gradients
+from kernel_cases import DEVICE, HALVES, assert_autocast_fits, check, numbers, values_and_gradients
 from torch import Tensor, nn
 from triton_kernels import compile_kernel, fits_registers, needs_triton
 
@@ -120,7 +120,7 @@ def check_that_parameters_stay_in_float32_under_autocast() -> None:
     case = Attention(4, 2, 1, 16, "both", 1, 2, 1)
     first, *parameters = attention_inputs(case)
     leaves = [first.bfloat16(), *(value.float() for value in parameters)]
-    check_autocast(attend(attention.fused_window_attention, case), leaves)
+    assert_autocast_fits(attend(attention.fused_window_attention, case), leaves)
 
 
 @pytest.mark.usefixtures("few_programs")
