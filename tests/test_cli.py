@@ -240,13 +240,20 @@ def test_a_wrong_call_has_status_2(
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-@pytest.mark.parametrize("option", ["--weights", "--task"])
-def test_unknown_weights_have_status_1(run: Run, tmp_path: Path, option: str) -> None:
+def test_unknown_weights_have_status_1(run: Run, tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "a.png")
-    done = run("restore", tmp_path / "a.png", option, "fog")
+    done = run("restore", tmp_path / "a.png", "--weights", "fog")
     assert (done.status, done.out) == (1, "")
     assert done.err.startswith("error: fog: is no file")
     assert done.err.count("\n") == 1
+
+
+def test_an_unknown_task_is_a_wrong_call(run: Run, tmp_path: Path) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "a.png")
+    done = run("restore", tmp_path / "a.png", "--task", "fog")
+    assert (done.status, done.out) == (2, "")
+    assert "--task fog: is none of auto, haze" in done.err
+    assert "--weights" in done.err
 
 
 def test_version_and_help(run: Run) -> None:
