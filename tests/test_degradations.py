@@ -26,9 +26,9 @@ from fairweather.data.degradations import (
     weather,
 )
 from fairweather.data.degradations.haze import guess_depth, guided_filter
-from fairweather.data.degradations.moire import demosaick, screen_grid
-from fairweather.data.degradations.raindrop import drop_layer, gaussian_blur, look_through, scatter
-from fairweather.data.degradations.randomness import Dice
+from fairweather.data.degradations.moire import demosaick, gaussian_blur, screen_grid
+from fairweather.data.degradations.raindrop import drop_layer, look_through
+from fairweather.data.degradations.randomness import Dice, scatter
 from fairweather.data.degradations.shadow import convex, limbs, shadow_matte
 
 TASKS = tuple(DEGRADATIONS)

@@ -1,4 +1,12 @@
-"""Synthetic degradation: batches of clean images → the same scenes degraded, by task."""
+"""Synthetic degradation: batches of clean images → the same scenes degraded, by task.
+
+Every degradation is called alike, `add_rain(clean, generator=generator, ranges=None)`, and returns
+(B, 3, H, W) in [0, 1]:
+
+    clean      (B, 3, H, W) RGB in [0, 1], at least 16×16; every image gets a degradation of its own
+    generator  a CPU generator; the same seed gives the same degradation on every device
+    ranges     what to draw the parameters from, if not the defaults
+"""
 
 from collections.abc import Callable
 
