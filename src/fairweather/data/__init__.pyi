@@ -24,6 +24,5 @@ from .layouts import list_layouts as list_layouts
 from .layouts import unpack_side_by_side as unpack_side_by_side
 from .pairs import Pair as Pair
 from .pairs import find_images as find_images
-from .pairs import find_pairs as find_pairs
 from .pairs import natural_order as natural_order
 from .pairs import read_bytes as read_bytes

@@ -31,7 +31,7 @@ def degrade_folder(
     seed: int = 0,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Write `input/` (degraded) and `target/` (clean), which `find_pairs` reads, as 8-bit PNG.
+    """Write `input/` (degraded) and `target/` (clean), pairs of the layout `folders`, as 8-bit PNG.
 
     Args:
         source: a folder of clean photographs, searched with all below.

@@ -28,6 +28,10 @@ DS_SYNTHETIC: Arrangement = tuple(
 )
 DS_REAL: Arrangement = tuple(Sides(folder, "gt", many=True) for folder in _DS_KINDS)
 
+_DENSITIES = tuple(
+    f"DID-MDN-training/Rain_{density}/train2018new" for density in ("Heavy", "Medium", "Light")
+)
+
 _SIDE_BY_SIDE = (
     " Both images lie side by side in one file, so they have to be taken apart first:"
     " unpack_side_by_side writes input/ and target/. Loaders disagree on which half is degraded;"
@@ -107,14 +111,10 @@ RAIN_LAYOUTS: dict[str, Layout] = {
         " and loader; DID-MDN-test is from a public loader." + _SIDE_BY_SIDE,
         splits=in_folders(INPUT_TARGET, **TRAIN_TEST),
         side_by_side={
-            "train": tuple(
-                f"DID-MDN-training/Rain_{density}/train2018new"
-                for density in ("Heavy", "Medium", "Light")
-            ),
-            **{
-                f"train-{density.lower()}": (f"DID-MDN-training/Rain_{density}/train2018new",)
-                for density in ("Heavy", "Medium", "Light")
-            },
+            "train": _DENSITIES,
+            "train-heavy": _DENSITIES[:1],
+            "train-medium": _DENSITIES[1:2],
+            "train-light": _DENSITIES[2:],
             "test": ("DID-MDN-test",),
         },
     ),
@@ -131,13 +131,10 @@ RAIN_LAYOUTS: dict[str, Layout] = {
         source="names and inner folders from several public loaders; training/ and testing/ are"
         " not verified.",
         splits=in_folders(
-            tuple(
-                Sides(rainy, clean, "(.+)_[0-9]+", many=True)
-                for rainy, clean in (
-                    ("rainy_image", "ground_truth"),
-                    ("input", "gt"),
-                    ("input", "target"),
-                )
+            (
+                Sides("rainy_image", "ground_truth", "(.+)_[0-9]+", many=True),
+                Sides("input", "gt", "(.+)_[0-9]+", many=True),
+                Sides("input", "target", "(.+)_[0-9]+", many=True),
             ),
             train=("training", "train", "rainy_image_dataset/training"),
             test=("testing", "test", "rainy_image_dataset/testing"),

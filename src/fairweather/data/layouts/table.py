@@ -11,7 +11,15 @@ from fairweather.data.layouts.forms import (
 from fairweather.data.layouts.rain import RAIN_LAYOUTS
 
 
-def _haze(title: str, *, year: int, name: str, pairs: int, test: str, flat: bool = False) -> Layout:
+def _haze(
+    title: str,
+    *,
+    year: int,
+    name: str,
+    pairs: int,
+    test: str = "the last 5 as the test is not verified",
+    flat: bool = False,
+) -> Layout:
     """Return the layout of a data set of the NTIRE challenges on dehazing."""
     names = ("(.+)_hazy", "(.+)_GT")
     forms = (Sides("hazy", "GT", *names), *((Sides(".", ".", *names),) if flat else ()))
@@ -84,20 +92,8 @@ LAYOUTS: dict[str, Layout] = {
         test="the last 5 as the test follows Dense-Haze and is not verified",
         flat=True,
     ),
-    "o-haze": _haze(
-        "O-HAZE",
-        year=2018,
-        name="01_outdoor_{}.jpg",
-        pairs=45,
-        test="the last 5 as the test is not verified",
-    ),
-    "i-haze": _haze(
-        "I-HAZE",
-        year=2018,
-        name="01_indoor_{}.jpg",
-        pairs=35,
-        test="the last 5 as the test is not verified",
-    ),
+    "o-haze": _haze("O-HAZE", year=2018, name="01_outdoor_{}.jpg", pairs=45),
+    "i-haze": _haze("I-HAZE", year=2018, name="01_indoor_{}.jpg", pairs=35),
     "its": Layout(
         title="RESIDE indoor training set (ITS)",
         task="haze",
@@ -202,10 +198,7 @@ LAYOUTS: dict[str, Layout] = {
                 for folder in ("", f"{split}/")
                 for who in order
             )
-            for split, order in {
-                "train": ("ours", "official"),
-                "test": ("official", "ours"),
-            }.items()
+            for split, order in (("train", ("ours", "official")), ("test", ("official", "ours")))
         },
     ),
     "srd": Layout(
