@@ -271,17 +271,9 @@ def mix_up(
 ) -> tuple[Tensor, Tensor]:
     """Mix pairs as the official training does (`MixUp_AUG`; MixUp, Zhang et al., ICLR 2018).
 
-    Each crop is blended with a crop of the batch, its own perhaps: λ · crop + (1 − λ) · partner,
-    with one λ from Beta(alpha, alpha) and one partner for both images of a pair.
-
-    Args:
-        degraded: (B, 3, H, W) floats on any device.
-        clean: the same scenes, likewise.
-        alpha: of the Beta distribution; the official code has 1.2.
-        generator: on the CPU, so that every device draws the same.
-
-    Returns:
-        The blended `degraded` and `clean`.
+    Each crop of (B, 3, H, W) floats on any device is blended with a crop of the batch, its own
+    perhaps: λ · crop + (1 − λ) · partner, with one λ from Beta(alpha, alpha) and one partner for
+    both images of a pair. The generator is the CPU's, so that every device draws the same.
     """
     count = len(degraded)
     partners = torch.randperm(count, generator=generator)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from fairweather.errors import DataError
-from fairweather.imaging import IMAGE_SUFFIXES, as_bytes, read_image
+from fairweather.imaging import IMAGE_SUFFIXES, Photo, as_bytes, read_image, write_image
 
 Key = TypeVar("Key", bound=Hashable)
 Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -68,6 +68,21 @@ def map_names(named: Iterable[tuple[Key, Path]]) -> dict[Key, Path]:
             raise DataError(f"{paths[name]} and {path}: have one name; rename one of them")
         paths[name] = path
     return paths
+
+
+def refuse_pairs_in(folder: Path) -> None:
+    """Raise a DataError if a folder holds pairs, which are never mixed with new ones."""
+    for side in ("input", "target"):
+        if (folder / side).exists():
+            raise DataError(f"'{folder / side}' exists already; choose another folder")
+
+
+def write_pair(folder: Path, name: Path, *, degraded: Photo, clean: Photo) -> None:
+    """Write `input/NAME.png` and `target/NAME.png`, the form of the layout `folders`."""
+    for side, photo in (("input", degraded), ("target", clean)):
+        target = folder / side / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_image(target, photo)
 
 
 def read_bytes(path: Path) -> np.ndarray:

@@ -68,8 +68,7 @@ def read_metadata(image: Image.Image) -> Metadata:
     exif = info.get("exif") or _exif_from_text(text)
     if exif and not exif.startswith(EXIF_PREFIX):
         exif = EXIF_PREFIX + exif
-    xmp, comment = info.get("xmp"), info.get("comment")
-    dpi = info.get("dpi")
+    xmp, comment, dpi = info.get("xmp"), info.get("comment"), info.get("dpi")
     if "jfif" in info and not info.get("jfif_unit") and dpi == (72, 72):
         dpi = None  # Pillow's stand-in for a JPEG that gives no resolution
     return Metadata(
@@ -98,12 +97,7 @@ def _exif_from_text(text: dict[str, Any]) -> bytes | None:
 
 
 def read_tiff_metadata(file: BinaryIO, directory: ImageFileDirectory_v2) -> Metadata:
-    """Collect the metadata of a TIFF file, EXIF as the block that other formats carry.
-
-    Args:
-        file: The file.
-        directory: The tags of its first image.
-    """
+    """Collect the metadata of a TIFF file, EXIF as the block that other formats carry."""
     xmp, icc_profile, iptc = (directory.get(tag) for tag in (700, 34675, 33723))
     if isinstance(iptc, tuple):  # Photoshop declares these bytes as 32-bit integers
         iptc = np.array(iptc, _byte_order(directory) + "u4").tobytes()
@@ -166,16 +160,12 @@ def tiff_tags(metadata: Metadata) -> dict[int, Any]:
 
 def orientation_of(metadata: Metadata) -> int:
     """Return the EXIF orientation, 1 to 8, from EXIF or else from XMP; 1 where there is none."""
-    found: list[int] = []
-
-    def look(tag: int, value: int) -> None:
-        if tag == _ORIENTATION:
-            found.append(value)
-
-    _walk_exif(metadata.exif, look)
-    if not found and metadata.xmp and (match := _XMP_ORIENTATION.search(metadata.xmp)):
-        found.append(int(match[2]))
-    return found[0] if found and 1 <= found[0] <= 8 else 1
+    found: dict[int, int] = {}  # the first value of each tag
+    _walk_exif(metadata.exif, found.setdefault)
+    if _ORIENTATION not in found and (match := _XMP_ORIENTATION.search(metadata.xmp or b"")):
+        found[_ORIENTATION] = int(match[2])
+    orientation = found.get(_ORIENTATION, 1)
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def uprighted(metadata: Metadata, *, height: int, width: int) -> Metadata:
@@ -239,9 +229,7 @@ def profile_fits(icc_profile: bytes, *, grey: bool) -> bool:
 def save_options(metadata: Metadata, name: str) -> dict[str, Any]:
     """Return the keywords with which Pillow's `save` writes the metadata in format `name`."""
     options: dict[str, Any] = {
-        "exif": metadata.exif,
-        "icc_profile": metadata.icc_profile,
-        "dpi": metadata.dpi,
+        key: getattr(metadata, key) for key in ("exif", "icc_profile", "dpi")
     }
     if name == "PNG":
         options["pnginfo"] = _png_info(metadata)

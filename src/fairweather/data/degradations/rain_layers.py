@@ -137,14 +137,9 @@ class RainLayers:
 
 
 def layer_of_pair(rainy: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """Return what rain added to a photograph, beside contrast and exposure.
+    """Return what rain added to a photograph (H, W, 3) uint8, beside contrast and exposure.
 
-    Args:
-        rainy: (H, W, 3) uint8.
-        clean: the same scene.
-
-    Returns:
-        (H, W) uint8: the smallest difference of the three channels over its mean around.
+    It is (H, W) uint8: the smallest difference of the three channels over its mean around.
     """
     difference = (rainy.astype(np.int16) - clean).min(-1).clip(0)
     image = Image.fromarray(difference.astype(np.uint8))
@@ -155,17 +150,9 @@ def layer_of_pair(rainy: np.ndarray, clean: np.ndarray) -> np.ndarray:
 def place(
     dice: Dice, layer: Tensor, *, size: tuple[int, int], scale: float, angle_deg: float
 ) -> Tensor:
-    """Cut a crop of a layer that is flipped, enlarged and turned, at any place of it.
+    """Cut a crop (height, width) out of a layer that is flipped, enlarged and turned, at any place.
 
-    Args:
-        dice: where flips and place are drawn from.
-        layer: (H, W) uint8, mirrored outside.
-        size: height and width of the crop.
-        scale: how many pixels of the crop one of the layer becomes.
-        angle_deg: by how much it is turned.
-
-    Returns:
-        (height, width) in grey levels.
+    The layer is (H, W) uint8 and mirrored outside; the crop is in its grey levels.
     """
     height, width = size
     rows, columns = layer.shape
@@ -191,14 +178,8 @@ def draw_lines(
 ) -> Tensor:
     """Draw straight hard-edged lines of one length and width, each evenly bright.
 
-    Args:
-        dice: where all is drawn from.
-        ranges: length, width and coverage.
-        size: height and width; lines leave at one side and come in at the other.
-        angle_deg: direction, 0 is straight down.
-
-    Returns:
-        (height, width) from 0 up, 1 for the brightest line; where lines cross they add.
+    Lines that leave (height, width) at one side come in at the other; 0 degrees is straight down.
+    The brightest line is 1, and where lines cross they add.
     """
     height, width = size
     length_px = min(dice.one_log(ranges.line_length_px), 0.9 * min(size))

@@ -110,12 +110,8 @@ def look_through(
 ) -> Tensor:
     """Linear light (B, 3, H, W) from each point of a drop: the scene, the sky, and the dark rim.
 
-    Args:
-        dice: what to draw from.
-        ranges: what to draw the parameters from.
-        clean: (B, 3, H, W).
-        towards: (2, B, H, W), how far the point lies down and right of the drop's middle [radii].
-        softness: (B, 1, 1), how blurred the view is; from 1 on it is a mean of the surroundings.
+    A point lies `towards` (2, B, H, W) down and right of its drop's middle [radii]. The `softness`
+    (B, 1, 1) blurs the view, which from 1 on is a mean of the surroundings.
     """
     batch, _, height, width = clean.shape
     shape = (batch, 1, 1)

@@ -154,5 +154,5 @@ def side_by_side_names(root: Path, folders: Iterable[str]) -> dict[Path, Path]:
             continue
         inner = place.relative_to(root)
         images = name_images(place)
-        names |= {inner / f"{name}.png": images[name] for name in sorted(images, key=_in_order)}
+        names |= {inner / name: images[name] for name in sorted(images, key=_in_order)}
     return names
