@@ -19,7 +19,8 @@ from rich.console import Console
 from skimage import data
 
 from fairweather import __version__, cli, models
-from fairweather.imaging import Photo, read_image, write_image
+from fairweather.imaging import read_image, write_image
+from fairweather.imaging.image import Photo
 from fairweather.models import PRESETS, create_model, load_model, save_model
 from fairweather.restoration import Job, Restorer
 

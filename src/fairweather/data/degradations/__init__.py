@@ -12,13 +12,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from fairweather.data.degradations.haze import HazeRanges, add_haze
-from fairweather.data.degradations.moire import MoireRanges, add_moire
-from fairweather.data.degradations.rain import RainRanges, add_rain
-from fairweather.data.degradations.rain_layers import LayerRanges, RainLayers, split_layers
-from fairweather.data.degradations.raindrop import RaindropRanges, add_raindrops
-from fairweather.data.degradations.shadow import ShadowRanges, add_shadow
-from fairweather.data.degradations.snow import SnowRanges, add_snow
+from fairweather.data.degradations.moire import add_moire
+from fairweather.data.degradations.shadow import add_shadow
 from fairweather.data.degradations.weather import WEATHERS, add_weather
 
 DEGRADATIONS: dict[str, Callable[..., Tensor]] = {
@@ -28,23 +23,4 @@ DEGRADATIONS: dict[str, Callable[..., Tensor]] = {
     "weather": add_weather,
 }
 
-__all__ = [
-    "DEGRADATIONS",
-    "WEATHERS",
-    "HazeRanges",
-    "LayerRanges",
-    "MoireRanges",
-    "RainLayers",
-    "RainRanges",
-    "RaindropRanges",
-    "ShadowRanges",
-    "SnowRanges",
-    "add_haze",
-    "add_moire",
-    "add_rain",
-    "add_raindrops",
-    "add_shadow",
-    "add_snow",
-    "add_weather",
-    "split_layers",
-]
+__all__ = ["DEGRADATIONS", "WEATHERS"]

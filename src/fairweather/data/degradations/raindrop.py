@@ -71,21 +71,16 @@ def add_raindrops(
 
 def drop_layer(dice: Dice, ranges: RaindropRanges, *, clean: Tensor) -> tuple[Tensor, Tensor]:
     """How much drops cover, (B, 1, H, W), and the linear light through them, (B, 3, H, W)."""
-    batch, _, height, width = clean.shape
-    shape = (batch, 1, 1)
-    radius_px = dice.log_uniform(ranges.radius_px, *shape).clamp(max=min(height, width) / 4)
+    shape, size = (len(clean), 1, 1), (clean.shape[2], clean.shape[3])
+    radius_px = dice.log_uniform(ranges.radius_px, *shape).clamp(max=min(size) / 4)
     softness = dice.uniform(ranges.softness, *shape)
     # An ellipse of the drop's area, a lobe of the rim and half of the edge reach this far.
     reach = max(ranges.elongation) ** 0.5 * (1 + ranges.irregularity[1] + 0.5 * softness)
+    reach_px = reach * radius_px
     area_px = FILLED * torch.pi * radius_px.square() * (1 + SMALLEST + SMALLEST**2) / 3
     spacing_px = (area_px / dice.log_uniform(ranges.coverage, *shape)).sqrt()
     drops = scatter(
-        dice,
-        size=(height, width),
-        reach_px=reach * radius_px,
-        spacing_px=spacing_px,
-        smallest=SMALLEST,
-        traits=5,
+        dice, size=size, reach_px=reach_px, spacing_px=spacing_px, smallest=SMALLEST, traits=5
     )
     traits = drops.traits
     radius_px = radius_px * drops.scale

@@ -89,14 +89,9 @@ def flake_layer(dice: Dice, ranges: SnowRanges, *, angle: Tensor, size: tuple[in
     sizes = FILLED * (1 + SMALLEST + SMALLEST**2) / 3
     area_px = sizes * radius_px.square() * (torch.pi + motion)
     spacing_px = (area_px / dice.log_uniform(ranges.coverage, *shape)).sqrt()
-    reach = 1 + ranges.irregularity[1] + 0.5 * softness + 0.5 * motion
+    reach_px = radius_px * (1 + ranges.irregularity[1] + 0.5 * softness + 0.5 * motion) + 0.5
     flakes = scatter(
-        dice,
-        size=size,
-        reach_px=radius_px * reach + 0.5,
-        spacing_px=spacing_px,
-        smallest=SMALLEST,
-        traits=6,
+        dice, size=size, reach_px=reach_px, spacing_px=spacing_px, smallest=SMALLEST, traits=6
     )
     down, right, traits = flakes.down, flakes.right, flakes.traits
     flutter = dice.uniform(ranges.flutter_deg, *shape).deg2rad()
