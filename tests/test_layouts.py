@@ -350,7 +350,7 @@ def test_side_by_side_is_taken_apart(tmp_path: Path, rainy: str, told: bool) -> 
     root, out = tmp_path / "in", tmp_path / "out"
     for number in (1, 2, 10):
         images = side_by_side(root / f"train/{number}.png", rainy=rainy)
-    with pytest.raises(DataError, match=r"side by side .* unpack_side_by_side"):
+    with pytest.raises(DataError, match=r"side by side .*`fairweather data unpack`"):
         find_layout_pairs(root, "rain800")
     degraded = {"left": "left", "right": "right"}[rainy] if told else None
     assert unpack_side_by_side(root, out, layout="rain800", degraded=degraded) == 3

@@ -103,7 +103,8 @@ def wrong_tree(root: Path, *, name: str, split: str, expected: Sequence[str] = (
     if not expected and side_by_side_names(root, table.side_by_side.get(split, ())):
         return (
             f"{root}: the images of layout '{name}' lie side by side in one file; take them apart"
-            " with unpack_side_by_side, and give the folder that it wrote"
+            " with `fairweather data unpack` (unpack_side_by_side), and give the folder that it"
+            " writes"
         )
     if not expected:
         folders = [[Path(f) for s in form for f in (s.degraded, s.clean)] for form in forms]

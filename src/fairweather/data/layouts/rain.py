@@ -34,8 +34,8 @@ _DENSITIES = tuple(
 
 _SIDE_BY_SIDE = (
     " Both images lie side by side in one file, so they have to be taken apart first:"
-    " unpack_side_by_side writes input/ and target/. Loaders disagree on which half is degraded;"
-    " tell it, or have it looked at."
+    " `fairweather data unpack` writes input/ and target/. Loaders disagree on which half is"
+    " degraded: say it (--degraded), or it is told from the edges in the images."
 )
 
 

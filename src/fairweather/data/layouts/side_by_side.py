@@ -83,6 +83,7 @@ def _look(files: Sequence[Path]) -> Literal["left", "right"]:
     if 0.1 < share < 0.9:
         raise DataError(
             f"{files[0].parent}: of {len(chosen)} files the left half has the stronger edges in"
-            f" {rainy_left}, which does not tell which half is degraded; say it: left or right"
+            f" {rainy_left}, which does not tell which half is degraded; say it: --degraded left or"
+            " right"
         )
     return "left" if share >= 0.9 else "right"
