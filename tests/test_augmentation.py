@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pydantic import ValidationError
+from tiny_images import coordinates, save, save_pair
 
 from fairweather.data import (
     Augmentation,
@@ -26,28 +26,13 @@ from fairweather.errors import DataError, FairweatherError
 Crops = tuple[np.ndarray, np.ndarray]
 
 
-def coordinates(height: int, width: int, *, image: int = 0) -> np.ndarray:
-    """Every pixel says where it is: row, column, and the number of its image."""
-    rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows, columns, np.full_like(rows, image)], -1).astype(np.uint8)
-
-
 def degrade(clean: np.ndarray) -> np.ndarray:
     return 255 - clean
 
 
-def save(path: Path, pixels: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def save_pair(folder: Path, number: int, *, size: tuple[int, int] = (24, 40)) -> Pair:
+def save_number(folder: Path, number: int, *, size: tuple[int, int] = (24, 40)) -> Pair:
     clean = coordinates(*size, image=number)
-    return Pair(
-        save(folder / f"input/{number}.png", degrade(clean)),
-        save(folder / f"target/{number}.png", clean),
-    )
+    return save_pair(folder, number, degrade(clean), clean)
 
 
 def save_clean(folder: Path, number: int, *, size: tuple[int, int] = (24, 40)) -> Pair:
@@ -87,7 +72,7 @@ def generator(seed: int = 0) -> np.random.Generator:
 def pairs(tmp_path: Path) -> list[Pair]:
     """Three synthetic pairs, then two real ones."""
     synthetic = [save_clean(tmp_path, number) for number in range(3)]
-    return [*synthetic, *(save_pair(tmp_path, number) for number in (3, 4))]
+    return [*synthetic, *(save_number(tmp_path, number) for number in (3, 4))]
 
 
 def test_the_two_crops_of_a_pair_lie_over_each_other(pairs: list[Pair]) -> None:
@@ -205,7 +190,7 @@ def test_a_smaller_square_is_scaled_up_and_may_be_a_larger_one_as_well() -> None
 
 
 def test_small_images_pass_through_the_whole_stream(tmp_path: Path) -> None:
-    pair = save_pair(tmp_path, 0, size=(9, 11))
+    pair = save_number(tmp_path, 0, size=(9, 11))
     crops = RandomCrops([pair], crop_px=16, length=20, seed=0)
     for number in range(20):
         degraded, clean = arrays(crops[number])
@@ -385,7 +370,7 @@ def test_pairs_stay_aligned_through_all_of_it(
     seed: int,
 ) -> None:
     """Where the clean image has one byte in a channel, the degraded one has one byte too."""
-    pair = save_pair(tmp_path_factory.mktemp("pair"), 0)
+    pair = save_number(tmp_path_factory.mktemp("pair"), 0)
     augmentation = Augmentation(
         orientation=orientation, exposure_jitter_stops=stops, colour_jitter=colour
     )

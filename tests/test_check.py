@@ -1,7 +1,6 @@
 """One fault planted among twelve good pairs is found, named and measured, and nothing else is."""
 
 import dataclasses
-import functools
 import io
 import re
 import shutil
@@ -10,59 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage.data
 import tifffile
 from PIL import Image
+from scenes import SIZE, SOURCES, scene
+from tiny_images import pairs_in, save, save_pair
 
-from fairweather.data import DEGRADATIONS, Finding, Pair, check_pairs, degrade_pixels, find_pairs
-from fairweather.data.alignment import ORIENTATIONS, find_offset, find_orientation
+from fairweather.data import DEGRADATIONS, Finding, Pair, check_pairs, degrade_pixels
 from fairweather.data.check import QUICK_OFFSETS, QUICK_PAIRS
 from fairweather.errors import ImageError
 from fairweather.imaging import read_image
-
-SIZE = 200, 240
-SOURCES: tuple[tuple[str, int, int], ...] = (
-    ("astronaut", 0, 0), ("astronaut", 105, 25), ("coffee", 0, 0), ("rocket", 10, 100),
-    ("chelsea", 0, 0), ("camera", 0, 0), ("camera", 105, 30), ("immunohistochemistry", 0, 0),
-    ("retina", 300, 300), ("gravel", 0, 0), ("coins", 0, 0), ("brick", 0, 0),
-)  # fmt: skip
-
-
-@functools.cache
-def fine_scene(number: int) -> np.ndarray:
-    """A photograph of at least twice SIZE, with a margin of 8 px."""
-    name, top, left = SOURCES[number]
-    image = getattr(skimage.data, name)()
-    image = np.stack([image] * 3, -1) if image.ndim == 2 else image
-    need = 2 * SIZE[0] + 8, 2 * SIZE[1] + 8
-    image = image[top:, left:]
-    if image.shape[0] < need[0] or image.shape[1] < need[1]:
-        scale = max(need[0] / image.shape[0], need[1] / image.shape[1])
-        image = np.asarray(
-            Image.fromarray(np.ascontiguousarray(image)).resize(
-                (int(image.shape[1] * scale) + 1, int(image.shape[0] * scale) + 1)
-            )
-        )
-    return image[: need[0], : need[1]]
-
-
-@functools.cache
-def scene(number: int, *, down: int = 0, right: int = 0) -> np.ndarray:
-    """A scene seen from a place moved by half pixels: one over another of just 0.5 px."""
-    part = fine_scene(number)[down:, right:][: 2 * SIZE[0], : 2 * SIZE[1]].astype(float)
-    return part.reshape(SIZE[0], 2, SIZE[1], 2, 3).mean((1, 3)).round().astype(np.uint8)
-
-
-def save(path: Path, pixels: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(pixels)).save(path)
-    return path
-
-
-def save_pair(folder: Path, name: str, degraded: np.ndarray, clean: np.ndarray) -> Pair:
-    return Pair(
-        save(folder / f"input/{name}.png", degraded), save(folder / f"target/{name}.png", clean)
-    )
 
 
 def make_good(folder: Path, *, task: str) -> Path:
@@ -94,12 +49,12 @@ def only(findings: list[Finding]) -> Finding:
 
 @pytest.mark.parametrize("task", [task for task in DEGRADATIONS if task != "snow"])
 def test_good_pairs_have_no_findings(task: str, tmp_path: Path) -> None:
-    assert check_pairs(find_pairs(make_good(tmp_path, task=task))) == []
+    assert check_pairs(pairs_in(make_good(tmp_path, task=task))) == []
 
 
 def test_heavy_snow_has_no_findings_and_every_pair_is_counted(good: Path) -> None:
     seen: list[tuple[int, int]] = []
-    counted = check_pairs(find_pairs(good), on_pair=lambda done, total: seen.append((done, total)))
+    counted = check_pairs(pairs_in(good), on_pair=lambda done, total: seen.append((done, total)))
     assert counted == []
     assert seen == [(done, 12) for done in range(1, 13)]
 
@@ -110,7 +65,7 @@ def test_a_cut_off_file(folder: Path, side: str) -> None:
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ImageError) as caught:
         read_image(path)
-    finding = only(check_pairs(find_pairs(folder)))
+    finding = only(check_pairs(pairs_in(folder)))
     assert finding == Finding("error", "unreadable", (path,), str(caught.value))
 
 
@@ -129,7 +84,7 @@ def spoil(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> tuple[Pat
 
 def test_another_size(folder: Path) -> None:
     files = spoil(folder, lambda image: image[:-7])
-    finding = only(check_pairs(find_pairs(folder)))
+    finding = only(check_pairs(pairs_in(folder)))
     assert (finding.severity, finding.kind, finding.files) == ("error", "size", files)
     assert "'input/05.png': degraded is 193×240 but clean is 200×240; crop" in finding.message
 
@@ -137,7 +92,7 @@ def test_another_size(folder: Path) -> None:
 @pytest.mark.parametrize(("turns", "how"), [(1, "counter-clockwise"), (-1, "90° clockwise")])
 def test_a_quarter_turn(folder: Path, turns: int, how: str) -> None:
     files = spoil(folder, lambda image: np.rot90(image, turns))
-    finding = only(check_pairs(find_pairs(folder)))
+    finding = only(check_pairs(pairs_in(folder)))
     assert (finding.severity, finding.kind, finding.files) == ("error", "size", files)
     assert "240×200 but clean is 200×240; is one of them rotated?" in finding.message
     assert how in finding.message
@@ -156,17 +111,9 @@ def test_mirrored_and_half_turned(
     folder: Path, view: tuple[slice, slice], how: str, quick: bool
 ) -> None:
     files = spoil(folder, lambda image: image[view])
-    finding = only(check_pairs(find_pairs(folder), quick=quick))
+    finding = only(check_pairs(pairs_in(folder), quick=quick))
     assert (finding.severity, finding.kind, finding.files) == ("error", "orientation", files)
     assert f"'input/05.png': degraded is {how} against clean" in finding.message
-
-
-@pytest.mark.parametrize("task", list(DEGRADATIONS))
-def test_all_eight_orientations_of_a_square(task: str) -> None:
-    clean = scene(0)[:, :200]
-    degraded = degrade_pixels(clean, task=task, seed=3).mean(-1)
-    for name, turn in ORIENTATIONS.items():
-        assert find_orientation(turn(degraded), clean.mean(-1))[0] == name
 
 
 @pytest.mark.parametrize("halves", [(7, 0), (0, 7), (2, 5), (3, 30)])
@@ -175,8 +122,8 @@ def test_a_shift_is_measured(folder: Path, halves: tuple[int, int]) -> None:
     shifted = scene(0, down=down, right=right)
     files = folder / "input/00.png", folder / "target/00.png"
     save(files[0], degrade_pixels(shifted, task="snow", seed=1))
-    finding = only(check_pairs(find_pairs(folder)))
-    assert only(check_pairs(find_pairs(folder), quick=True)) == finding
+    finding = only(check_pairs(pairs_in(folder)))
+    assert only(check_pairs(pairs_in(folder), quick=True)) == finding
     assert (finding.severity, finding.kind, finding.files) == ("error", "offset", files)
     found = re.search(r"'input/00\.png'.* ([\d.]+) px (left|right) and ([\d.]+) px (up|down)",
                       finding.message)  # fmt: skip
@@ -190,33 +137,12 @@ def test_a_shift_is_measured(folder: Path, halves: tuple[int, int]) -> None:
 def test_half_a_pixel_is_no_finding(folder: Path) -> None:
     shifted = scene(0, down=1)
     save(folder / "input/00.png", degrade_pixels(shifted, task="snow", seed=1))
-    assert check_pairs(find_pairs(folder)) == []
-
-
-@pytest.mark.parametrize("task", list(DEGRADATIONS))
-def test_offsets_under_every_degradation(task: str) -> None:
-    for number in (0, 4, 5):
-        degraded = degrade_pixels(scene(number), task=task, seed=number).mean(-1)
-        offset = find_offset(degraded[9:, :-13], scene(number).mean(-1)[:-9, 13:])
-        assert offset is not None
-        assert offset.is_certain
-        assert offset.down_px == pytest.approx(-9, abs=0.3)
-        assert offset.right_px == pytest.approx(13, abs=0.3)
-
-
-def test_nothing_is_measured_where_nothing_can_be() -> None:
-    random = np.random.default_rng(0)
-    noise = [random.uniform(0, 255, SIZE).astype(np.float32) for _ in range(2)]
-    flat = np.full(SIZE, 128, np.float32)
-    unlike = scene(0).mean(-1), scene(2).mean(-1)
-    for degraded, clean in (noise, unlike, (flat, flat), (flat[:30], flat[:30])):
-        offset = find_offset(degraded, clean)
-        assert offset is None or not offset.is_certain
+    assert check_pairs(pairs_in(folder)) == []
 
 
 def test_the_same_image_on_both_sides(folder: Path) -> None:
     shutil.copy(folder / "target/05.png", folder / "input/05.png")
-    finding = only(check_pairs(find_pairs(folder)))
+    finding = only(check_pairs(pairs_in(folder)))
     assert (finding.severity, finding.kind) == ("error", "identical")
     assert finding.files == (folder / "input/05.png", folder / "target/05.png")
     assert "'input/05.png'" in finding.message
@@ -227,11 +153,11 @@ def test_a_swapped_pair(folder: Path) -> None:
         path = folder / f"input/{number:02}.png"
         share = 0.3 if number == 5 else 0.15
         save(path, (pixels_of(path) * (1 - share) + 255 * share).astype(np.uint8))
-    assert not check_pairs(find_pairs(folder))
+    assert not check_pairs(pairs_in(folder))
     files = folder / "input/05.png", folder / "target/05.png"
     degraded, clean = (pixels_of(path) for path in files)
     save_pair(folder, "05", clean, degraded)
-    finding = only(check_pairs(find_pairs(folder)))
+    finding = only(check_pairs(pairs_in(folder)))
     assert (finding.severity, finding.kind, finding.files) == ("warning", "swapped", files)
     found = re.search(r"'input/05\.png': degraded is ([\d.]+) levels less veiled", finding.message)
     assert found
@@ -244,7 +170,7 @@ def test_two_exchanged_partners(folder: Path) -> None:
     swap = pixels_of(one), pixels_of(other)
     save(one, swap[1])
     save(other, swap[0])
-    first, second = check_pairs(find_pairs(folder))
+    first, second = check_pairs(pairs_in(folder))
     assert (first.severity, first.kind) == ("error", "partner")
     assert first.files == (one, folder / "target/04.png", folder / "target/08.png")
     assert second.files == (other, folder / "target/08.png", folder / "target/04.png")
@@ -264,7 +190,7 @@ def compressed(pixels: np.ndarray, *, scale: float, quality: int) -> np.ndarray:
 def test_a_scene_twice(folder: Path, scale: float, quality: int) -> None:
     copy = compressed(pixels_of(folder / "target/05.png"), scale=scale, quality=quality)
     save_pair(folder, "12", degrade_pixels(copy, task="snow", seed=99), copy)
-    finding = only(check_pairs(find_pairs(folder)))
+    finding = only(check_pairs(pairs_in(folder)))
     assert (finding.severity, finding.kind) == ("warning", "duplicate")
     assert finding.files == (folder / "target/05.png", folder / "target/12.png")
     assert "'target/05.png', 'target/12.png' show the same scene" in finding.message
@@ -273,7 +199,7 @@ def test_a_scene_twice(folder: Path, scale: float, quality: int) -> None:
 def test_a_pair_twice(folder: Path) -> None:
     for side in ("input", "target"):
         shutil.copy(folder / side / "05.png", folder / side / "12.png")
-    finding = only(check_pairs(find_pairs(folder)))
+    finding = only(check_pairs(pairs_in(folder)))
     assert (finding.severity, finding.kind) == ("warning", "duplicate")
     assert finding.files == (folder / "input/05.png", folder / "input/12.png")
     assert "are the same pair" in finding.message
@@ -281,7 +207,7 @@ def test_a_pair_twice(folder: Path) -> None:
 
 @pytest.mark.parametrize("copied", [False, True])
 def test_many_degraded_images_of_one_clean_are_no_duplicates(folder: Path, copied: bool) -> None:
-    clean, pairs = folder / "target/05.png", find_pairs(folder)
+    clean, pairs = folder / "target/05.png", pairs_in(folder)
     for seed in range(4):
         degraded = degrade_pixels(pixels_of(clean), task="snow", seed=50 + seed)
         pair = save_pair(folder, f"05_{seed}", degraded, pixels_of(clean))
@@ -302,7 +228,7 @@ def test_two_nearly_empty_pages_are_not_one_scene(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("scale", "quality"), [(1.0, 95), (0.6, 50)])
 def test_a_leak_into_the_test_set(folder: Path, scale: float, quality: int) -> None:
-    pairs = find_pairs(folder)
+    pairs = pairs_in(folder)
     copy = compressed(pixels_of(folder / "target/05.png"), scale=scale, quality=quality)
     other = scene(8)[::-1]
     tests = [
@@ -319,7 +245,7 @@ def test_a_leak_into_the_test_set(folder: Path, scale: float, quality: int) -> N
 def test_an_image_without_light(folder: Path) -> None:
     clean = (scene(5) * 0.04).astype(np.uint8)
     pair = save_pair(folder, "05", scene(5), clean)
-    finding = only([f for f in check_pairs(find_pairs(folder)) if f.kind != "swapped"])
+    finding = only([f for f in check_pairs(pairs_in(folder)) if f.kind != "swapped"])
     assert (finding.severity, finding.kind, finding.files) == ("warning", "exposure", (pair.clean,))
     assert re.search(r"'target/05\.png' is nearly black: 99 % of it is under \d+", finding.message)
 
@@ -344,7 +270,7 @@ def test_another_depth_and_mode(folder: Path) -> None:
     (folder / "input/05.png").unlink()
     grey = folder / "target/07.png"
     Image.open(grey).convert("L").save(grey)
-    first, second = check_pairs(find_pairs(folder))
+    first, second = check_pairs(pairs_in(folder))
     assert (first.severity, first.kind, first.files[0]) == ("warning", "mode", deep)
     assert "'input/05.tif': degraded has 16 bits but clean has 8 bits;" in first.message
     assert (second.kind, second.files[1]) == ("mode", grey)
@@ -352,7 +278,7 @@ def test_another_depth_and_mode(folder: Path) -> None:
 
 
 def test_photographs_without_a_partner(folder: Path) -> None:
-    photos = [pair.clean for pair in find_pairs(folder)]
+    photos = [pair.clean for pair in pairs_in(folder)]
     pairs = [Pair(path, path) for path in photos]
     assert check_pairs(pairs) == []
     photos[3].write_bytes(b"no image")
@@ -380,7 +306,7 @@ def test_quick_measures_some_offsets_spread_evenly(tmp_path: Path) -> None:
     for number in range(60):
         save(tmp_path / f"target/{number:02}.png", scene(number % 4))
         save(tmp_path / f"input/{number:02}.png", scene(number % 4, right=4) // 2)
-    found = [f for f in check_pairs(find_pairs(tmp_path), quick=True) if f.kind == "offset"]
+    found = [f for f in check_pairs(pairs_in(tmp_path), quick=True) if f.kind == "offset"]
     numbers = [int(finding.files[0].stem) for finding in found]
     assert len(numbers) == QUICK_OFFSETS
     assert (numbers[0], numbers[-1]) == (0, 59)
@@ -395,7 +321,7 @@ def test_a_finding_is_frozen() -> None:
 
 def real_pairs(folder: Path) -> list[Pair]:
     if not (folder / "hazy").is_dir():
-        return find_pairs(folder)
+        return pairs_in(folder)
     hazy = sorted((folder / "hazy").iterdir())[::8]
     return [Pair(path, folder / f"clear/{path.stem.split('_')[0]}{path.suffix}") for path in hazy]
 

@@ -3,13 +3,13 @@ import struct
 import subprocess
 import sys
 import threading
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
+from png_files import chunk, png
 from skimage import data
 
 from fairweather.errors import ImageError
@@ -18,28 +18,6 @@ from fairweather.imaging import Photo, decoding, read_image, write_image
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 ALPHA = np.random.default_rng(1).integers(0, 256, (6, 8), dtype=np.uint8)
 GREY = PIXELS[..., 0]
-
-
-def png(rows: np.ndarray, *, depth: int, colour_type: int, extra: bytes = b"") -> bytes:
-    """Encodes rows of packed bytes without a filter."""
-    width = rows.shape[1] * 8 // depth
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(name + content))
-        return struct.pack(">I", len(content)) + name + content + checksum
-
-    header = struct.pack(">IIBBBBB", width, len(rows), depth, colour_type, 0, 0, 0)
-    body = zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes())
-    key = chunk(b"tRNS", extra) if extra else b""
-    return b"".join(
-        [
-            b"\x89PNG\r\n\x1a\n",
-            chunk(b"IHDR", header),
-            key,
-            chunk(b"IDAT", body),
-            chunk(b"IEND", b""),
-        ]
-    )
 
 
 def cmyk_profile() -> bytes:
@@ -150,7 +128,13 @@ def test_a_grey_key_of_any_depth_becomes_alpha(tmp_path: Path, depth: int) -> No
     rows = np.packbits(bits.astype(np.uint8).reshape(5, -1), axis=1)
     key = int(values[2, 2])
     (tmp_path / "a.png").write_bytes(
-        png(rows, depth=depth, colour_type=0, extra=struct.pack(">H", key))
+        png(
+            [row.tobytes() for row in rows],
+            size=values.shape,
+            depth=depth,
+            colour_type=0,
+            extra=chunk(b"tRNS", struct.pack(">H", key)),
+        )
     )
     photo = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(photo.pixels[..., 0], values * (255 // top))
@@ -232,10 +216,7 @@ def test_the_depth_of_avif_is_found(tmp_path: Path) -> None:
 
 def bomb(path: Path, size: tuple[int, int]) -> Path:
     """Writes a PNG of a few bytes whose header announces many pixels."""
-    header = struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
-    content = png(np.zeros((1, 8), np.uint8), depth=8, colour_type=0)
-    checksum = struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    path.write_bytes(content[:16] + header + checksum + content[33:])
+    path.write_bytes(png([bytes(8)], size=size, depth=8, colour_type=2))
     return path
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
+from png_files import chunk, png
 
 from fairweather.imaging import deep, read_image
 
@@ -24,29 +25,22 @@ ADAM7 = (
 )
 
 
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png(samples: np.ndarray, *, interlaced: bool = False, extra: bytes = b"") -> bytes:
-    """Encodes 16-bit samples as the specification says, unfiltered: the reference."""
-    height, width, channels = samples.shape
+def encoded(samples: np.ndarray, *, interlaced: bool = False, extra: bytes = b"") -> bytes:
     passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
     rows = [
-        b"\x00" + row.astype(">u2").tobytes()
+        row.astype(">u2").tobytes()
         for top, left, down, across in passes
         for row in samples[top::down, left::across]
         if row.size
     ]
-    header = (width, height, 16, COLOUR_TYPES[channels], 0, 0, int(interlaced))
-    return b"".join(
-        [
-            deep.PNG_SIGNATURE,
-            chunk(b"IHDR", struct.pack(">IIBBBBB", *header)),
-            extra,
-            chunk(b"IDAT", zlib.compress(b"".join(rows))),
-            chunk(b"IEND", b""),
-        ]
+    height, width, channels = samples.shape
+    return png(
+        rows,
+        size=(height, width),
+        depth=16,
+        colour_type=COLOUR_TYPES[channels],
+        interlaced=interlaced,
+        extra=extra,
     )
 
 
@@ -77,7 +71,7 @@ def unfiltered(data: bytes, height: int, width: int, channels: int) -> np.ndarra
 @pytest.mark.parametrize("size", [(1, 1), (9, 13), (3, 1)])
 def test_reads_every_kind(channels: int, size: tuple[int, int], *, interlaced: bool) -> None:
     samples = noise(*size, channels)
-    read = decoded(png(samples, interlaced=interlaced))
+    read = decoded(encoded(samples, interlaced=interlaced))
     assert read.dtype == np.uint16
     np.testing.assert_array_equal(read, samples)
 
@@ -115,7 +109,7 @@ def test_a_colour_key_becomes_alpha(channels: int) -> None:
     samples[2, 3] = samples[4, 4] = key
     samples[0, 0] = key
     samples[0, 0, 0] += 1  # the high bytes are equal, so 8 bits would not tell them apart
-    read = decoded(png(samples, extra=chunk(b"tRNS", key.astype(">u2").tobytes())))
+    read = decoded(encoded(samples, extra=chunk(b"tRNS", key.astype(">u2").tobytes())))
     expected = np.full((6, 7), 65535)
     expected[2, 3] = expected[4, 4] = 0
     np.testing.assert_array_equal(read[..., :-1], samples)
@@ -125,7 +119,9 @@ def test_a_colour_key_becomes_alpha(channels: int) -> None:
 def test_colour_chunks_are_found_as_they_are() -> None:
     gamma = chunk(b"gAMA", struct.pack(">I", 100000))
     text = chunk(b"tEXt", b"Title\0x")
-    file = io.BytesIO(png(noise(2, 2, 3), extra=gamma + text + chunk(b"cICP", b"\x09\x10\x00\x01")))
+    file = io.BytesIO(
+        encoded(noise(2, 2, 3), extra=gamma + text + chunk(b"cICP", b"\x09\x10\x00\x01"))
+    )
     assert deep.png_colour_chunks(file) == (
         (b"gAMA", struct.pack(">I", 100000)),
         (b"cICP", b"\x09\x10\x00\x01"),
@@ -134,7 +130,7 @@ def test_colour_chunks_are_found_as_they_are() -> None:
 
 def test_the_public_face_reads_all_sixteen_bits(tmp_path: Path) -> None:
     samples = noise(5, 6, 4)
-    (tmp_path / "deep.png").write_bytes(png(samples))
+    (tmp_path / "deep.png").write_bytes(encoded(samples))
     photo = read_image(tmp_path / "deep.png")
     np.testing.assert_array_equal(photo.pixels, samples[..., :3])
     np.testing.assert_array_equal(photo.alpha, samples[..., 3])

@@ -11,25 +11,30 @@ import torch
 from torch import Tensor
 
 from fairweather.data import DEGRADATIONS
-from fairweather.data.degradations import (
-    HazeRanges,
+from fairweather.data.degradations import weather
+from fairweather.data.degradations.haze import HazeRanges, add_haze, guess_depth, guided_filter
+from fairweather.data.degradations.moire import (
     MoireRanges,
-    RaindropRanges,
-    ShadowRanges,
-    SnowRanges,
-    add_haze,
     add_moire,
-    add_raindrops,
-    add_shadow,
-    add_snow,
-    add_weather,
-    weather,
+    demosaick,
+    gaussian_blur,
+    screen_grid,
 )
-from fairweather.data.degradations.haze import guess_depth, guided_filter
-from fairweather.data.degradations.moire import demosaick, screen_grid
-from fairweather.data.degradations.raindrop import drop_layer, gaussian_blur, look_through, scatter
-from fairweather.data.degradations.randomness import Dice
-from fairweather.data.degradations.shadow import convex, limbs, shadow_matte
+from fairweather.data.degradations.raindrop import (
+    RaindropRanges,
+    add_raindrops,
+    drop_layer,
+    look_through,
+)
+from fairweather.data.degradations.randomness import Dice, scatter
+from fairweather.data.degradations.shadow import (
+    ShadowRanges,
+    add_shadow,
+    convex,
+    limbs,
+    shadow_matte,
+)
+from fairweather.data.degradations.snow import SnowRanges, add_snow
 
 TASKS = tuple(DEGRADATIONS)
 
@@ -118,7 +123,9 @@ def test_weather_comes_in_its_shares(
     for task, value in values.items():
         monkeypatch.setitem(weather.WEATHERS, task, paint(value))
     clean = torch.rand(400, 3, 4, 4) / 2
-    drawn = (add_weather(clean, generator=dice().generator, shares=shares) - clean).mean((1, 2, 3))
+    drawn = (weather.add_weather(clean, generator=dice().generator, shares=shares) - clean).mean(
+        (1, 2, 3)
+    )
     counts = {task: int((drawn - value).abs().lt(1e-5).sum()) for task, value in values.items()}
     assert sum(counts.values()) == 400
     for task, count in counts.items():

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+from tiny_images import pairs_in
 
-from fairweather.data import degrade_folder, find_pairs
+from fairweather.data import degrade_folder
 from fairweather.errors import DataError, ImageError, OptionError
 from fairweather.imaging import Photo, read_image, write_image
 
@@ -31,7 +32,7 @@ def test_pairs_are_written_that_the_pair_layout_reads(photos: Path, tmp_path: Pa
         on_done=lambda done, total: calls.append((done, total)),
     )
     assert (count, calls) == (2, [(1, 2), (2, 2)])
-    pairs = find_pairs(tmp_path / "out")
+    pairs = pairs_in(tmp_path / "out")
     assert [pair.clean.relative_to(tmp_path / "out").as_posix() for pair in pairs] == [
         "target/a.png",
         "target/deep/b.png",

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fairweather.files import replacing, staging
+from fairweather.errors import DataError
+from fairweather.files import read_document, replacing, staging, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -173,3 +174,28 @@ def test_a_name_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
         write()
     assert (tmp_path / "model").read_bytes() == b"theirs"
     assert names(tmp_path) == ["model"]
+
+
+def test_text_that_no_encoding_holds_is_escaped(tmp_path: Path) -> None:
+    """Names of files may hold bytes that are no UTF-8; Python reads them as lone surrogates."""
+    write_text(tmp_path / "report.txt", "Regen in Köln: \udcff.png")
+    assert (tmp_path / "report.txt").read_text("utf-8") == "Regen in Köln: \\udcff.png"
+    with pytest.raises(DataError, match=r"nowhere.report\.txt: cannot be written: No such file"):
+        write_text(tmp_path / "nowhere/report.txt", "rain")
+
+
+def test_a_document_is_told_by_its_format(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text('{"format": "ours 1", "rows": 3}')
+    assert read_document(path, form="ours 1", otherwise="is no result")["rows"] == 3
+    with pytest.raises(DataError, match=r"results\.json: is no result"):
+        read_document(path, form="ours 2", otherwise="is no result")
+    for text in ("[1]", '"ours 1"'):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"results\.json: is no result"):
+            read_document(path, form="ours 1", otherwise="is no result")
+    path.write_text('{"format": ')
+    with pytest.raises(DataError, match=r"results\.json: cannot be read as JSON"):
+        read_document(path, form="ours 1", otherwise="is no result")
+    with pytest.raises(DataError, match=r"missing\.json: cannot be read as JSON"):
+        read_document(tmp_path / "missing.json", form="ours 1", otherwise="is no result")

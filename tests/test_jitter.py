@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from test_augmentation import degrade, generator
 
-from fairweather.data import Augmentation
-from fairweather.data.augmentation import random_jitter
+from fairweather.data import Augmentation, random_jitter
 
 
 def jittered_ramps(**options: float) -> Iterator[np.ndarray]:

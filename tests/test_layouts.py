@@ -14,7 +14,6 @@ from fairweather.data import (
     unpack_side_by_side,
 )
 from fairweather.data.layouts.table import LAYOUTS
-from fairweather.data.pairs import find_pairs
 from fairweather.errors import DataError, OptionError
 
 
@@ -39,7 +38,8 @@ TREES = {
     ("folders", "train"): "train/input/2.png train/target/2.jpg;"
     " train/input/10.png train/target/10.png",
     ("folders", "test"): "test/input/a/1.png test/gt/a/1.png",
-    ("folders", "all"): "input/1.png target/1.png",
+    ("folders", "all"): "input/a.v2.png target/a.v2.jpg; input/b.png target/b.webp;"
+    " input/deep/a.tif target/deep/a.png",
     ("rain100l", "train"): "train/rain/norain-2x2.png train/norain/norain-2.png;"
     " train/rain/norain-10x2.png train/norain/norain-10.png",
     ("rain100l", "test"): "rain_data_test_Light/rain/X2/norain-001x2.png"
@@ -350,7 +350,7 @@ def test_side_by_side_is_taken_apart(tmp_path: Path, rainy: str, told: bool) -> 
     root, out = tmp_path / "in", tmp_path / "out"
     for number in (1, 2, 10):
         images = side_by_side(root / f"train/{number}.png", rainy=rainy)
-    with pytest.raises(DataError, match=r"side by side .* unpack_side_by_side"):
+    with pytest.raises(DataError, match=r"side by side .*`fairweather data unpack`"):
         find_layout_pairs(root, "rain800")
     degraded = {"left": "left", "right": "right"}[rainy] if told else None
     assert unpack_side_by_side(root, out, layout="rain800", degraded=degraded) == 3
@@ -358,7 +358,7 @@ def test_side_by_side_is_taken_apart(tmp_path: Path, rainy: str, told: bool) -> 
     assert [pair.degraded.stem for pair in pairs] == ["1", "2", "10"]
     for side, path in zip(images, (pairs[0].degraded, pairs[0].clean), strict=True):
         assert np.array_equal(np.asarray(Image.open(path)), side)
-    assert len(find_pairs(out / "train")) == 3
+    assert len(find_layout_pairs(out / "train", "folders", split="all")) == 3
     with pytest.raises(DataError, match="exists already"):
         unpack_side_by_side(root, out, layout="rain800", degraded=degraded)
 

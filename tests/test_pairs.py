@@ -6,27 +6,11 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from tiny_images import coordinates, save
 
-from fairweather.data import Pair, find_images, find_pairs, natural_order, read_bytes
+from fairweather.data import find_images, natural_order, read_bytes
 from fairweather.errors import DataError
 from fairweather.imaging import Photo, write_image
-
-
-def coordinates(height: int, width: int) -> np.ndarray:
-    """Every pixel says where it is: row and column."""
-    rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows, columns, np.zeros_like(rows)], -1).astype(np.uint8)
-
-
-def save(path: Path, pixels: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def save_pair(folder: Path, number: int) -> None:
-    for side in ("input", "target"):
-        save(folder / side / f"{number}.png", coordinates(4, 4))
 
 
 def test_images_are_found_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -54,43 +38,6 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     file = save(tmp_path / "a.png", coordinates(4, 4))
     with pytest.raises(DataError, match=r"a\.png: is not a folder"):
         find_images(file)
-
-
-def test_pairs_are_found_by_name_whatever_their_suffixes(tmp_path: Path) -> None:
-    files = {}
-    for side, suffix in (("input", ".png"), ("target", ".jpg")):
-        for name in ("b", "a.v2", "deep/a"):
-            files[side, name] = save(tmp_path / side / f"{name}{suffix}", coordinates(4, 4))
-    expected = [Pair(files["input", n], files["target", n]) for n in ("a.v2", "b", "deep/a")]
-    assert find_pairs(tmp_path) == expected
-    assert not any(pair.is_synthetic for pair in expected)
-
-
-@pytest.mark.parametrize(("lone", "other"), [("input", "target"), ("target", "input")])
-def test_a_file_without_a_partner_is_named(tmp_path: Path, lone: str, other: str) -> None:
-    for number in range(3):
-        save_pair(tmp_path, number)
-    for name in ("rainy-8", "rainy-9"):
-        save(tmp_path / lone / f"{name}.png", coordinates(4, 4))
-    with pytest.raises(DataError, match=rf"{lone}/rainy-8 has no partner in {other}/.*\(2 ") as it:
-        find_pairs(tmp_path)
-    assert str(tmp_path) in str(it.value)
-
-
-def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
-    save_pair(tmp_path, 7)
-    save(tmp_path / "input/7.jpg", coordinates(4, 4))
-    with pytest.raises(DataError, match="input/7"):
-        find_pairs(tmp_path)
-
-
-@pytest.mark.parametrize("side", ["input", "target"])
-def test_a_missing_side_is_named(tmp_path: Path, side: str) -> None:
-    save_pair(tmp_path, 0)
-    (tmp_path / side / "0.png").unlink()
-    (tmp_path / side).rmdir()
-    with pytest.raises(DataError, match=f"{side}: is not a folder"):
-        find_pairs(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

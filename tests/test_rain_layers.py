@@ -10,8 +10,12 @@ import torch
 from PIL import Image
 
 from fairweather.data import Pair, RainLayers, RandomCrops, split_layers
-from fairweather.data.degradations import LayerRanges
-from fairweather.data.degradations.rain_layers import draw_lines, layer_of_pair, place
+from fairweather.data.degradations.rain_layers import (
+    LayerRanges,
+    draw_lines,
+    layer_of_pair,
+    place,
+)
 from fairweather.data.degradations.randomness import Dice
 from fairweather.errors import DataError
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from tiny_images import pairs_in
 from tiny_runs import (
     QUIET,
     STAGES,
@@ -24,7 +25,7 @@ from tiny_runs import (
 from torch import Tensor
 from torch._dynamo.backends.debugging import aot_eager
 
-from fairweather.data import find_pairs, read_bytes
+from fairweather.data import read_bytes
 from fairweather.errors import CheckpointError, DataError, RecipeError
 from fairweather.models import AST, create_model, load_model
 from fairweather.training import Recipe
@@ -242,7 +243,7 @@ def test_a_compiled_network_trains_the_same(
 def broken(root: Path) -> Path:
     """Two of eight pairs are broken: one is cut off, one lies on its side."""
     write_images(root, clean=1, pairs=8)
-    pairs = find_pairs(root / "pairs")
+    pairs = pairs_in(root / "pairs")
     content = pairs[1].degraded.read_bytes()
     pairs[1].degraded.write_bytes(content[: len(content) // 2])
     save(pairs[2].degraded, np.zeros((64, 48, 3), np.uint8))
@@ -265,7 +266,7 @@ def test_broken_pairs_are_refused_before_anything_is_written(tmp_path: Path) -> 
 def test_unchecked_pairs_are_trained_on(data: Path, tmp_path: Path) -> None:
     """A pair that is upside down is refused; without the check it is trained on all the same."""
     root = write_images(tmp_path / "data", clean=0, pairs=8)
-    pair = find_pairs(root / "pairs")[1]
+    pair = pairs_in(root / "pairs")[1]
     save(pair.degraded, read_bytes(pair.degraded)[::-1])
     with pytest.raises(DataError, match=r"1 of the pairs .*\n.*input/1\.png"):
         train(of_pairs(), data=root, run=tmp_path / "run")

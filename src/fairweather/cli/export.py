@@ -126,14 +126,15 @@ def export_int8(
     weights: str, target: Path, *, folder: Path, largest_loss_db: float, overwrite: bool
 ) -> "Quantized":
     """Write OpenVINO's format in 8 bits, calibrated on the pairs in a folder."""
-    from fairweather.data import find_pairs
+    from fairweather.data import find_layout_pairs
     from fairweather.export import export_openvino_int8
 
     model, metadata = load_source(weights, bottleneck_shift=None)
+    pairs = find_layout_pairs(folder, "folders", split="all")
     return export_openvino_int8(
         model,
         target,
-        pairs=[(pair.degraded, pair.clean) for pair in find_pairs(folder)],
+        pairs=[(pair.degraded, pair.clean) for pair in pairs],
         largest_loss_db=largest_loss_db,
         metadata=metadata,
         overwrite=overwrite,

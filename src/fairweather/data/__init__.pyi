@@ -12,10 +12,10 @@ from .check import Finding as Finding
 from .check import check_pairs as check_pairs
 from .degradations import DEGRADATIONS as DEGRADATIONS
 from .degradations import WEATHERS as WEATHERS
-from .degradations import RainLayers as RainLayers
-from .degradations import RainRanges as RainRanges
-from .degradations import add_rain as add_rain
-from .degradations import split_layers as split_layers
+from .degradations.rain import RainRanges as RainRanges
+from .degradations.rain import add_rain as add_rain
+from .degradations.rain_layers import RainLayers as RainLayers
+from .degradations.rain_layers import split_layers as split_layers
 from .degrade import degrade_folder as degrade_folder
 from .degrade import degrade_pixels as degrade_pixels
 from .layouts import describe_layout as describe_layout
@@ -24,6 +24,5 @@ from .layouts import list_layouts as list_layouts
 from .layouts import unpack_side_by_side as unpack_side_by_side
 from .pairs import Pair as Pair
 from .pairs import find_images as find_images
-from .pairs import find_pairs as find_pairs
 from .pairs import natural_order as natural_order
 from .pairs import read_bytes as read_bytes

@@ -22,66 +22,31 @@ Crops = tuple[np.ndarray, np.ndarray]
 class Augmentation(BaseModel):
     """What is varied in the training crops, beside their place."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    orientation: Orientation = Field(
-        default="all",
-        description="all eight flips and quarter turns; the four flips; left-right; none",
-    )
-    largest_downscale: float = Field(
-        default=1.0,
-        ge=1,
-        le=4,
-        description="crops are cut up to this many times larger, log-uniformly, and scaled down",
-    )
-    largest_upscale: float = Field(
-        default=1.0,
-        ge=1,
-        le=4,
-        description="crops are cut up to this many times smaller, log-uniformly, and scaled up:"
-        " views as smooth as those of larger photographs",
-    )
-    exposure_jitter_stops: float = Field(
-        default=0.0,
-        ge=0,
-        le=3,
-        description="both images are multiplied by 2^u, u uniform in ± this many stops",
-    )
-    colour_jitter: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="each channel of both images is multiplied by a gain in 1 ± this",
-    )
-    contrast_jitter: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="both images are drawn towards one grey by a share of 0 to this",
-    )
-    gamma_jitter: float = Field(
-        default=0.0,
-        ge=0,
-        lt=4,
-        description="both images are raised to a power from 1 / (1 + this) to 1 + this: light and"
-        " dark photographs whose blacks stay black",
-    )
-    camera_probability: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="share of crops of which both images are enlarged up to four times, sharpened"
-        " and compressed, as cameras do it; before synthetic degradation is drawn",
-    )
-    mixup_probability: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="share of batches whose crops are blended with one another",
-    )
-    mixup_alpha: float = Field(
-        default=1.2, gt=0, le=100, description="MixUp's shares are drawn from Beta(alpha, alpha)"
-    )
+    orientation: Orientation = "all"
+    """all eight flips and quarter turns; the four flips; left-right; none"""
+    largest_downscale: float = Field(default=1.0, ge=1, le=4)
+    """crops are cut up to this many times larger, log-uniformly, and scaled down"""
+    largest_upscale: float = Field(default=1.0, ge=1, le=4)
+    """crops are cut up to this many times smaller, log-uniformly, and scaled up: views as smooth as
+    those of larger photographs"""
+    exposure_jitter_stops: float = Field(default=0.0, ge=0, le=3)
+    """both images are multiplied by 2^u, u uniform in ± this many stops"""
+    colour_jitter: float = Field(default=0.0, ge=0, lt=1)
+    """each channel of both images is multiplied by a gain in 1 ± this"""
+    contrast_jitter: float = Field(default=0.0, ge=0, lt=1)
+    """both images are drawn towards one grey by a share of 0 to this"""
+    gamma_jitter: float = Field(default=0.0, ge=0, lt=4)
+    """both images are raised to a power from 1 / (1 + this) to 1 + this: light and dark photographs
+    whose blacks stay black"""
+    camera_probability: float = Field(default=0.0, ge=0, le=1)
+    """share of crops of which both images are enlarged up to four times, sharpened and compressed,
+    as cameras do it; before synthetic degradation is drawn"""
+    mixup_probability: float = Field(default=0.0, ge=0, le=1)
+    """share of batches whose crops are blended with one another"""
+    mixup_alpha: float = Field(default=1.2, gt=0, le=100)
+    """MixUp's shares are drawn from Beta(alpha, alpha)"""
 
 
 ORIENTATION_ONLY = Augmentation()
@@ -306,17 +271,9 @@ def mix_up(
 ) -> tuple[Tensor, Tensor]:
     """Mix pairs as the official training does (`MixUp_AUG`; MixUp, Zhang et al., ICLR 2018).
 
-    Each crop is blended with a crop of the batch, its own perhaps: λ · crop + (1 − λ) · partner,
-    with one λ from Beta(alpha, alpha) and one partner for both images of a pair.
-
-    Args:
-        degraded: (B, 3, H, W) floats on any device.
-        clean: the same scenes, likewise.
-        alpha: of the Beta distribution; the official code has 1.2.
-        generator: on the CPU, so that every device draws the same.
-
-    Returns:
-        The blended `degraded` and `clean`.
+    Each crop of (B, 3, H, W) floats on any device is blended with a crop of the batch, its own
+    perhaps: λ · crop + (1 − λ) · partner, with one λ from Beta(alpha, alpha) and one partner for
+    both images of a pair. The generator is the CPU's, so that every device draws the same.
     """
     count = len(degraded)
     partners = torch.randperm(count, generator=generator)

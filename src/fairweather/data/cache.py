@@ -159,12 +159,7 @@ class PairCache:
     """Both images of each pair, through a cache of images."""
 
     def __init__(self, pairs: Sequence[Pair], *, images: ImageCache | None = None):
-        """Prepare pairs that are decoded when they are asked for.
-
-        Args:
-            pairs: which files belong together.
-            images: where decoded images are kept; None keeps them in the memory of this process.
-        """
+        """Prepare pairs that are decoded when they are asked for, and kept in memory by default."""
         self.pairs = list(pairs)
         self.images = ImageCache(None) if images is None else images
 

@@ -18,8 +18,8 @@ from fairweather.data.scenes import (
     find_swapped,
     find_wrong_partners,
     name_of,
-    title_of,
     traits_of,
+    warning_of,
 )
 from fairweather.errors import ImageError
 from fairweather.imaging import Photo, as_bytes, read_image
@@ -69,7 +69,9 @@ def check_pairs(
     findings = [finding for index in range(len(pairs)) for finding in of_pair[index]]
     clean = distinct(reader.traits.get(pair.clean) for pair in pairs)
     for done, pair in enumerate(test_pairs, len(pairs) + 1):
-        findings += _read_for_test(pair.clean, reader=reader)
+        if pair.clean not in reader.traits:
+            _, found = reader.read(pair.clean, keep=False)
+            findings += [finding for finding in found if finding.severity == "error"]
         on_pair(done, total)
     held_out = distinct(reader.traits.get(pair.clean) for pair in test_pairs)
     both = [sound[index] for index in sorted(sound)]
@@ -113,13 +115,6 @@ class _Reader:
         return photo, _check_exposure(self.traits[path], most_clipped=most_clipped)
 
 
-def _read_for_test(path: Path, *, reader: _Reader) -> list[Finding]:
-    """Take a test image's traits; report only that it cannot be read."""
-    if path in reader.traits:
-        return []
-    return [finding for finding in reader.read(path, keep=False)[1] if finding.severity == "error"]
-
-
 def _check_exposure(traits: Traits, *, most_clipped: float) -> list[Finding]:
     looks, name = traits.looks, name_of(traits.path)
     if looks["bright end"] < 16:
@@ -150,13 +145,12 @@ def _check_pair(
     traits = reader.traits[pair.degraded], reader.traits[pair.clean]
     findings += _check_modes(pair, degraded, clean=clean)
     if traits[0].digest == traits[1].digest:
-        message = (
-            f"{title_of(pair)}: degraded and clean are the same image, so there is nothing to"
-            " learn; was the clean file copied into both folders?"
+        what = (
+            "degraded and clean are the same image, so there is nothing to learn;"
+            " was the clean file copied into both folders?"
         )
-        return [*findings, error_of("identical", pair, message)], traits
-    misfit = _check_geometry(pair, degraded, clean=clean, offset=offset)
-    return findings + misfit, traits
+        return [*findings, error_of("identical", pair, what)], traits
+    return findings + _check_geometry(pair, degraded, clean=clean, offset=offset), traits
 
 
 def _check_geometry(pair: Pair, degraded: Photo, *, clean: Photo, offset: bool) -> list[Finding]:
@@ -165,29 +159,27 @@ def _check_geometry(pair: Pair, degraded: Photo, *, clean: Photo, offset: bool) 
     words = " but ".join(f"{side} is {h}×{w}" for side, (h, w) in
                          zip(("degraded", "clean"), sizes, strict=True))  # fmt: skip
     if sizes[0] not in (sizes[1], sizes[1][::-1]):
-        message = f"{title_of(pair)}: {words}; crop or resize them to the same pixels"
-        return [error_of("size", pair, message)]
+        return [error_of("size", pair, f"{words}; crop or resize them to the same pixels")]
     greys = [as_bytes(photo.pixels) @ LUMA for photo in (degraded, clean)]
     turned, fit, as_is = find_orientation(greys[0], greys[1])
     if sizes[0] != sizes[1]:
         hint = f" (degraded looks {turned})" if turned else ""
-        message = f"{title_of(pair)}: {words}; is one of them rotated?{hint}"
-        return [error_of("size", pair, message)]
+        return [error_of("size", pair, f"{words}; is one of them rotated?{hint}")]
     if turned:
-        message = (
-            f"{title_of(pair)}: degraded is {turned} against clean (their edges then correlate by"
-            f" {fit:.2f}, as they lie by {as_is:.2f}); turn one of them back"
+        what = (
+            f"degraded is {turned} against clean (their edges then correlate by {fit:.2f},"
+            f" as they lie by {as_is:.2f}); turn one of them back"
         )
-        return [error_of("orientation", pair, message)]
+        return [error_of("orientation", pair, what)]
     found = find_offset(greys[0], greys[1]) if offset else None
     if found is None or not found.is_certain or found.length_px < LARGEST_OFFSET_PX:
         return []
-    message = (
-        f"{title_of(pair)}: degraded lies {_way(found.right_px, ('right', 'left'))} and"
+    what = (
+        f"degraded lies {_way(found.right_px, ('right', 'left'))} and"
         f" {_way(found.down_px, ('down', 'up'))} of clean ({found.agreeing} of {found.windows}"
         " windows agree); shift one back and crop both, or leave the pair out"
     )
-    return [error_of("offset", pair, message)]
+    return [error_of("offset", pair, what)]
 
 
 def _way(length_px: float, names: tuple[str, str]) -> str:
@@ -200,10 +192,8 @@ def _check_modes(pair: Pair, degraded: Photo, *, clean: Photo) -> list[Finding]:
         for mine, its in zip(_modes(degraded), _modes(clean), strict=True)
         if mine != its
     ]
-    if not differing:
-        return []
-    message = f"{title_of(pair)}: degraded {', '.join(differing)}; save both in the same mode"
-    return [Finding("warning", "mode", (pair.degraded, pair.clean), message)]
+    what = f"degraded {', '.join(differing)}; save both in the same mode"
+    return [warning_of("mode", pair, what)] if differing else []
 
 
 def _modes(photo: Photo) -> tuple[str, ...]:

@@ -9,15 +9,9 @@ import numpy as np
 import torch
 
 from fairweather.data.degradations import DEGRADATIONS
-from fairweather.data.pairs import name_images
+from fairweather.data.pairs import name_images, refuse_pairs_in, write_pair
 from fairweather.errors import DataError, OptionError
-from fairweather.imaging import (
-    Photo,
-    as_bytes,
-    read_image,
-    write_contact_sheet,
-    write_image,
-)
+from fairweather.imaging import Photo, as_bytes, read_image, write_contact_sheet
 
 SMALLEST_SIDE_PX = 16
 SHEET_PHOTOS = 12
@@ -31,7 +25,7 @@ def degrade_folder(
     seed: int = 0,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Write `input/` (degraded) and `target/` (clean), which `find_pairs` reads, as 8-bit PNG.
+    """Write `input/` (degraded) and `target/` (clean), pairs of the layout `folders`, as 8-bit PNG.
 
     Args:
         source: a folder of clean photographs, searched with all below.
@@ -51,9 +45,7 @@ def degrade_folder(
     if task not in DEGRADATIONS:
         raise OptionError(f"task {task!r}: is none of {', '.join(DEGRADATIONS)}")
     photos = name_images(source)
-    for side in ("input", "target"):
-        if (out / side).exists():
-            raise DataError(f"'{out / side}' exists already; choose another folder with -o")
+    refuse_pairs_in(out)
     shown: list[Photo] = []
     for number, (name, path) in enumerate(photos.items(), 1):
         clean = read_image(path)
@@ -62,10 +54,7 @@ def degrade_folder(
         degraded = replace(
             clean, pixels=degrade_pixels(clean.pixels, task=task, seed=name_seed), grey=False
         )
-        for side, photo in (("input", degraded), ("target", clean)):
-            target = out / side / f"{name}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_image(target, photo)
+        write_pair(out, name, degraded=degraded, clean=clean)
         if len(shown) < 2 * SHEET_PHOTOS:
             shown += [degraded, clean]
         on_done(number, len(photos))

@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,14 +41,15 @@ class Finding:
     message: str
 
 
-def error_of(kind: str, pair: Pair, message: str) -> Finding:
-    """Return an error in a pair."""
-    return Finding("error", kind, (pair.degraded, pair.clean), message)
+def error_of(kind: str, pair: Pair, what: str, *others: Path) -> Finding:
+    """Return an error in a pair, and in other files that are concerned."""
+    message = f"pair '{name_of(pair.degraded)}': {what}"
+    return Finding("error", kind, (pair.degraded, pair.clean, *others), message)
 
 
-def title_of(pair: Pair) -> str:
-    """Return how messages call a pair."""
-    return f"pair '{name_of(pair.degraded)}'"
+def warning_of(kind: str, pair: Pair, what: str) -> Finding:
+    """Return a warning about a pair."""
+    return replace(error_of(kind, pair, what), severity="warning")
 
 
 def name_of(path: Path) -> str:
@@ -107,13 +108,12 @@ def find_wrong_partners(both: list[tuple[Traits, Traits]]) -> Iterator[Finding]:
             best = int(scores[row].argmax())
             fit, as_is = float(scores[row, best]), float(scores[row, start + row])
             if as_is < PARTNER_CORRELATION / 2 and fit > as_is + PARTNER_CORRELATION:
-                message = (
-                    f"{title_of(Pair(degraded.path, own.path))}: degraded shows the scene of"
-                    f" '{name_of(both[best][1].path)}' (edges correlate by {fit:.2f}, with its own"
-                    f" partner by {as_is:.2f}); are the names off by one?"
+                shown = both[best][1].path
+                what = (
+                    f"degraded shows the scene of '{name_of(shown)}' (edges correlate by {fit:.2f},"
+                    f" with its own partner by {as_is:.2f}); are the names off by one?"
                 )
-                files = degraded.path, own.path, both[best][1].path
-                yield Finding("error", "partner", files, message)
+                yield error_of("partner", Pair(degraded.path, own.path), what, shown)
 
 
 def find_swapped(both: list[tuple[Traits, Traits]]) -> Iterator[Finding]:
@@ -139,12 +139,11 @@ def find_swapped(both: list[tuple[Traits, Traits]]) -> Iterator[Finding]:
     look, (usual, change, _) = next(reversed(evidence.items()))
     for index in np.flatnonzero(swapped):
         degraded, own = both[index]
-        message = (
-            f"{title_of(Pair(degraded.path, own.path))}: degraded is"
-            f" {_compared(look, change[index])} than clean, the others mostly"
+        what = (
+            f"degraded is {_compared(look, change[index])} than clean, the others mostly"
             f" {_compared(look, usual)}; are the two exchanged?"
         )
-        yield Finding("warning", "swapped", (degraded.path, own.path), message)
+        yield warning_of("swapped", Pair(degraded.path, own.path), what)
 
 
 def _compared(look: str, change: float) -> str:
@@ -155,7 +154,11 @@ def _compared(look: str, change: float) -> str:
 
 def distinct(traits: Iterator[Traits | None]) -> list[Traits]:
     """Return one entry for each content, that of its first file."""
-    return list({t.digest: t for t in reversed([t for t in traits if t])}.values())[::-1]
+    first: dict[bytes, Traits] = {}
+    for one in traits:
+        if one:
+            first.setdefault(one.digest, one)
+    return list(first.values())
 
 
 def find_duplicates(both: list[tuple[Traits, Traits]], clean: list[Traits]) -> Iterator[Finding]:
@@ -166,22 +169,17 @@ def find_duplicates(both: list[tuple[Traits, Traits]], clean: list[Traits]) -> I
     for copies in same.values():
         if len(copies) > 1:
             yield _duplicate([pair[0].path for pair in copies], "are the same pair")
-    first = list(range(len(clean)))  # each image's scene, by the number of another image of it
-
-    def scene_of(number: int) -> int:
-        while first[number] != number:
-            first[number] = first[first[number]]
-            number = first[number]
-        return number
-
+    scenes = [{number} for number in range(len(clean))]  # each image's scene: the images of it
     for one, other in _same_scenes(clean, clean):
-        first[scene_of(max(one, other))] = scene_of(min(one, other))
-    scenes: dict[int, list[Traits]] = defaultdict(list)
-    for number, traits in enumerate(clean):
-        scenes[scene_of(number)].append(traits)
-    for members in scenes.values():
-        if len(members) > 1:
-            yield _duplicate([t.path for t in members], "show the same scene")
+        if scenes[one] is not scenes[other]:
+            joined = scenes[one] | scenes[other]
+            for number in joined:
+                scenes[number] = joined
+    for number, scene in enumerate(scenes):
+        if len(scene) > 1 and number == min(scene):
+            yield _duplicate(
+                [clean[member].path for member in sorted(scene)], "show the same scene"
+            )
 
 
 def _duplicate(paths: list[Path], what: str) -> Finding:

@@ -25,6 +25,7 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,
 )
+from PIL.ExifTags import Base as Tag
 
 from fairweather.errors import ImageError
 from fairweather.imaging import deep, pixels
@@ -248,7 +249,8 @@ def _has_grey_palette(image: Image.Image) -> bool:
 def _integers(image: ImageFile.ImageFile, *, path: object) -> tuple[np.ndarray, tuple[str, ...]]:
     """Read grey TIFF of 12 bits or of more than 16, which Pillow holds as integers."""
     samples = np.asarray(image)
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(258) == (12,):
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    if tags.get(Tag.BitsPerSample) == (12,):
         samples = samples << 4 | samples >> 8
         return samples[..., None].astype(np.uint16), ("12-bit grey is restored as 16-bit",)
     if samples.min() < 0 or samples.max() > 65535:

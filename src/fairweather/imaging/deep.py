@@ -14,8 +14,10 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import tifffile
 from PIL import Image
+from PIL.ExifTags import Base as Tag
 from PIL.PngImagePlugin import PngImageFile, putchunk
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+from tifffile import EXTRASAMPLE, PHOTOMETRIC, SAMPLEFORMAT
 
 from fairweather.errors import ImageError
 from fairweather.imaging.metadata import Metadata, tiff_tags
@@ -23,12 +25,13 @@ from fairweather.imaging.pixels import by_rows
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, GREY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # colour types (PNG specification, 11.2.1)
-MIN_IS_WHITE, MIN_IS_BLACK, RGB_SAMPLES = 0, 1, 2  # PhotometricInterpretation (TIFF 6.0, section 4)
 
+_COLOURS = {
+    PHOTOMETRIC.RGB: 3, PHOTOMETRIC.SEPARATED: 4, PHOTOMETRIC.YCBCR: 3, PHOTOMETRIC.CIELAB: 3
+}  # fmt: skip
 _COLOUR_CHUNKS = {b"cHRM", b"cICP", b"gAMA", b"sRGB"}
 _BAND_BYTES = 1 << 20
 _CLASSIC_LIMIT_BYTES = 2**32 - 2**25
-_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2  # ExtraSamples
 
 
 def png_depth_and_colour_type(file: BinaryIO) -> tuple[int, int]:
@@ -138,11 +141,11 @@ def read_directory(file: BinaryIO) -> ImageFileDirectory_v2:
 
 def refuse_what_is_no_photo(directory: ImageFileDirectory_v2, *, path: object) -> None:
     """Raise an ImageError for a camera raw file and for floating-point samples."""
-    if 50706 in directory or directory.get(254, 0) == 1:  # DNGVersion; NewSubfileType: a thumbnail
+    if Tag.DNGVersion in directory or directory.get(Tag.NewSubfileType, 0) == 1:  # a thumbnail
         raise ImageError(
             f"'{path}' is a camera raw file; develop it first and restore the TIFF or JPEG"
         )
-    if (np.atleast_1d(directory.get(339, 1)) == 3).any():
+    if SAMPLEFORMAT.IEEEFP in np.atleast_1d(directory.get(Tag.SampleFormat, 1)):
         raise ImageError(
             f"'{path}' holds floating-point pixels, whose white point is not known; "
             "save it as 16-bit TIFF"
@@ -151,28 +154,31 @@ def refuse_what_is_no_photo(directory: ImageFileDirectory_v2, *, path: object) -
 
 def sizes_of(directory: ImageFileDirectory_v2) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return width and height of the image, and of its tiles: (1, 1) where it lies in strips."""
-    return (directory[256], directory[257]), (directory.get(322, 1), directory.get(323, 1))
+    whole = directory[Tag.ImageWidth], directory[Tag.ImageLength]
+    return whole, (directory.get(Tag.TileWidth, 1), directory.get(Tag.TileLength, 1))
 
 
 def _colours_and_alpha(directory: ImageFileDirectory_v2) -> tuple[int, int]:
     """Return the number of colour channels, and the kind of alpha, 0 where there is none."""
-    colours = {RGB_SAMPLES: 3, 5: 4, 6: 3, 8: 3}.get(directory.get(262, 1), 1)  # CMYK, YCbCr, Lab
-    if directory.get(277, 1) <= colours:
+    photometric = directory.get(Tag.PhotometricInterpretation, PHOTOMETRIC.MINISBLACK)
+    colours = _COLOURS.get(photometric, 1)
+    if directory.get(Tag.SamplesPerPixel, 1) <= colours:
         return colours, 0
-    extra = directory.get(338, ())
+    extra = directory.get(Tag.ExtraSamples, ())
     extra = extra if isinstance(extra, tuple) else (extra,)
     # Four samples without a word about the fourth are RGB and alpha to every reader.
-    kind = extra[0] if extra else _UNASSOCIATED_ALPHA
-    return colours, {999: _UNASSOCIATED_ALPHA}.get(kind, kind)  # 999: Corel Draw
+    kind = extra[0] if extra else EXTRASAMPLE.UNASSALPHA
+    return colours, {999: EXTRASAMPLE.UNASSALPHA}.get(kind, kind)  # 999: Corel Draw
 
 
 def note_what_is_lost(directory: ImageFileDirectory_v2) -> tuple[str, ...]:
     """Return notes about channels and bits that a `Photo` cannot hold."""
     notes = []
     colours, kind = _colours_and_alpha(directory)
-    if directory.get(277, 1) > colours + (kind > 0):
+    if directory.get(Tag.SamplesPerPixel, 1) > colours + (kind > 0):
         notes.append("a channel that is neither colour nor transparency is left out")
-    if not is_deep(directory) and np.max(directory.get(258, 1)) == 16 and colours > 1:
+    bits = np.max(directory.get(Tag.BitsPerSample, 1))
+    if not is_deep(directory) and bits == 16 and colours > 1:
         notes.append("16 bits per channel of CMYK are restored as 8")
     return tuple(notes)
 
@@ -189,10 +195,11 @@ def count_pages(file: BinaryIO) -> int:
 
 def is_deep(directory: ImageFileDirectory_v2) -> bool:
     """Tell whether a TIFF image is grey or RGB with 16 bits per sample."""
-    bits = np.atleast_1d(directory.get(258, 1))
-    unsigned = (np.atleast_1d(directory.get(339, 1)) == 1).all()
-    photometric = directory.get(262)
-    return bool((bits == 16).all() and unsigned and photometric in (0, 1, 2))
+    bits = np.atleast_1d(directory.get(Tag.BitsPerSample, 1))
+    formats = np.atleast_1d(directory.get(Tag.SampleFormat, SAMPLEFORMAT.UINT))
+    photometric = directory.get(Tag.PhotometricInterpretation)
+    plain = photometric in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB)
+    return bool((bits == 16).all() and (formats == SAMPLEFORMAT.UINT).all() and plain)
 
 
 def read_tiff(
@@ -207,7 +214,7 @@ def read_tiff(
     Raises:
         ImageError: Its compression needs a codec that is not installed.
     """
-    orientation = directory.get(274, 1)
+    orientation = directory.get(Tag.Orientation, 1)
     orientation = orientation if orientation in range(1, 9) else 1
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
@@ -235,8 +242,8 @@ def _decoded_in_two_passes(file: BinaryIO, directory: ImageFileDirectory_v2) -> 
 
     Returns upright (H, W, C) uint16, or None where Pillow cannot either.
     """
-    channels = directory.get(277, 1)
-    if directory.get(284, 1) != 1 or channels not in (1, 3, 4):
+    channels = directory.get(Tag.SamplesPerPixel, 1)
+    if directory.get(Tag.PlanarConfiguration, 1) != 1 or channels not in (1, 3, 4):
         return None
     # libtiff hands samples over in the machine's own byte order.
     high, low = ("L", "B") if sys.byteorder == "little" else ("B", "L")
@@ -264,11 +271,11 @@ def _meaning(samples: np.ndarray, directory: ImageFileDirectory_v2) -> np.ndarra
     """Apply what the tags say about the samples: inverted grey, kind of alpha, extra channels."""
     colours, kind = _colours_and_alpha(directory)
     colour, alpha = samples[..., :colours], samples[..., colours : colours + 1]
-    if directory.get(262) == MIN_IS_WHITE:
+    if directory.get(Tag.PhotometricInterpretation) == PHOTOMETRIC.MINISWHITE:
         colour = 65535 - colour
     if kind == 0:
         return colour
-    if kind == _ASSOCIATED_ALPHA:
+    if kind == EXTRASAMPLE.ASSOCALPHA:
         colour = by_rows(_divided, colour, alpha, out=np.empty_like(colour))
     return np.concatenate([colour, alpha], axis=-1)
 
@@ -300,20 +307,20 @@ def write_tiff(file: BinaryIO, samples: np.ndarray, *, metadata: Metadata) -> tu
     strips = [_strip(samples[top : top + rows]) for top in range(0, height, rows)]
     big = sum(map(len, strips)) > _CLASSIC_LIMIT_BYTES
     layout: dict[int, Any] = {
-        256: width,
-        257: height,
-        258: (samples.itemsize * 8,) * channels,
-        259: 8,  # Compression: Adobe deflate
-        262: MIN_IS_BLACK if channels < 3 else RGB_SAMPLES,
-        273: tuple(int(start) for start in np.cumsum([0, *map(len, strips)])[:-1]),
-        277: channels,
-        278: rows,
-        279: tuple(map(len, strips)),
-        284: 1,  # PlanarConfiguration: contiguous
-        317: 2,  # Predictor: horizontal
+        Tag.ImageWidth: width,
+        Tag.ImageLength: height,
+        Tag.BitsPerSample: (samples.itemsize * 8,) * channels,
+        Tag.Compression: 8,  # Adobe deflate
+        Tag.PhotometricInterpretation: PHOTOMETRIC.MINISBLACK if channels < 3 else PHOTOMETRIC.RGB,
+        Tag.StripOffsets: tuple(int(start) for start in np.cumsum([0, *map(len, strips)])[:-1]),
+        Tag.SamplesPerPixel: channels,
+        Tag.RowsPerStrip: rows,
+        Tag.StripByteCounts: tuple(map(len, strips)),
+        Tag.PlanarConfiguration: 1,  # contiguous
+        Tag.Predictor: 2,  # horizontal
     }
     if channels in (2, 4):
-        layout[338] = _UNASSOCIATED_ALPHA
+        layout[Tag.ExtraSamples] = EXTRASAMPLE.UNASSALPHA
     notes = ()
     try:
         directory = _directory(layout | tiff_tags(metadata), big=big)
@@ -336,7 +343,8 @@ def _directory(tags: dict[int, Any], *, big: bool) -> bytes:
         struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16) if big else struct.pack("<2sHI", b"II", 42, 8)
     )
     directory = ImageFileDirectory_v2(header)
-    directory.tagtype.update({273: 16 if big else 4, 279: 16 if big else 4})
+    kind = 16 if big else 4  # LONG8, LONG
+    directory.tagtype.update({Tag.StripOffsets: kind, Tag.StripByteCounts: kind})
     for tag, value in tags.items():
         directory[tag] = value
     return header + directory.tobytes(len(header))

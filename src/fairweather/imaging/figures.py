@@ -1,4 +1,7 @@
-"""Pictures for people: input beside result, contact sheets, and curves."""
+"""Pictures for people: input beside result, contact sheets, and curves.
+
+A file of the same name is replaced; an ImageError is raised if a photo cannot be written.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,15 +22,7 @@ PARTS = 40
 
 
 def write_side_by_side(path: Path, *photos: Photo) -> None:
-    """Write photos of one scene beside each other, scaled down to at most 2000 px each.
-
-    Args:
-        path: the file to write; one of that name is replaced.
-        photos: of the same size.
-
-    Raises:
-        ImageError: The file cannot be written.
-    """
+    """Write photos of one size beside each other, scaled down to at most 2000 px each."""
     panels = [thumbnail(photo) for photo in photos]
     gap = np.full((panels[0].shape[0], GAP_PX, 3), 255, np.uint8)
     row = [part for panel in panels for part in (panel, gap)][:-1]
@@ -35,16 +30,7 @@ def write_side_by_side(path: Path, *photos: Photo) -> None:
 
 
 def write_contact_sheet(path: Path, photos: Sequence[Photo], *, columns: int) -> None:
-    """Write small versions of photos in a grid, row by row.
-
-    Args:
-        path: the file to write; one of that name is replaced.
-        photos: what to show, of any sizes.
-        columns: how many to show in a row.
-
-    Raises:
-        ImageError: The file cannot be written.
-    """
+    """Write small versions of photos of any sizes in a grid, row by row."""
     cell = CELL_PX + GAP_PX
     rows = -(-len(photos) // columns)
     sheet = np.full((rows * cell, columns * cell, 3), 255, np.uint8)
@@ -85,13 +71,7 @@ def write_curves(
     """Write a line plot; needs matplotlib, which the extra `train` installs.
 
     A curve of more than 100 points is drawn faintly, with the means of 40 parts of it over it.
-
-    Args:
-        path: the PNG to write; one of that name is replaced.
-        curves: the lines, of one unit.
-        title: what is plotted, with its unit.
-        x_label: what runs to the right.
-        marks: where to draw an upright line, as at the start of a stage.
+    Upright lines are drawn at the `marks`, as at the start of a stage.
     """
     from matplotlib.figure import Figure
 

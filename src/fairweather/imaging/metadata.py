@@ -7,22 +7,26 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
+from PIL.ExifTags import IFD
+from PIL.ExifTags import Base as Tag
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 EXIF_PREFIX = b"Exif\x00\x00"
 
-_ORIENTATION, _EXIF_IFD, _IPTC_RESOURCE = 0x0112, 0x8769, 0x0404
-_IMAGE_SIZE_TAGS = {0x0100: "width", 0x0101: "height", 0xA002: "width", 0xA003: "height"}
+_IPTC_RESOURCE = 0x0404
 _INTEGER_TYPES = {1: "B", 3: "H", 4: "I"}  # TIFF types BYTE, SHORT, LONG
 _XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))([1-8])(?=["<])')
 _JPEG_SEGMENT_BYTES = 65533
-# ImageDescription, Make, Model, Software, DateTime, Artist, HostComputer, Rating, RatingPercent,
-# Copyright, XPTitle to XPSubject: what a TIFF says about the photo, not about its own layout.
-_TOLD_TAGS = (270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
-_SUB_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-_INTEROP = 0xA005  # holds an offset into the old file
+# What a TIFF says about the photo, not about its own layout.
+_TOLD_TAGS = (
+    Tag.ImageDescription, Tag.Make, Tag.Model, Tag.Software, Tag.DateTime, Tag.Artist,
+    Tag.HostComputer, Tag.Rating, Tag.RatingPercent, Tag.Copyright,
+    Tag.XPTitle, Tag.XPComment, Tag.XPAuthor, Tag.XPKeywords, Tag.XPSubject,
+)  # fmt: skip
+_SUB_DIRECTORIES = (IFD.Exif, IFD.GPSInfo)
+_INTEROP = Tag.ExifInteroperabilityOffset  # holds an offset into the old file
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,7 @@ def read_metadata(image: Image.Image) -> Metadata:
     exif = info.get("exif") or _exif_from_text(text)
     if exif and not exif.startswith(EXIF_PREFIX):
         exif = EXIF_PREFIX + exif
-    xmp, comment = info.get("xmp"), info.get("comment")
-    dpi = info.get("dpi")
+    xmp, comment, dpi = info.get("xmp"), info.get("comment"), info.get("dpi")
     if "jfif" in info and not info.get("jfif_unit") and dpi == (72, 72):
         dpi = None  # Pillow's stand-in for a JPEG that gives no resolution
     return Metadata(
@@ -98,13 +101,9 @@ def _exif_from_text(text: dict[str, Any]) -> bytes | None:
 
 
 def read_tiff_metadata(file: BinaryIO, directory: ImageFileDirectory_v2) -> Metadata:
-    """Collect the metadata of a TIFF file, EXIF as the block that other formats carry.
-
-    Args:
-        file: The file.
-        directory: The tags of its first image.
-    """
-    xmp, icc_profile, iptc = (directory.get(tag) for tag in (700, 34675, 33723))
+    """Collect the metadata of a TIFF file, EXIF as the block that other formats carry."""
+    told = Tag.XMLPacket, Tag.InterColorProfile, Tag.IPTCNAA
+    xmp, icc_profile, iptc = (directory.get(tag) for tag in told)
     if isinstance(iptc, tuple):  # Photoshop declares these bytes as 32-bit integers
         iptc = np.array(iptc, _byte_order(directory) + "u4").tobytes()
     try:
@@ -142,7 +141,8 @@ def _exif_from_tiff(file: BinaryIO, directory: ImageFileDirectory_v2) -> bytes |
 
 
 def _dpi_from_tiff(directory: ImageFileDirectory_v2) -> tuple[float, float] | None:
-    across, down, unit = (directory.get(tag) for tag in (282, 283, 296))
+    told = Tag.XResolution, Tag.YResolution, Tag.ResolutionUnit
+    across, down, unit = (directory.get(tag) for tag in told)
     scale = {None: 1.0, 2: 1.0, 3: 2.54}.get(unit)
     if not across or not down or scale is None:
         return None
@@ -151,9 +151,14 @@ def _dpi_from_tiff(directory: ImageFileDirectory_v2) -> tuple[float, float] | No
 
 def tiff_tags(metadata: Metadata) -> dict[int, Any]:
     """Return the TIFF tags that carry the metadata."""
-    tags: dict[int, Any] = {700: metadata.xmp, 33723: metadata.iptc, 34675: metadata.icc_profile}
+    tags: dict[int, Any] = {
+        Tag.XMLPacket: metadata.xmp,
+        Tag.IPTCNAA: metadata.iptc,
+        Tag.InterColorProfile: metadata.icc_profile,
+    }
     if metadata.dpi:
-        tags |= {282: metadata.dpi[0], 283: metadata.dpi[1], 296: 2}
+        across, down = metadata.dpi
+        tags |= {Tag.XResolution: across, Tag.YResolution: down, Tag.ResolutionUnit: 2}  # inches
     if metadata.exif:
         exif = Image.Exif()
         exif.load(metadata.exif)
@@ -166,27 +171,30 @@ def tiff_tags(metadata: Metadata) -> dict[int, Any]:
 
 def orientation_of(metadata: Metadata) -> int:
     """Return the EXIF orientation, 1 to 8, from EXIF or else from XMP; 1 where there is none."""
-    found: list[int] = []
+    found: dict[int, int] = {}
 
     def look(tag: int, value: int) -> None:
-        if tag == _ORIENTATION:
-            found.append(value)
+        found.setdefault(tag, value)
 
     _walk_exif(metadata.exif, look)
-    if not found and metadata.xmp and (match := _XMP_ORIENTATION.search(metadata.xmp)):
-        found.append(int(match[2]))
-    return found[0] if found and 1 <= found[0] <= 8 else 1
+    if Tag.Orientation not in found and (match := _XMP_ORIENTATION.search(metadata.xmp or b"")):
+        found[Tag.Orientation] = int(match[2])
+    orientation = found.get(Tag.Orientation, 1)
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def uprighted(metadata: Metadata, *, height: int, width: int) -> Metadata:
     """Return the metadata of the same photo with upright pixels of the given size."""
-    size = {"height": height, "width": width}
-
-    def corrected(tag: int, _: int) -> int | None:
-        return 1 if tag == _ORIENTATION else size.get(_IMAGE_SIZE_TAGS.get(tag, ""))
-
+    values: dict[int, int] = {
+        Tag.Orientation: 1,
+        Tag.ImageWidth: width,
+        Tag.ImageLength: height,
+        Tag.ExifImageWidth: width,
+        Tag.ExifImageHeight: height,
+    }
+    exif = _walk_exif(metadata.exif, lambda tag, _: values.get(tag))
     xmp = _XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp) if metadata.xmp else None
-    return replace(metadata, exif=_walk_exif(metadata.exif, corrected), xmp=xmp)
+    return replace(metadata, exif=exif, xmp=xmp)
 
 
 def _walk_exif(exif: bytes | None, visit: Callable[[int, int], int | None]) -> bytes | None:
@@ -224,7 +232,7 @@ def _walk_directory(
         if kind not in _INTEGER_TYPES or length != 1:
             continue
         (value,) = struct.unpack_from(order + _INTEGER_TYPES[kind], block, entry + 8)
-        if tag == _EXIF_IFD:
+        if tag == IFD.Exif:
             details = value
         elif (new := visit(tag, value)) is not None:
             struct.pack_into(order + _INTEGER_TYPES[kind], block, entry + 8, new)
@@ -239,9 +247,7 @@ def profile_fits(icc_profile: bytes, *, grey: bool) -> bool:
 def save_options(metadata: Metadata, name: str) -> dict[str, Any]:
     """Return the keywords with which Pillow's `save` writes the metadata in format `name`."""
     options: dict[str, Any] = {
-        "exif": metadata.exif,
-        "icc_profile": metadata.icc_profile,
-        "dpi": metadata.dpi,
+        key: getattr(metadata, key) for key in ("exif", "icc_profile", "dpi")
     }
     if name == "PNG":
         options["pnginfo"] = _png_info(metadata)

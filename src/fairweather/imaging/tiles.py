@@ -102,11 +102,10 @@ def taper(tile: int, *, overlap: int, at_start: bool, at_stop: bool) -> np.ndarr
 
 def cut_tile(image: Pixels, row: Span, column: Span) -> Pixels:
     """Cut a tile out of (H, W, …), padded at the bottom and right as the network would."""
-    rows = padded_indices(image.shape[0], row)
-    columns = padded_indices(image.shape[1], column)
-    if row.stop <= image.shape[0] and column.stop <= image.shape[1]:
+    height, width = image.shape[:2]
+    if row.stop <= height and column.stop <= width:
         return image[row.start : row.stop, column.start : column.stop]
-    return image[rows[:, None], columns]
+    return image[padded_indices(height, row)[:, None], padded_indices(width, column)]
 
 
 def padded_indices(length: int, span: Span) -> np.ndarray:

@@ -55,16 +55,7 @@ class HazeRanges:
 def add_haze(
     clean: Tensor, *, generator: torch.Generator, ranges: HazeRanges | None = None
 ) -> Tensor:
-    """Puts haze into a batch of clean images; every image gets haze of its own.
-
-    Args:
-        clean: (B, 3, H, W) RGB in [0, 1], at least 16×16.
-        generator: a CPU generator; the same seed gives the same haze on every device.
-        ranges: what to draw the parameters from.
-
-    Returns:
-        (B, 3, H, W) in [0, 1].
-    """
+    """Put haze into a batch of clean images."""
     ranges = ranges or HazeRanges()
     batch, _, height, width = clean.shape
     shape = (batch, 1, 1, 1)
@@ -117,15 +108,10 @@ def normalise(field: Tensor) -> Tensor:
 def guided_filter(
     guide: Tensor, values: Tensor, *, radius_px: int, epsilon: float = 1e-3
 ) -> Tensor:
-    """Smooths values but keeps the guide's edges.
+    """Smooth values (B, 1, H, W) in windows of twice the radius, but keep the guide's edges.
 
     The fast guided filter (He and Sun, 2015): its coefficients are found on every fourth pixel.
-
-    Args:
-        guide: (B, 1, H, W).
-        values: (B, 1, H, W).
-        radius_px: half the side of the window.
-        epsilon: variance of the guide under which it counts as flat.
+    A guide of less variance than `epsilon` counts as flat.
     """
     step = min(4, *guide.shape[-2:])
     small_guide, small_values = (F.avg_pool2d(x, step, ceil_mode=True) for x in (guide, values))

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairweather.data.degradations.raindrop import gaussian_blur
-from fairweather.data.degradations.randomness import Dice
+from fairweather.data.degradations.randomness import Dice, smooth_step
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,7 @@ class MoireRanges:
 def add_moire(
     clean: Tensor, *, generator: torch.Generator, ranges: MoireRanges | None = None
 ) -> Tensor:
-    """Photographs a screen that shows each of a batch of clean images.
-
-    Args:
-        clean: (B, 3, H, W) RGB in [0, 1], at least 16×16.
-        generator: a CPU generator; the same seed gives the same moiré on every device.
-        ranges: what to draw the parameters from.
-
-    Returns:
-        (B, 3, H, W) in [0, 1].
-    """
+    """Photograph a screen that shows each of a batch of clean images."""
     ranges = ranges or MoireRanges()
     shape = (len(clean), 1, 1, 1)
     dice = Dice(generator, clean.device)
@@ -96,8 +86,8 @@ def develop(photo: Tensor, dice: Dice, ranges: MoireRanges) -> Tensor:
     red, blue = (1 + dice.uniform((-ranges.tint, ranges.tint), *shape) for _ in range(2))
     gain = torch.cat((red, torch.ones_like(red), blue), 1) * dice.uniform(ranges.gain, *shape)
     photo = (photo * gain).clamp(0, 1) ** dice.log_uniform(ranges.exponent, *shape)
-    curve = photo * photo * (3 - 2 * photo)
-    photo = torch.lerp(photo, curve, dice.uniform(ranges.steepness, *shape).expand_as(photo))
+    steepness = dice.uniform(ranges.steepness, *shape).expand_as(photo)
+    photo = torch.lerp(photo, smooth_step(photo), steepness)
     grey = photo.mean(1, keepdim=True)
     photo = grey + (photo - grey) * dice.uniform(ranges.saturation, *shape)
     black = dice.uniform(ranges.black, *shape)
@@ -132,7 +122,7 @@ def screen_grid(dice: Dice, ranges: MoireRanges, *, batch: int, size: tuple[int,
 
 
 def demosaick(image: Tensor) -> Tensor:
-    """Keeps one colour at each pixel (Bayer, RGGB) and interpolates the others: (B, 3, H, W)."""
+    """Keep one colour at each pixel (Bayer, RGGB) and interpolate the others: (B, 3, H, W)."""
     height, width = image.shape[-2:]
     row = torch.arange(height, device=image.device).view(height, 1) % 2
     column = torch.arange(width, device=image.device).view(1, width) % 2
@@ -145,3 +135,15 @@ def demosaick(image: Tensor) -> Tensor:
         return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
 
     return spread(image * masks) / spread(masks)
+
+
+def gaussian_blur(image: Tensor, sigma_px: Tensor) -> Tensor:
+    """Blur every image of (B, C, H, W) with its own σ (B, 1, 1, 1), reflected at the borders."""
+    batch, channels, height, width = image.shape
+    radius = min(int(3 * float(sigma_px.max()) + 1), height - 1, width - 1)
+    at = torch.arange(-radius, radius + 1, device=image.device)
+    kernel = torch.exp(-0.5 * (at / sigma_px.view(batch, 1).clamp(min=0.05)).square())
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    stacked = F.pad(image, (radius,) * 4, mode="reflect").flatten(0, 1)[None]
+    stacked = F.conv2d(stacked, kernel[:, None, :, None], groups=batch * channels)
+    return F.conv2d(stacked, kernel[:, None, None, :], groups=batch * channels).view_as(image)

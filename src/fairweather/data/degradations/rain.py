@@ -57,16 +57,7 @@ class RainRanges:
 def add_rain(
     clean: Tensor, *, generator: torch.Generator, ranges: RainRanges | None = None
 ) -> Tensor:
-    """Lays rain over a batch of clean images; every image gets rain of its own.
-
-    Args:
-        clean: (B, 3, H, W) RGB in [0, 1], at least 16×16.
-        generator: a CPU generator; the same seed gives the same rain on every device.
-        ranges: what to draw the parameters from.
-
-    Returns:
-        (B, 3, H, W) in [0, 1].
-    """
+    """Lay rain over a batch of clean images."""
     ranges = ranges or RainRanges()
     batch, _, height, width = clean.shape
     dice = Dice(generator, clean.device)
@@ -87,12 +78,10 @@ def streak_layers(dice: Dice, ranges: RainRanges, *, batch: int, size: tuple[int
     """How bright the streaks of each layer are: (B, layers, H, W) in [0, 1]."""
     most = ranges.layers[1]
     shape = (batch, most, 1, 1)
-    active = dice.uniform((ranges.layers[0], most + 1.0), batch, 1, 1, 1).floor() > torch.arange(
-        most, device=dice.device
-    ).view(1, most, 1, 1)
-    angle_deg = dice.uniform(
-        ranges.angle_deg, batch, 1, 1, 1
-    ) + ranges.angle_spread_deg * dice.normal(*shape)
+    count = dice.uniform((ranges.layers[0], most + 1.0), batch, 1, 1, 1).floor()
+    active = count > torch.arange(most, device=dice.device).view(1, most, 1, 1)
+    angle_deg = dice.uniform(ranges.angle_deg, batch, 1, 1, 1)
+    angle_deg = angle_deg + ranges.angle_spread_deg * dice.normal(*shape)
     length_px = dice.log_uniform(ranges.length_px, *shape).clamp(max=0.9 * min(size))
     width_px = dice.log_uniform(ranges.width_px, *shape).minimum(length_px / 10).clamp(min=0.4)
     line = streak_profile(

@@ -84,7 +84,7 @@ class RainLayers:
             raise DataError("there are no layers of rain to train or to validate on; add some")
         self.sources = tuple(sources)
         self.ranges = ranges or LayerRanges()
-        self._layers: dict[int, tuple[Tensor, float]] = {}
+        self._layers: dict[Path | Pair, tuple[Tensor, float]] = {}
 
     def degrade(self, clean: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Lay rain over one crop.
@@ -104,49 +104,42 @@ class RainLayers:
     def draw(self, generator: torch.Generator, *, size: tuple[int, int]) -> Tensor:
         """Return the light that rain adds to a crop: (H, W), from 0 up, 1 is white."""
         dice, ranges = Dice(generator, torch.device("cpu")), self.ranges
-        heavy = one(dice, (0.0, 1.0)) < ranges.heavy_probability
+        heavy = dice.one((0.0, 1.0)) < ranges.heavy_probability
         fewest, most = ranges.heavy_count if heavy else ranges.light_count
         brightness = ranges.heavy_brightness if heavy else ranges.light_brightness
-        scale, angle_deg = one_log(dice, ranges.scale), one(dice, ranges.angle_deg)
+        scale, angle_deg = dice.one_log(ranges.scale), dice.one(ranges.angle_deg)
         spread = (ranges.scale_spread**-0.5, ranges.scale_spread**0.5)
         rain = torch.zeros(size)
-        for _ in range(fewest + int(one(dice, (0.0, most - fewest + 1.0)))):
-            bright = one_log(dice, brightness) / 255
+        for _ in range(fewest + int(dice.one((0.0, most - fewest + 1.0)))):
+            bright = dice.one_log(brightness) / 255
             turned = angle_deg + ranges.angle_spread_deg * dice.normal(1).item()
-            if heavy and one(dice, (0.0, 1.0)) < ranges.line_probability:
+            if heavy and dice.one((0.0, 1.0)) < ranges.line_probability:
                 rain += bright * draw_lines(dice, ranges, size=size, angle_deg=turned)
             else:
-                layer, brightest = self._read(int(one(dice, (0.0, float(len(self.sources))))))
-                enlarged = scale * one_log(dice, spread)
+                number = int(dice.one((0.0, float(len(self.sources)))))
+                layer, brightest = self._read(self.sources[number])
+                enlarged = scale * dice.one_log(spread)
                 placed = place(dice, layer, size=size, scale=enlarged, angle_deg=turned)
                 rain += placed * (bright / brightest)
         return rain
 
-    def _read(self, number: int) -> tuple[Tensor, float]:
+    def _read(self, source: Path | Pair) -> tuple[Tensor, float]:
         """Return a layer (H, W) uint8 and what the brightest tenth of its streaks exceeds."""
-        if number not in self._layers:
-            self._layers[number] = self._decode(self.sources[number])
-        return self._layers[number]
-
-    def _decode(self, source: Path | Pair) -> tuple[Tensor, float]:
-        if isinstance(source, Pair):
-            layer = layer_of_pair(read_bytes(source.degraded), read_bytes(source.clean))
-        else:
-            layer = read_bytes(source).min(-1)
-        covered = layer[layer >= COVERED]
-        brightest = float(np.quantile(covered, 0.9)) if covered.size else 0.0
-        return torch.from_numpy(layer), max(brightest, FAINTEST)
+        if source not in self._layers:
+            if isinstance(source, Pair):
+                layer = layer_of_pair(read_bytes(source.degraded), read_bytes(source.clean))
+            else:
+                layer = read_bytes(source).min(-1)
+            covered = layer[layer >= COVERED]
+            brightest = float(np.quantile(covered, 0.9)) if covered.size else 0.0
+            self._layers[source] = torch.from_numpy(layer), max(brightest, FAINTEST)
+        return self._layers[source]
 
 
 def layer_of_pair(rainy: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """Return what rain added to a photograph, beside contrast and exposure.
+    """Return what rain added to a photograph (H, W, 3) uint8, beside contrast and exposure.
 
-    Args:
-        rainy: (H, W, 3) uint8.
-        clean: the same scene.
-
-    Returns:
-        (H, W) uint8: the smallest difference of the three channels over its mean around.
+    It is (H, W) uint8: the smallest difference of the three channels over its mean around.
     """
     difference = (rainy.astype(np.int16) - clean).min(-1).clip(0)
     image = Image.fromarray(difference.astype(np.uint8))
@@ -157,17 +150,9 @@ def layer_of_pair(rainy: np.ndarray, clean: np.ndarray) -> np.ndarray:
 def place(
     dice: Dice, layer: Tensor, *, size: tuple[int, int], scale: float, angle_deg: float
 ) -> Tensor:
-    """Cut a crop of a layer that is flipped, enlarged and turned, at any place of it.
+    """Cut a crop (height, width) out of a layer that is flipped, enlarged and turned, at any place.
 
-    Args:
-        dice: where flips and place are drawn from.
-        layer: (H, W) uint8, mirrored outside.
-        size: height and width of the crop.
-        scale: how many pixels of the crop one of the layer becomes.
-        angle_deg: by how much it is turned.
-
-    Returns:
-        (height, width) in grey levels.
+    The layer is (H, W) uint8 and mirrored outside; the crop is in its grey levels.
     """
     height, width = size
     rows, columns = layer.shape
@@ -193,41 +178,25 @@ def draw_lines(
 ) -> Tensor:
     """Draw straight hard-edged lines of one length and width, each evenly bright.
 
-    Args:
-        dice: where all is drawn from.
-        ranges: length, width and coverage.
-        size: height and width; lines leave at one side and come in at the other.
-        angle_deg: direction, 0 is straight down.
-
-    Returns:
-        (height, width) from 0 up, 1 for the brightest line; where lines cross they add.
+    Lines that leave (height, width) at one side come in at the other; 0 degrees is straight down.
+    The brightest line is 1, and where lines cross they add.
     """
     height, width = size
-    length_px = min(one_log(dice, ranges.line_length_px), 0.9 * min(size))
-    width_px = one_log(dice, ranges.line_width_px)
-    row = torch.fft.fftfreq(height, 1 / height).view(-1, 1) + one(dice, (-0.5, 0.5))
-    column = torch.fft.fftfreq(width, 1 / width) + one(dice, (-0.5, 0.5))
+    length_px = min(dice.one_log(ranges.line_length_px), 0.9 * min(size))
+    width_px = dice.one_log(ranges.line_width_px)
+    row = torch.fft.fftfreq(height, 1 / height).view(-1, 1) + dice.one((-0.5, 0.5))
+    column = torch.fft.fftfreq(width, 1 / width) + dice.one((-0.5, 0.5))
     angle = torch.tensor(angle_deg).deg2rad()
     along = row * angle.cos() + column * angle.sin()
     across = column * angle.cos() - row * angle.sin()
     line = ((length_px + 1) / 2 - along.abs()).clamp(0, 1)
     line = line * ((width_px + 1) / 2 - across.abs()).clamp(0, 1)
-    coverage = one_log(dice, ranges.line_coverage)
+    coverage = dice.one_log(ranges.line_coverage)
     drawn = dice.uniform((0.0, 1.0), *size) * line.sum() / coverage
     # The same draw decides where a line is and how bright: below 1 it is uniform again.
     starts = (drawn < 1) * (0.4 + 0.6 * drawn)
     lines = torch.fft.irfft2(torch.fft.rfft2(starts) * torch.fft.rfft2(line), s=size)
     return lines.clamp(min=0)
-
-
-def one(dice: Dice, bounds: tuple[float, float]) -> float:
-    """Draw one number, uniform in the bounds."""
-    return dice.uniform(bounds, 1).item()
-
-
-def one_log(dice: Dice, bounds: tuple[float, float]) -> float:
-    """Draw one number, log-uniform in the bounds."""
-    return dice.log_uniform(bounds, 1).item()
 
 
 def split_layers(paths: Sequence[Path], *, held_out_every: int) -> tuple[list[Path], list[Path]]:

@@ -6,14 +6,13 @@ the scene only in part (You et al., "Adherent Raindrop Modeling, Detection and R
 TPAMI 2016, sections 3 and 4).
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairweather.data.degradations.randomness import Dice
+from fairweather.data.degradations.randomness import Dice, between, scatter, smooth_step
 
 FILLED = 0.7  # share of a layer's cells that hold a drop
 SMALLEST = 0.4  # smallest drop of a layer as a share of the largest
@@ -58,16 +57,7 @@ class RaindropRanges:
 def add_raindrops(
     clean: Tensor, *, generator: torch.Generator, ranges: RaindropRanges | None = None
 ) -> Tensor:
-    """Looks at a batch of clean images through drops; every image gets drops of its own.
-
-    Args:
-        clean: (B, 3, H, W) RGB in [0, 1], at least 16×16.
-        generator: a CPU generator; the same seed gives the same drops on every device.
-        ranges: what to draw the parameters from.
-
-    Returns:
-        (B, 3, H, W) in [0, 1].
-    """
+    """Look at a batch of clean images through drops."""
     ranges = ranges or RaindropRanges()
     batch = len(clean)
     dice = Dice(generator, clean.device)
@@ -81,21 +71,16 @@ def add_raindrops(
 
 def drop_layer(dice: Dice, ranges: RaindropRanges, *, clean: Tensor) -> tuple[Tensor, Tensor]:
     """How much drops cover, (B, 1, H, W), and the linear light through them, (B, 3, H, W)."""
-    batch, _, height, width = clean.shape
-    shape = (batch, 1, 1)
-    radius_px = dice.log_uniform(ranges.radius_px, *shape).clamp(max=min(height, width) / 4)
+    shape, size = (len(clean), 1, 1), (clean.shape[2], clean.shape[3])
+    radius_px = dice.log_uniform(ranges.radius_px, *shape).clamp(max=min(size) / 4)
     softness = dice.uniform(ranges.softness, *shape)
     # An ellipse of the drop's area, a lobe of the rim and half of the edge reach this far.
     reach = max(ranges.elongation) ** 0.5 * (1 + ranges.irregularity[1] + 0.5 * softness)
+    reach_px = reach * radius_px
     area_px = FILLED * torch.pi * radius_px.square() * (1 + SMALLEST + SMALLEST**2) / 3
     spacing_px = (area_px / dice.log_uniform(ranges.coverage, *shape)).sqrt()
     drops = scatter(
-        dice,
-        size=(height, width),
-        reach_px=reach * radius_px,
-        spacing_px=spacing_px,
-        smallest=SMALLEST,
-        traits=5,
+        dice, size=size, reach_px=reach_px, spacing_px=spacing_px, smallest=SMALLEST, traits=5
     )
     traits = drops.traits
     radius_px = radius_px * drops.scale
@@ -109,23 +94,19 @@ def drop_layer(dice: Dice, ranges: RaindropRanges, *, clean: Tensor) -> tuple[Te
     distance = torch.hypot(down, right)
     cover = smooth_step((1 - distance) / softness + 0.5) * (traits[3] < FILLED)
     cover = cover * between(ranges.opacity, traits[4])
-    light = look_through(
-        dice, ranges, clean=clean, towards=torch.stack((down, right)), softness=softness
+    towards = torch.stack((down, right))
+    return cover[:, None], look_through(
+        dice, ranges, clean=clean, towards=towards, softness=softness
     )
-    return cover[:, None], light
 
 
 def look_through(
     dice: Dice, ranges: RaindropRanges, *, clean: Tensor, towards: Tensor, softness: Tensor
 ) -> Tensor:
-    """Linear light (B, 3, H, W) that a drop sends from each point.
+    """Linear light (B, 3, H, W) from each point of a drop: the scene, the sky, and the dark rim.
 
-    Args:
-        dice: what to draw from.
-        ranges: what to draw the parameters from.
-        clean: (B, 3, H, W).
-        towards: (2, B, H, W), how far the point lies down and right of the drop's middle [radii].
-        softness: (B, 1, 1), how blurred the view is; from 1 on it is a mean of the surroundings.
+    A point lies `towards` (2, B, H, W) down and right of its drop's middle [radii]. The `softness`
+    (B, 1, 1) blurs the view, which from 1 on is a mean of the surroundings.
     """
     batch, _, height, width = clean.shape
     shape = (batch, 1, 1)
@@ -137,126 +118,25 @@ def look_through(
     bend = dice.uniform(ranges.view, *shape) * (0.5 + 0.5 * towards.square().sum(0))
     seen = behind * (1 - dice.uniform(ranges.wander, *shape)) - bend * towards
     grid = torch.stack((seen[1], seen[0]), -1)
+    scenes = [pool(clean.square(), pixels) for pixels in (48, 8)]
     sharp, soft = (
-        F.grid_sample(
-            pool(clean.square(), pixels), grid, padding_mode="reflection", align_corners=False
-        )
-        for pixels in (48, 8)
+        F.grid_sample(scene, grid, padding_mode="reflection", align_corners=False)
+        for scene in scenes
     )
     light = torch.lerp(sharp, soft, softness[:, None].clamp(0, 1).expand_as(sharp))
-    skylight = pool(clean.square(), 8).amax((-2, -1), keepdim=True)
-    return shine(dice, ranges, light=light, skylight=skylight, towards=towards, softness=softness)
-
-
-def shine(
-    dice: Dice,
-    ranges: RaindropRanges,
-    *,
-    light: Tensor,
-    skylight: Tensor,
-    towards: Tensor,
-    softness: Tensor,
-) -> Tensor:
-    """The light of a drop with the sky it sees below, the sky it mirrors above, and its rim."""
-    shape = (len(light), 1, 1)
+    # The sky that a drop shows at its bottom and mirrors at its top.
+    skylight = scenes[1].amax((-2, -1), keepdim=True).expand_as(light)
     down, right = towards
-    skylight = skylight.expand_as(light)
     sky = dice.uniform(ranges.sky, *shape) * (0.5 + 0.5 * down).clamp(0, 1)
     light = torch.lerp(light, skylight, sky[:, None].expand_as(light))
-    sharp = (1 - softness).clamp(min=0)
-    rim = dice.uniform(ranges.rim, *shape) * sharp * towards.square().sum(0).square()
+    focus = (1 - softness).clamp(min=0)
+    rim = dice.uniform(ranges.rim, *shape) * focus * towards.square().sum(0).square()
     light = light * (1 - rim).clamp(min=0)[:, None]
     glint = torch.exp(-30 * ((down + 0.45).square() + (right - 0.2).square()))
-    glint = glint * sharp * dice.uniform(ranges.glint, *shape)
+    glint = glint * focus * dice.uniform(ranges.glint, *shape)
     return torch.lerp(light, skylight, glint[:, None].expand_as(light)).clamp(0, 1)
 
 
-@dataclass(frozen=True)
-class Particles:
-    """What each pixel knows of the one particle that may cover it.
-
-    Attributes:
-        down: how far the pixel lies below the particle's centre, (B, H, W) [pixels].
-        right: how far it lies to the right of it, (B, H, W) [pixels].
-        scale: size of the particle as a share of the largest, (B, H, W).
-        traits: more numbers of the particle, uniform in [0, 1), (traits, B, H, W).
-    """
-
-    down: Tensor
-    right: Tensor
-    scale: Tensor
-    traits: Tensor
-
-
-def scatter(
-    dice: Dice,
-    *,
-    size: tuple[int, int],
-    reach_px: Tensor,
-    spacing_px: Tensor,
-    smallest: float,
-    traits: int,
-) -> Particles:
-    """Scatters particles over images, one in each cell of a grid, never across its border.
-
-    A pixel then needs to know only one particle, so that the cost is that of the image however many
-    particles there are (as in Worley, "A Cellular Texture Basis Function", SIGGRAPH 1996).
-    The grid is turned at random and each of its rows is shifted, so that it does not show.
-
-    Args:
-        dice: what to draw from.
-        size: height and width of the images.
-        reach_px: (B, 1, 1), how far the largest particle reaches, at least 1.
-        spacing_px: (B, 1, 1), side of a cell; no less than twice the reach is used.
-        smallest: scale of the smallest particle; scales are uniform up to 1.
-        traits: how many more numbers each particle needs.
-    """
-    batch = len(reach_px)
-    spacing_px = spacing_px.maximum(2 * reach_px)
-    # The table's size must not depend on what was computed on a device, or a seed would draw other
-    # numbers there; where an image has more cells, they repeat.
-    cells = min(256, int(math.hypot(*size) / 4) + 2)
-    table = dice.uniform((0.0, 1.0), 3 + traits, batch, cells * cells)
-    start, shift = dice.uniform((0.0, 1.0), batch, 1, 1), dice.uniform((0.0, 1.0), batch, cells)
-    turn = dice.uniform((0.0, 2 * math.pi), batch, 1, 1)
-    sine, cosine = turn.sin(), turn.cos()
-    y = torch.arange(size[0], device=dice.device).view(1, -1, 1) / spacing_px
-    x = torch.arange(size[1], device=dice.device).view(1, 1, -1) / spacing_px
-    row = y * cosine - x * sine + start
-    number = (row.floor().long() % cells).flatten(1)
-    column = y * sine + x * cosine + shift.gather(1, number).view_as(row)
-    number = number * cells + column.floor().long().flatten(1) % cells
-    values = table.gather(2, number.expand(3 + traits, -1, -1)).view(-1, *row.shape)
-    scale = between((smallest, 1.0), values[2])
-    margin = scale * reach_px / spacing_px
-    row = (row - row.floor() - margin - (1 - 2 * margin) * values[0]) * spacing_px
-    column = (column - column.floor() - margin - (1 - 2 * margin) * values[1]) * spacing_px
-    return Particles(row * cosine + column * sine, column * cosine - row * sine, scale, values[3:])
-
-
-def between(bounds: tuple[float, float], share: Tensor) -> Tensor:
-    """Uniform in the bounds for shares that are uniform in [0, 1]."""
-    return bounds[0] + (bounds[1] - bounds[0]) * share
-
-
-def smooth_step(x: Tensor) -> Tensor:
-    """0 up to 0, 1 from 1 on, 3x² − 2x³ between."""
-    x = x.clamp(0, 1)
-    return x * x * (3 - 2 * x)
-
-
 def pool(image: Tensor, pixels: int) -> Tensor:
-    """Averages (B, C, H, W) over squares so that about `pixels` are left on the shorter side."""
+    """Average (B, C, H, W) over squares so that about `pixels` are left on the shorter side."""
     return F.avg_pool2d(image, max(1, min(image.shape[-2:]) // pixels), ceil_mode=True)
-
-
-def gaussian_blur(image: Tensor, sigma_px: Tensor) -> Tensor:
-    """Blurs every image of (B, C, H, W) with its own σ (B, 1, 1, 1), reflected at the borders."""
-    batch, channels, height, width = image.shape
-    radius = min(int(3 * float(sigma_px.max()) + 1), height - 1, width - 1)
-    at = torch.arange(-radius, radius + 1, device=image.device)
-    kernel = torch.exp(-0.5 * (at / sigma_px.view(batch, 1).clamp(min=0.05)).square())
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
-    stacked = F.pad(image, (radius,) * 4, mode="reflect").flatten(0, 1)[None]
-    stacked = F.conv2d(stacked, kernel[:, None, :, None], groups=batch * channels)
-    return F.conv2d(stacked, kernel[:, None, None, :], groups=batch * channels).view_as(image)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairweather.data.degradations.raindrop import smooth_step
-from fairweather.data.degradations.randomness import Dice
+from fairweather.data.degradations.randomness import Dice, smooth_step
 
 GAMMA = 2.2
 SIDES = 4
@@ -50,16 +49,7 @@ class ShadowRanges:
 def add_shadow(
     clean: Tensor, *, generator: torch.Generator, ranges: ShadowRanges | None = None
 ) -> Tensor:
-    """Casts a shadow on each of a batch of clean images.
-
-    Args:
-        clean: (B, 3, H, W) RGB in [0, 1], at least 16×16.
-        generator: a CPU generator; the same seed gives the same shadow on every device.
-        ranges: what to draw the parameters from.
-
-    Returns:
-        (B, 3, H, W) in [0, 1].
-    """
+    """Cast a shadow on each of a batch of clean images."""
     ranges = ranges or ShadowRanges()
     batch, _, height, width = clean.shape
     dice = Dice(generator, clean.device)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairweather.data.degradations.raindrop import between, scatter, smooth_step
-from fairweather.data.degradations.randomness import Dice
+from fairweather.data.degradations.randomness import Dice, between, scatter, smooth_step
 
 FILLED = 0.6  # share of a layer's cells that hold a flake
 SMALLEST = 0.35  # smallest flake of a layer as a share of the largest
@@ -60,16 +59,7 @@ class SnowRanges:
 def add_snow(
     clean: Tensor, *, generator: torch.Generator, ranges: SnowRanges | None = None
 ) -> Tensor:
-    """Lets snow fall over a batch of clean images; every image gets snow of its own.
-
-    Args:
-        clean: (B, 3, H, W) RGB in [0, 1], at least 16×16.
-        generator: a CPU generator; the same seed gives the same snow on every device.
-        ranges: what to draw the parameters from.
-
-    Returns:
-        (B, 3, H, W) in [0, 1].
-    """
+    """Let snow fall over a batch of clean images."""
     ranges = ranges or SnowRanges()
     batch, _, height, width = clean.shape
     dice = Dice(generator, clean.device)
@@ -77,8 +67,7 @@ def add_snow(
     angle = dice.uniform(ranges.angle_deg, batch, 1, 1).deg2rad()
     blue = torch.tensor((1.0, 0.6, 0.0), device=clean.device).view(1, 3, 1, 1)
     white = dice.uniform(ranges.brightness, batch, 1, 1, 1)
-    white = white * (1 - blue * dice.uniform((0.0, ranges.tint), batch, 1, 1, 1))
-    white = white.expand_as(clean)
+    white = (white * (1 - blue * dice.uniform((0.0, ranges.tint), batch, 1, 1, 1))).expand_as(clean)
     swathes = dice.smooth_noise(batch, 1, size=(height, width), cells=2)
     swathes = (1 + swathes * dice.uniform(ranges.patchiness, batch, 1, 1, 1)).clamp(0, 2)
     has_veil = dice.chance(ranges.veil_probability, batch, 1, 1, 1)
@@ -100,14 +89,9 @@ def flake_layer(dice: Dice, ranges: SnowRanges, *, angle: Tensor, size: tuple[in
     sizes = FILLED * (1 + SMALLEST + SMALLEST**2) / 3
     area_px = sizes * radius_px.square() * (torch.pi + motion)
     spacing_px = (area_px / dice.log_uniform(ranges.coverage, *shape)).sqrt()
-    reach = 1 + ranges.irregularity[1] + 0.5 * softness + 0.5 * motion
+    reach_px = radius_px * (1 + ranges.irregularity[1] + 0.5 * softness + 0.5 * motion) + 0.5
     flakes = scatter(
-        dice,
-        size=size,
-        reach_px=radius_px * reach + 0.5,
-        spacing_px=spacing_px,
-        smallest=SMALLEST,
-        traits=6,
+        dice, size=size, reach_px=reach_px, spacing_px=spacing_px, smallest=SMALLEST, traits=6
     )
     down, right, traits = flakes.down, flakes.right, flakes.traits
     flutter = dice.uniform(ranges.flutter_deg, *shape).deg2rad()

@@ -16,16 +16,10 @@ WEATHERS = {"rain": add_rain, "raindrop": add_raindrops, "haze": add_haze, "snow
 def add_weather(
     clean: Tensor, *, generator: torch.Generator, shares: Mapping[str, float] | None = None
 ) -> Tensor:
-    """Gives each image of a batch rain, raindrops, haze or snow.
+    """Give each image of a batch rain, raindrops, haze or snow.
 
-    Args:
-        clean: (B, 3, H, W) RGB in [0, 1], at least 16×16.
-        generator: a CPU generator; the same seed gives the same weather on every device.
-        shares: how often each of them comes, keys of `WEATHERS`, in any unit; all as often if None,
-            and those left out never.
-
-    Returns:
-        (B, 3, H, W) in [0, 1].
+    The `shares`, by the keys of `WEATHERS` and in any unit, tell how often each of them comes: all
+    as often if None, and those left out never.
     """
     if shares is None:
         drawn = torch.randint(len(WEATHERS), (len(clean),), generator=generator)

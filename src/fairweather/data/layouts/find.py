@@ -1,5 +1,6 @@
 """How the public benchmarks lie on disk: a benchmark's folder → its pairs."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,11 +30,10 @@ def describe_layout(name: str) -> str:
         OptionError: There is no such layout.
     """
     layout = layout_named(name)
-    tree = "\n".join(f"    {line}" for line in layout.tree.splitlines())
     return (
         f"{name}: {layout.title} ({layout.task})\n"
         f"Published by: {layout.publisher}\n"
-        f"Expected:\n{tree}\n"
+        f"Expected:\n{textwrap.indent(layout.tree, '    ')}\n"
         f"Splits: {', '.join(layout.split_names)}\n"
         f"Usual: {layout.usual}\n"
         f"Known: {layout.source}"
@@ -61,7 +61,11 @@ def find_layout_pairs(root: Path, layout: str, *, split: str = "train") -> list[
             f" {', '.join(table.split_names)}"
         )
     if table.lists:
-        return list_pairs(root, name=layout, file=table.lists[split])
+        is_csv, file = layout == "csv", table.lists[split]
+        path = root if is_csv and root.is_file() else root / file
+        if not path.is_file():
+            raise DataError(wrong_tree(root, name=layout, split=split, expected=[file]))
+        return list_pairs(path, is_csv=is_csv)
     part = "all" if table.last_for_test else split
     arrangement = first_fitting(root, table.splits[part])
     if arrangement is None:
@@ -95,27 +99,23 @@ def _cut(root: Path, pairs: list[Pair], *, last: int, split: str) -> list[Pair]:
 def wrong_tree(root: Path, *, name: str, split: str, expected: Sequence[str] = ()) -> str:
     """Return a message: what was expected, what was found, and what to do."""
     table = LAYOUTS[name]
-    side_by_side = table.side_by_side.get(split, ())
-    if not expected and side_by_side_names(root, side_by_side):
+    forms = table.splits.get(split, ())
+    if not expected and side_by_side_names(root, table.side_by_side.get(split, ())):
         return (
             f"{root}: the images of layout '{name}' lie side by side in one file; take them apart"
-            " with unpack_side_by_side, and give the folder that it wrote"
+            " with `fairweather data unpack` (unpack_side_by_side), and give the folder that it"
+            " writes"
         )
     if not expected:
-        forms = dict.fromkeys(
-            " + ".join(dict.fromkeys(_short(f) for s in form for f in (s.degraded, s.clean)))
-            for form in table.splits.get(split, ())
-        )
-        expected = list(forms)
-    inner = fitting_folder(root, table.splits.get(split, ()))
-    return (
-        f"{root}: does not lie as layout '{name}' (split '{split}') does\n"
-        f"  expected: {f'{chr(10)}        or: '.join(expected)}\n"
-        f"  found:    {contents_of(root)}\n"
-        + (f"  {inner} does: give that folder" if inner else f"  see layout '{name}' as a whole:\n")
-        + ("" if inner else "\n".join(f"    {line}" for line in table.tree.splitlines()))
+        folders = [[Path(f) for s in form for f in (s.degraded, s.clean)] for form in forms]
+        named = [" + ".join(dict.fromkeys(f"{f.as_posix()}/" for f in form)) for form in folders]
+        expected = list(dict.fromkeys(named))
+    inner = fitting_folder(root, forms)
+    whole = f"see layout '{name}' as a whole:\n{textwrap.indent(table.tree, '    ')}"
+    lines = (
+        f"{root}: does not lie as layout '{name}' (split '{split}') does",
+        "  expected: " + "\n        or: ".join(expected),
+        f"  found:    {contents_of(root)}",
+        f"  {inner} does: give that folder" if inner else f"  {whole}",
     )
-
-
-def _short(folder: str) -> str:
-    return f"{Path(folder).as_posix()}/"
+    return "\n".join(lines)

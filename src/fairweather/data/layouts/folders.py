@@ -1,15 +1,14 @@
 """Which folders and files of a tree a layout means: whatever their case, and partner by partner."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from fairweather.data.layouts.forms import INPUT_TARGET, Arrangement, Sides
-from fairweather.data.pairs import Pair, name_images, natural_order
+from fairweather.data.pairs import Pair, iterate_images, map_names, name_images, natural_order
 from fairweather.errors import DataError
-from fairweather.imaging import IMAGE_SUFFIXES
 
 SHOWN = 8
 FEW = 64
@@ -28,11 +27,10 @@ def locate(root: Path, folder: str) -> Path | None:
             continue
         if not place.is_dir():
             return None
-        alike = sorted(p for p in place.iterdir() if p.name.casefold() == part.casefold())
-        alike = [path for path in alike if path.is_dir()]
-        if not alike:
+        alike = (p for p in place.iterdir() if p.name.casefold() == part.casefold())
+        place = min((path for path in alike if path.is_dir()), default=None)
+        if place is None:
             return None
-        place = alike[0]
     return place if place.is_dir() else None
 
 
@@ -56,23 +54,15 @@ def first_fitting(root: Path, forms: Iterable[Arrangement]) -> Arrangement | Non
 
 def _names_fit(sides: Sides) -> bool:
     """Tell whether images of each folder are named as expected; one will do where they overlap."""
-    return all(
-        _some_fit(Path(folder), pattern, strict=not _overlap(sides))
-        for folder, pattern in (
-            (sides.degraded, sides.degraded_name),
-            (sides.clean, sides.clean_name),
-        )
+    strict = not _overlap(sides)
+    return _some_fit(sides.degraded, sides.degraded_name, strict=strict) and _some_fit(
+        sides.clean, sides.clean_name, strict=strict
     )
 
 
-def _some_fit(folder: Path, pattern: str, *, strict: bool) -> bool:
+def _some_fit(folder: str, pattern: str, *, strict: bool) -> bool:
     """Look at a few images only: a folder may hold half a million, and they are matched later."""
-    images = (
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
-    fits = (_key(path.stem, pattern) is not None for path in images)
+    fits = (_key(path.stem, pattern) is not None for path in iterate_images(Path(folder)))
     if not strict:
         return any(fits)
     few = list(islice(fits, FEW))
@@ -89,18 +79,18 @@ def _key(stem: str, pattern: str) -> str | None:
     return "".join(group or "" for group in found.groups()) if found else None
 
 
-def _named(folder: Path, pattern: str, *, strict: bool) -> dict[Path, str]:
-    """Return the images of a folder and their keys; if strict, refuse one named otherwise."""
-    keys: dict[Path, str] = {}
-    for name, path in name_images(folder).items():
+def _named(folder: str, pattern: str, *, strict: bool) -> list[tuple[str, Path]]:
+    """Return the keys and images of a folder; if strict, refuse an image named otherwise."""
+    keyed: list[tuple[str, Path]] = []
+    for name, path in name_images(Path(folder)).items():
         key = _key(name.name, pattern)
         if key is not None:
-            keys[path] = (name.parent / key).as_posix()
+            keyed.append(((name.parent / key).as_posix(), path))
         elif strict:
             raise DataError(
                 f"{path}: is not named as the layout's files are ('{pattern}'); rename or remove it"
             )
-    return keys
+    return keyed
 
 
 def match(root: Path, arrangement: Arrangement) -> list[Pair]:
@@ -114,12 +104,12 @@ def match(root: Path, arrangement: Arrangement) -> list[Pair]:
     unused: dict[str, set[Path]] = {}
     for sides in arrangement:
         strict = not _overlap(sides)
-        degraded = _named(Path(sides.degraded), sides.degraded_name, strict=strict)
-        clean = _by_key(_named(Path(sides.clean), sides.clean_name, strict=strict))
+        degraded = _named(sides.degraded, sides.degraded_name, strict=strict)
+        clean = map_names(_named(sides.clean, sides.clean_name, strict=strict))
         if not sides.many:
-            _by_key(degraded)
-        found = [Pair(path, clean[key]) for path, key in degraded.items() if key in clean]
-        lone += [path for path, key in degraded.items() if key not in clean]
+            map_names(degraded)
+        found = [Pair(path, clean[key]) for key, path in degraded if key in clean]
+        lone += [path for key, path in degraded if key not in clean]
         pairs += sorted(found, key=lambda pair: _in_order(pair.degraded))
         if not sides.spare_clean:
             spare = unused.setdefault(sides.clean, set(clean.values()))
@@ -134,16 +124,6 @@ def match(root: Path, arrangement: Arrangement) -> list[Pair]:
     if not pairs:
         raise DataError(f"{root}: holds no image that is named as the layout's files are")
     return pairs
-
-
-def _by_key(keys: Mapping[Path, str]) -> dict[str, Path]:
-    """Return the files by their keys; two files of one key are an error."""
-    paths: dict[str, Path] = {}
-    for path, key in keys.items():
-        if key in paths:
-            raise DataError(f"{paths[key]} and {path}: have one name; rename one of them")
-        paths[key] = path
-    return paths
 
 
 def contents_of(root: Path) -> str:
@@ -174,5 +154,5 @@ def side_by_side_names(root: Path, folders: Iterable[str]) -> dict[Path, Path]:
             continue
         inner = place.relative_to(root)
         images = name_images(place)
-        names |= {inner / f"{name}.png": images[name] for name in sorted(images, key=_in_order)}
+        names |= {inner / name: images[name] for name in sorted(images, key=_in_order)}
     return names

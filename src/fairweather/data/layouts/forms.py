@@ -71,10 +71,9 @@ class Layout:
         return tuple(self.splits) or tuple(self.lists)
 
 
-Forms = tuple[Sides | Arrangement, ...]
-
-
-def in_folders(forms: Forms, **folders: tuple[str, ...]) -> dict[str, tuple[Arrangement, ...]]:
+def in_folders(
+    *forms: Sides | Arrangement, **folders: tuple[str, ...]
+) -> dict[str, tuple[Arrangement, ...]]:
     """Return each form in each folder of each split; `all` holds the forms at the root itself."""
     arrangements = [(form,) if isinstance(form, Sides) else form for form in forms]
     return {

@@ -28,10 +28,14 @@ DS_SYNTHETIC: Arrangement = tuple(
 )
 DS_REAL: Arrangement = tuple(Sides(folder, "gt", many=True) for folder in _DS_KINDS)
 
+_DENSITIES = tuple(
+    f"DID-MDN-training/Rain_{density}/train2018new" for density in ("Heavy", "Medium", "Light")
+)
+
 _SIDE_BY_SIDE = (
     " Both images lie side by side in one file, so they have to be taken apart first:"
-    " unpack_side_by_side writes input/ and target/. Loaders disagree on which half is degraded;"
-    " tell it, or have it looked at."
+    " `fairweather data unpack` writes input/ and target/. Loaders disagree on which half is"
+    " degraded: say it (--degraded), or it is told from the edges in the images."
 )
 
 
@@ -52,7 +56,7 @@ or   rainy/rain-001.png + norain-001.png, or both in one folder""",
         source="from several public loaders; the authors' archives were not at hand. The authors"
         " replaced Rain100 by what is now called Rain200: check how many pairs you have.",
         splits=in_folders(
-            RAIN_FORMS,
+            *RAIN_FORMS,
             train=(f"rain_data_train_{weight}", "train", f"RainTrain{letter}"),
             test=(f"rain_data_test_{weight}", "test", title),
         ),
@@ -88,7 +92,8 @@ RAIN_LAYOUTS: dict[str, Layout] = {
         source="that the images lie side by side is from public loaders; the names of the folders"
         " and the counts are not verified." + _SIDE_BY_SIDE,
         splits=in_folders(
-            (*INPUT_TARGET, Sides("rain", "norain", RAIN, NORAIN)),
+            *INPUT_TARGET,
+            Sides("rain", "norain", RAIN, NORAIN),
             train=("train", "training"),
             test=("test",),
         ),
@@ -105,16 +110,12 @@ RAIN_LAYOUTS: dict[str, Layout] = {
         " be unpacked alone",
         source="training folders and halves (left degraded, right clean) from the authors' README"
         " and loader; DID-MDN-test is from a public loader." + _SIDE_BY_SIDE,
-        splits=in_folders(INPUT_TARGET, **TRAIN_TEST),
+        splits=in_folders(*INPUT_TARGET, **TRAIN_TEST),
         side_by_side={
-            "train": tuple(
-                f"DID-MDN-training/Rain_{density}/train2018new"
-                for density in ("Heavy", "Medium", "Light")
-            ),
-            **{
-                f"train-{density.lower()}": (f"DID-MDN-training/Rain_{density}/train2018new",)
-                for density in ("Heavy", "Medium", "Light")
-            },
+            "train": _DENSITIES,
+            "train-heavy": _DENSITIES[:1],
+            "train-medium": _DENSITIES[1:2],
+            "train-light": _DENSITIES[2:],
             "test": ("DID-MDN-test",),
         },
     ),
@@ -131,14 +132,9 @@ RAIN_LAYOUTS: dict[str, Layout] = {
         source="names and inner folders from several public loaders; training/ and testing/ are"
         " not verified.",
         splits=in_folders(
-            tuple(
-                Sides(rainy, clean, "(.+)_[0-9]+", many=True)
-                for rainy, clean in (
-                    ("rainy_image", "ground_truth"),
-                    ("input", "gt"),
-                    ("input", "target"),
-                )
-            ),
+            Sides("rainy_image", "ground_truth", "(.+)_[0-9]+", many=True),
+            Sides("input", "gt", "(.+)_[0-9]+", many=True),
+            Sides("input", "target", "(.+)_[0-9]+", many=True),
             train=("training", "train", "rainy_image_dataset/training"),
             test=("testing", "test", "rainy_image_dataset/testing"),
         ),
@@ -152,7 +148,7 @@ RAIN_LAYOUTS: dict[str, Layout] = {
         usual="13,712 pairs to train; each test set is reported apart",
         source="from several public READMEs; the counts are not verified.",
         splits=in_folders(
-            INPUT_TARGET,
+            *INPUT_TARGET,
             train=("train", "train/Rain13K"),
             test_rain100h=("test/Rain100H",),
             test_rain100l=("test/Rain100L",),
@@ -174,7 +170,7 @@ RAIN_LAYOUTS: dict[str, Layout] = {
         source="inner folders and names from the authors' loader; the outer ones from public"
         " loaders. All three kinds are given, in this order.",
         splits=in_folders(
-            (DS_SYNTHETIC,),
+            DS_SYNTHETIC,
             train=("RainDS_syn/train", "RainDS_syn/train_set", "train", "train_set"),
             test=("RainDS_syn/test", "RainDS_syn/test_set", "test", "test_set"),
         ),
@@ -189,7 +185,7 @@ RAIN_LAYOUTS: dict[str, Layout] = {
         usual="the folders; streaks, drops and both are reported apart",
         source="from public loaders, not from the authors'.",
         splits=in_folders(
-            (DS_REAL,),
+            DS_REAL,
             train=("RainDS_real/train_set", "RainDS_real/train", "train_set", "train"),
             test=("RainDS_real/test_set", "RainDS_real/test", "test_set", "test"),
         ),
@@ -204,7 +200,7 @@ RAIN_LAYOUTS: dict[str, Layout] = {
         usual="train to train, test_a (split 'test') to test; test_b is larger and less exact",
         source="from several public loaders; the authors publish none.",
         splits=in_folders(
-            (Sides("data", "gt", "(.+)_rain", "(.+)_clean"),),
+            Sides("data", "gt", "(.+)_rain", "(.+)_clean"),
             train=("train", "train/train"),
             test=("test_a", "test_a/test_a"),
             test_b=("test_b", "test_b/test_b"),

@@ -8,8 +8,9 @@ import numpy as np
 
 from fairweather.data.layouts.find import layout_named, wrong_tree
 from fairweather.data.layouts.folders import side_by_side_names
+from fairweather.data.pairs import read_bytes, refuse_pairs_in, write_pair
 from fairweather.errors import DataError, OptionError
-from fairweather.imaging import Photo, as_bytes, read_image, write_image
+from fairweather.imaging import Photo
 
 LOOKED_AT = 15
 
@@ -49,22 +50,20 @@ def unpack_side_by_side(
     names = side_by_side_names(root, folders)
     if not names:
         raise DataError(wrong_tree(root, name=layout, split=split, expected=folders))
-    for side in ("input", "target"):
-        if (out / split / side).exists():
-            raise DataError(f"'{out / split / side}' exists already; choose another folder")
-    left = (degraded or _look(list(names.values()))) == "left"
+    refuse_pairs_in(out / split)
+    degraded = degraded or _look(list(names.values()))
     for name, path in names.items():
-        halves = _halves(path)
-        for side, half in zip(("input", "target"), halves if left else halves[::-1], strict=True):
-            target = out / split / side / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_image(target, Photo(half))
+        left, right = (Photo(half) for half in _halves(path))
+        if degraded == "left":
+            write_pair(out / split, name, degraded=left, clean=right)
+        else:
+            write_pair(out / split, name, degraded=right, clean=left)
     return len(names)
 
 
 def _halves(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the left and the right half, (H, W / 2, 3) uint8 each."""
-    pixels = as_bytes(read_image(path).pixels)
+    pixels = read_bytes(path)
     width = pixels.shape[1]
     if width % 2:
         raise DataError(f"{path}: is {width} px wide, which two images side by side cannot be")
@@ -84,6 +83,7 @@ def _look(files: Sequence[Path]) -> Literal["left", "right"]:
     if 0.1 < share < 0.9:
         raise DataError(
             f"{files[0].parent}: of {len(chosen)} files the left half has the stronger edges in"
-            f" {rainy_left}, which does not tell which half is degraded; say it: left or right"
+            f" {rainy_left}, which does not tell which half is degraded; say it: --degraded left or"
+            " right"
         )
     return "left" if share >= 0.9 else "right"

@@ -3,7 +3,6 @@
 from fairweather.data.layouts.forms import (
     INPUT_TARGET,
     TRAIN_TEST,
-    Forms,
     Layout,
     Sides,
     in_folders,
@@ -11,7 +10,15 @@ from fairweather.data.layouts.forms import (
 from fairweather.data.layouts.rain import RAIN_LAYOUTS
 
 
-def _haze(title: str, *, year: int, name: str, pairs: int, test: str, flat: bool = False) -> Layout:
+def _haze(
+    title: str,
+    *,
+    year: int,
+    name: str,
+    pairs: int,
+    test: str = "the last 5 as the test is not verified",
+    flat: bool = False,
+) -> Layout:
     """Return the layout of a data set of the NTIRE challenges on dehazing."""
     names = ("(.+)_hazy", "(.+)_GT")
     forms = (Sides("hazy", "GT", *names), *((Sides(".", ".", *names),) if flat else ()))
@@ -24,7 +31,7 @@ def _haze(title: str, *, year: int, name: str, pairs: int, test: str, flat: bool
         usual=f"about {pairs} pairs without a split in the files; {test}",
         source="folders and names from several public loaders; the archive was not at hand. The"
         " split is taken from the order of the names, so the set has to be complete.",
-        splits=in_folders(forms),
+        splits=in_folders(*forms),
         last_for_test=5,
     )
 
@@ -32,7 +39,7 @@ def _haze(title: str, *, year: int, name: str, pairs: int, test: str, flat: bool
 _TO_CLEAR = "([^_]+)(?:_.+)?"
 
 
-def _reside(*, spare_clean: bool = False) -> Forms:
+def _reside(*, spare_clean: bool = False) -> tuple[Sides, ...]:
     return tuple(
         Sides("hazy", clean, _TO_CLEAR, many=True, spare_clean=spare_clean)
         for clean in ("clear", "gt")
@@ -45,7 +52,7 @@ _RESIDE_SOURCE = (
     " were not at hand"
 )
 
-_SNOW = (Sides("Snow", "Gt"),)
+_SNOW = Sides("Snow", "Gt")
 
 LAYOUTS: dict[str, Layout] = {
     "folders": Layout(
@@ -56,7 +63,7 @@ LAYOUTS: dict[str, Layout] = {
         "or   input/ + target/ for the split 'all' (target may be gt)",
         usual="yours",
         source="the form that `fairweather data degrade` writes and many loaders read.",
-        splits=in_folders(INPUT_TARGET, **TRAIN_TEST),
+        splits=in_folders(*INPUT_TARGET, **TRAIN_TEST),
     ),
     "csv": Layout(
         title="a table of pairs",
@@ -84,20 +91,8 @@ LAYOUTS: dict[str, Layout] = {
         test="the last 5 as the test follows Dense-Haze and is not verified",
         flat=True,
     ),
-    "o-haze": _haze(
-        "O-HAZE",
-        year=2018,
-        name="01_outdoor_{}.jpg",
-        pairs=45,
-        test="the last 5 as the test is not verified",
-    ),
-    "i-haze": _haze(
-        "I-HAZE",
-        year=2018,
-        name="01_indoor_{}.jpg",
-        pairs=35,
-        test="the last 5 as the test is not verified",
-    ),
+    "o-haze": _haze("O-HAZE", year=2018, name="01_outdoor_{}.jpg", pairs=45),
+    "i-haze": _haze("I-HAZE", year=2018, name="01_indoor_{}.jpg", pairs=35),
     "its": Layout(
         title="RESIDE indoor training set (ITS)",
         task="haze",
@@ -106,7 +101,7 @@ LAYOUTS: dict[str, Layout] = {
         "test/hazy/1400_1.png + test/gt/1400.png, where it is there",
         usual="trained on whole, tested on the indoor part of SOTS",
         source=_RESIDE_SOURCE + ".",
-        splits=in_folders(_reside(), train=("train", "."), test=("test",)),
+        splits=in_folders(*_reside(), train=("train", "."), test=("test",)),
     ),
     "ots": Layout(
         title="RESIDE outdoor training set (OTS)",
@@ -117,7 +112,7 @@ LAYOUTS: dict[str, Layout] = {
         usual="trained on whole, tested on the outdoor part of SOTS",
         source=_RESIDE_SOURCE + ". Its hazy images come in parts, so spare clear ones are left"
         " out without an error.",
-        splits=in_folders(_reside(spare_clean=True), train=("train", "."), test=("test",)),
+        splits=in_folders(*_reside(spare_clean=True), train=("train", "."), test=("test",)),
     ),
     "sots": Layout(
         title="RESIDE synthetic test set (SOTS)",
@@ -128,7 +123,7 @@ LAYOUTS: dict[str, Layout] = {
         usual="a test set only: the splits are 'indoor' and 'outdoor'",
         source=_RESIDE_SOURCE + ".",
         splits=in_folders(
-            _reside(), indoor=("indoor/nyuhaze500", "indoor", "nyuhaze500"), outdoor=("outdoor",)
+            *_reside(), indoor=("indoor/nyuhaze500", "indoor", "nyuhaze500"), outdoor=("outdoor",)
         ),
     ),
     "snow100k": Layout(
@@ -141,7 +136,7 @@ LAYOUTS: dict[str, Layout] = {
         source="from several public loaders; all/ as the folder of the training archive is not"
         " verified. The archives unpack to media/jdway/GameSSD/overlapping/: give that folder.",
         splits=in_folders(
-            (Sides("synthetic", "gt"),),
+            Sides("synthetic", "gt"),
             train=("train", "all"),
             test_s=("test/Snow100K-S", "Snow100K-S"),
             test_m=("test/Snow100K-M", "Snow100K-M"),
@@ -202,10 +197,7 @@ LAYOUTS: dict[str, Layout] = {
                 for folder in ("", f"{split}/")
                 for who in order
             )
-            for split, order in {
-                "train": ("ours", "official"),
-                "test": ("official", "ours"),
-            }.items()
+            for split, order in (("train", ("ours", "official")), ("test", ("official", "ours")))
         },
     ),
     "srd": Layout(
@@ -217,11 +209,9 @@ LAYOUTS: dict[str, Layout] = {
         usual="the folders: 2,680 pairs to train, 408 to test",
         source="from several public loaders; the counts are not verified.",
         splits=in_folders(
-            (
-                Sides("shadow", "shadow_free", clean_name="(.+?)(?:_no_shadow|_free)?"),
-                Sides("train_A", "train_C", clean_name="(.+?)(?:_no_shadow|_free)?"),
-                Sides("test_A", "test_C", clean_name="(.+?)(?:_no_shadow|_free)?"),
-            ),
+            Sides("shadow", "shadow_free", clean_name="(.+?)(?:_no_shadow|_free)?"),
+            Sides("train_A", "train_C", clean_name="(.+?)(?:_no_shadow|_free)?"),
+            Sides("test_A", "test_C", clean_name="(.+?)(?:_no_shadow|_free)?"),
             **TRAIN_TEST,
         ),
     ),
@@ -236,7 +226,7 @@ LAYOUTS: dict[str, Layout] = {
         source="inner folders and names from the loader of UHDM; trainData/ from a public README;"
         " testData/ is not verified.",
         splits=in_folders(
-            (Sides("source", "target", "(.*?)_?source", "(.*?)_?target"),),
+            Sides("source", "target", "(.*?)_?source", "(.*?)_?target"),
             train=("trainData", "train"),
             test=("testData", "test"),
         ),
@@ -249,7 +239,7 @@ LAYOUTS: dict[str, Layout] = {
         usual="the folders: 4,500 pairs to train, 500 to test",
         source="names from the authors' loader, which reads any folders; train/ and test/ and the"
         " counts are not verified.",
-        splits=in_folders((Sides(".", ".", "(.+)_moire", "(.+)_gt"),), **TRAIN_TEST),
+        splits=in_folders(Sides(".", ".", "(.+)_moire", "(.+)_gt"), **TRAIN_TEST),
     ),
     "fhdmi": Layout(
         title="FHDMi",
@@ -259,6 +249,6 @@ LAYOUTS: dict[str, Layout] = {
         usual="the folders: 9,981 pairs to train, 2,019 to test",
         source="inner folders and names from the loader of UHDM; train/ and test/ and the counts"
         " are not verified.",
-        splits=in_folders((Sides("source", "target", "src_(.+)", "tar_(.+)"),), **TRAIN_TEST),
+        splits=in_folders(Sides("source", "target", "src_(.+)", "tar_(.+)"), **TRAIN_TEST),
     ),
 }
