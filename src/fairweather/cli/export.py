@@ -9,7 +9,7 @@ import typer
 
 from fairweather.cli.console import err_console, out_console
 from fairweather.cli.models import SUFFIXES, Naming, import_keras, load_source
-from fairweather.cli.options import parse_size
+from fairweather.cli.options import Overwrite, WeightsFile, parse_size
 from fairweather.errors import ExportError
 
 if TYPE_CHECKING:
@@ -41,13 +41,7 @@ NOTES = {
 
 
 def export_command(
-    weights: Annotated[
-        str,
-        typer.Argument(
-            help="A bundled name, a weights file (ours, an official .pth, or of Keras),"
-            " hf:OWNER/NAME, or a URL with #sha256=…"
-        ),
-    ],
+    weights: WeightsFile,
     target: Annotated[
         Path,
         typer.Argument(
@@ -80,7 +74,7 @@ def export_command(
             help="With --int8: refuse to write the file if it loses more PSNR than this.",
         ),
     ] = 0.1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Export a network for other programs, and compare its output with the original first."""
     if size is not None and to is not Format.litert:

@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 
 from fairweather.cli.console import out_console
-from fairweather.cli.options import AsJson
+from fairweather.cli.options import AsJson, Overwrite, WeightsFile
 from fairweather.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -53,13 +53,7 @@ def models_list(*, as_json: AsJson = False) -> None:
 
 
 def models_info(
-    weights: Annotated[
-        str,
-        typer.Argument(
-            help="A bundled name, a weights file (ours, an official .pth, or of Keras),"
-            " hf:OWNER/NAME, or a URL with #sha256=…"
-        ),
-    ],
+    weights: WeightsFile,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -89,13 +83,7 @@ def models_info(
 
 
 def models_convert(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A bundled name, a weights file (ours, an official .pth, or of Keras),"
-            " hf:OWNER/NAME, or a URL with #sha256=…"
-        ),
-    ],
+    source: WeightsFile,
     target: Annotated[
         Path,
         typer.Argument(
@@ -113,7 +101,7 @@ def models_convert(
             help="The source was trained with shifted windows in its bottleneck.",
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert weights between our format, the official code's and Keras."""
     if not target.name.endswith(SUFFIXES[to]):

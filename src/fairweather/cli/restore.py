@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairweather.cli.console import err_console, out_console, progress_bar
-from fairweather.cli.options import AsJson
+from fairweather.cli.options import AsJson, Device, SelfEnsemble
 from fairweather.models import list_weights
 
 if TYPE_CHECKING:
@@ -57,9 +57,7 @@ def restore_command(
             " hf:OWNER/NAME, or a URL with #sha256=…"
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Device to run on: auto, cpu, cuda, mps or xpu.")
-    ] = "auto",
+    device: Device = "auto",
     engine: Annotated[
         str,
         typer.Option(help="What runs the network: auto, torch, compiled, openvino or onnxruntime."),
@@ -79,9 +77,7 @@ def restore_command(
     strength: Annotated[
         float, typer.Option(help="From 0, the input, to 1, the restored image.")
     ] = 1.0,
-    self_ensemble: Annotated[
-        bool, typer.Option("--self-ensemble", help="Average over 8 views: 8 times slower, better.")
-    ] = False,
+    self_ensemble: SelfEnsemble = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also write input and result side by side.")
     ] = False,

@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from fairweather.cli.console import out_console
+from fairweather.cli.options import Cache, Unchecked, Workers
 from fairweather.errors import OptionError
 
 if TYPE_CHECKING:
@@ -68,17 +69,9 @@ def train_command(
     devices: Annotated[
         int, typer.Option(help="Number of GPUs, or of single-threaded processes on a CPU.", min=1)
     ] = 1,
-    workers: Annotated[
-        int, typer.Option(help="Number of processes that load data, for each device.", min=0)
-    ] = 0,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for decoded images.", show_default="the user's cache folder"),
-    ] = None,
-    unchecked: Annotated[
-        bool,
-        typer.Option("--unchecked", help="Train even if a quick check finds faults in the pairs."),
-    ] = False,
+    workers: Workers = 0,
+    cache: Cache = None,
+    unchecked: Unchecked = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print stages, memory and data, and stop.")
     ] = False,

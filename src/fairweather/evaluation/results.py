@@ -123,6 +123,11 @@ class Comparison(NamedTuple):
     figure: PublishedFigure
     reasons: list[str]
 
+    @property
+    def verdict(self) -> str:
+        """Whether they compare, in words."""
+        return f"not comparable: {'; '.join(self.reasons)}" if self.reasons else "comparable"
+
 
 @dataclass
 class Evaluation:
