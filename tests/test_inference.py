@@ -10,7 +10,8 @@ from tiny_sets import scene, tiny_model, write_weights
 
 from fairweather.errors import FairweatherError, OptionError
 from fairweather.evaluation import PROTOCOLS, inference
-from fairweather.evaluation.inference import INFERENCES, build_run
+from fairweather.evaluation.inference import build_run
+from fairweather.evaluation.protocols import INFERENCES
 from fairweather.models import load_model, save_model
 from fairweather.restoration import Restorer, restore_equal_tiles, restore_square_padded
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fairweather.errors import FairweatherError, OptionError
+from fairweather.evaluation.protocols import INFERENCES
 from fairweather.hardware import is_out_of_memory, pick_device
 from fairweather.models import AST, load_model
 from fairweather.restoration import (
@@ -17,16 +18,6 @@ from fairweather.restoration import (
     self_ensemble,
 )
 
-INFERENCES = {
-    "ours": "tiles on the network's own grid, merged without a seam",
-    "whole": "the whole image at once",
-    "square_pad_128": "the image in the middle of a black square whose side is a multiple of 128,"
-    " as the official SPAD script",
-    "tiles_384_80": "tiles of 384 px with an overlap of 80, averaged with equal weight, as the"
-    " official raindrop script",
-    "tiles_1152_384": "tiles of 1152 px with an overlap of 384, averaged with equal weight, as the"
-    " official haze script",
-}
 Run = Callable[[np.ndarray], np.ndarray]
 
 OFFICIAL: dict[str, Callable[[torch.nn.Module, Tensor], Tensor]] = {

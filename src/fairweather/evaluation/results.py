@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairweather.evaluation.inference import INFERENCES
-from fairweather.evaluation.protocols import MetricProtocol, describe_protocol
+from fairweather.evaluation.protocols import INFERENCES, MetricProtocol, describe_protocol
 from fairweather.evaluation.published import PUBLISHED, PublishedFigure, why_not_comparable
 from fairweather.evaluation.sets import TestSet
 from fairweather.evaluation.weights import INPUT, WeightsFacts
