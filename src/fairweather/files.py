@@ -14,7 +14,7 @@ from fairweather.errors import DataError
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[BinaryIO]:
-    """Open a hidden temporary file beside `path` and moves it there once it is complete.
+    """Open a hidden temporary file beside `path` and move it there once it is complete.
 
     A reader of `path` sees the old file or the new one, never half of it. Whatever ends the block
     early, an interrupt included, removes the temporary file and leaves `path` as it was. The new

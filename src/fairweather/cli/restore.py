@@ -189,26 +189,16 @@ class Shown:
         self.progress.advance(self.files)
         if self.as_json or not isinstance(outcome, Restored):
             return
+        told = outcome.diagnosis  # of --task auto
+        found = f"  {told.degradation}, {told.probability:.0%}" if told else ""
         self.console.print(
             f"{outcome.source} → {outcome.target}"
-            f"  ({outcome.width} × {outcome.height}, {outcome.seconds:.1f} s){found(outcome)}"
+            f"  ({outcome.width} × {outcome.height}, {outcome.seconds:.1f} s){found}"
         )
         if outcome.compare is not None:
             self.console.print(f"    beside the input: {outcome.compare}")
         for note in outcome.notes:
             self.console.print(f"    note: {note}")
-
-
-def found(outcome: "Restored") -> str:
-    """Return the degradation that `--task auto` found, and how sure it is."""
-    if outcome.diagnosis is None:
-        return ""
-    return f"  {outcome.diagnosis.degradation}, {outcome.diagnosis.probability:.0%}"
-
-
-def is_left_alone(outcome: "Restored") -> bool:
-    """Return whether `--task auto` wrote a photo as it was."""
-    return outcome.diagnosis is not None and outcome.diagnosis.weights is None
 
 
 def print_summary(summary: "Summary", *, asked: int, interrupted: bool, as_json: bool) -> None:
@@ -219,7 +209,8 @@ def print_summary(summary: "Summary", *, asked: int, interrupted: bool, as_json:
         return
     for failure in summary.failed:
         err_console.print(f"failed: {failure.reason}")
-    left = sum(is_left_alone(outcome) for outcome in summary.restored)
+    diagnoses = [outcome.diagnosis for outcome in summary.restored if outcome.diagnosis]
+    left = sum(diagnosis.weights is None for diagnosis in diagnoses)  # by --task auto
     parts = [f"{len(summary.restored) - left} restored"]
     if left:
         parts.append(f"{left} left as they were")

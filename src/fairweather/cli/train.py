@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -102,53 +102,25 @@ def train_command(
     if data is None:
         raise OptionError("give the folder of the images: --data DIR")
     be_quiet()
-    path = TRAINERS[framework](
-        loaded,
-        data=data,
-        run=out or Path("runs") / loaded.name,
-        cache=cache or default_cache_folder(),
-        weights=weights,
-        unchecked=unchecked,
-        devices=devices,
-        workers=workers,
-    )
+    cache = cache or default_cache_folder()
+    run = out or Path("runs") / loaded.name
+    work: dict[str, Any] = {"data": data, "run": run, "weights": weights, "unchecked": unchecked}
+    if framework is Framework.keras:
+        if devices > 1 or workers:
+            raise OptionError("--framework keras takes neither --devices nor --workers")
+        os.environ.setdefault(
+            "TF_CPP_MIN_LOG_LEVEL", "2"
+        )  # TensorFlow tells what it was built with
+        keras = importlib.import_module("fairweather.keras")  # an extra, and seconds to import
+        path = keras.train(loaded, cache=cache, verbose=1 if sys.stdout.isatty() else 2, **work)
+    else:
+        from fairweather.training import Machines, train
+
+        machines = Machines.of_torchrun(workers=workers, cache=cache)
+        machines = machines or Machines(devices=devices, workers=workers, cache=cache)
+        path = train(loaded, machines=machines, **work)
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         out_console.print(f"trained: {path}")
-
-
-class Work(TypedDict):
-    """What is trained on, where to, and from what, with either framework."""
-
-    data: Path
-    run: Path
-    weights: str | None
-    unchecked: bool
-
-
-def train_with_torch(
-    recipe: "Recipe", *, cache: Path, devices: int, workers: int, **work: Unpack[Work]
-) -> Path:
-    """Train with PyTorch and Lightning."""
-    from fairweather.training import Machines, train
-
-    machines = Machines.of_torchrun(workers=workers, cache=cache)
-    machines = machines or Machines(devices=devices, workers=workers, cache=cache)
-    return train(recipe, machines=machines, **work)
-
-
-def train_with_keras(
-    recipe: "Recipe", *, cache: Path, devices: int, workers: int, **work: Unpack[Work]
-) -> Path:
-    """Train with Keras, on one device."""
-    if devices > 1 or workers:
-        raise OptionError("--framework keras takes neither --devices nor --workers")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells what it was built with
-    keras = importlib.import_module("fairweather.keras")  # an extra, and seconds to import
-    verbose = 1 if sys.stdout.isatty() else 2
-    return keras.train(recipe, cache=cache, verbose=verbose, **work)
-
-
-TRAINERS = {Framework.torch: train_with_torch, Framework.keras: train_with_keras}
 
 
 def be_quiet() -> None:

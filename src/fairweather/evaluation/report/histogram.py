@@ -9,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fairweather.files import replacing
-
 MOST_BARS = 20
 STEPS_DB = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 BAR_PX, BARS_HEIGHT_PX, LABEL_PX = 34, 130, 150
@@ -95,5 +93,4 @@ def write_png(path: Path, gains: Sequence[float], *, title: str) -> None:
             draw.rectangle([SCALE * side for side in box], fill=GOOD if good else BAD)
     for x, y, text in (Word(drawing.width / 2, -6, title), *drawing.words):
         draw.text((SCALE * x, SCALE * (top + y)), text, fill=INK, font=font, anchor="ms")
-    with replacing(path) as file:
-        image.save(file, "PNG")
+    image.save(path)

@@ -13,7 +13,6 @@ from PIL import Image
 
 from fairweather.evaluation.report.histogram import write_png
 from fairweather.evaluation.results import Evaluation, Images, SetResult
-from fairweather.files import replacing
 from fairweather.imaging import as_bytes
 
 CROP_PX = 96
@@ -160,11 +159,11 @@ class FigureFiles:
                     parts = [*images.named(), difference_map(images)]
                     panels = [np.asarray(fitted(image, side_px=PANEL_PX)) for _, image in parts]
                     scene = strip(panels, gap_px=8)
-                _write(path, scene)
+                Image.fromarray(scene).save(path)
         kinds = (("helped_most", 1), ("hurt_most", -1))
         for (kind, sign), one in zip(kinds, crops, strict=False):
             if self._goes_further(path := self._path(result, kind), sign * one.crop.gain):
-                _write(path, enlarged(one.pixels, times=2))
+                Image.fromarray(enlarged(one.pixels, times=2)).save(path)
 
     def finish(self, evaluation: Evaluation) -> None:
         """Draw the histograms."""
@@ -187,11 +186,6 @@ class FigureFiles:
             return False
         self.furthest[path] = size
         return True
-
-
-def _write(path: Path, pixels: np.ndarray) -> None:
-    with replacing(path) as file:
-        Image.fromarray(pixels).save(file, "PNG")
 
 
 def _plain(name: str) -> str:

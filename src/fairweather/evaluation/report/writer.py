@@ -2,20 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
 from fairweather.errors import DataError
 from fairweather.evaluation.report.page import page_parts, render_card
 from fairweather.evaluation.report.pictures import FigureFiles, close_ups
-from fairweather.evaluation.results import (
-    Evaluation,
-    Images,
-    Row,
-    SetResult,
-    as_table,
-    as_tree,
-)
+from fairweather.evaluation.results import Evaluation, Images, Row, SetResult, as_table, as_tree
 
 MARK = '<meta name="generator" content="fairweather evaluate">'  # in templates/report.html
 PAGE, TREE, TABLE, FIGURES = "report.html", "results.json", "results.csv", "figures"
@@ -86,7 +80,7 @@ class ReportWriter:
             budget_bytes=self.budget_bytes,
         )
         try:
-            write_text(self.work / f"cards/{self.count:08}.html", card)
+            write_text(self.work / f"cards/{self.count:08}.html", [card])
             self.figures.add(result, images, rank=rank, crops=crops)
         except OSError as error:
             raise unwritable(self.folder, error) from error
@@ -101,11 +95,10 @@ class ReportWriter:
         cards = (path.read_text("utf-8") for path in sorted((self.work / "cards").iterdir()))
         try:
             text = json.dumps(as_tree(evaluation), indent=1, ensure_ascii=False)
-            write_text(self.work / TREE, f"{text}\n")
-            write_text(self.work / TABLE, as_table(evaluation))
+            write_text(self.work / TREE, [text, "\n"])
+            write_text(self.work / TABLE, [as_table(evaluation)])
             self.figures.finish(evaluation)
-            with (self.work / PAGE).open("wb") as file:
-                file.writelines(as_bytes(part) for part in page_parts(evaluation, cards))
+            write_text(self.work / PAGE, page_parts(evaluation, cards))
             self._put_into_place()
         except OSError as error:
             raise unwritable(self.folder, error) from error
@@ -153,14 +146,10 @@ def is_report(page: Path) -> bool:
         return MARK.encode() in file.read(1000)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file, replacing one of that name."""
-    path.write_bytes(as_bytes(text))
-
-
-def as_bytes(text: str) -> bytes:
-    """Encode as UTF-8; what cannot be, as in some file names, becomes an escape that JSON knows."""
-    return text.encode("utf-8", errors="backslashreplace")
+def write_text(path: Path, parts: Iterable[str]) -> None:
+    """Write UTF-8; what cannot be encoded, as in some file names, becomes an escape of JSON."""
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        file.writelines(parts)
 
 
 def unwritable(folder: Path, error: OSError) -> DataError:
