@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 import skimage.data
@@ -20,13 +19,13 @@ from PIL import Image
 from fairweather import Restorer
 from fairweather.data import degrade_pixels
 from fairweather.models import list_weights
+from laboratory.pages import RESULTS
 
 SIZE = (1100, 1500)
 TASK_OF = {"weather": "haze"}  # of what the all-in-one weights restore, the hardest to tile
 TILES = ("none", "256", "512")
 ENGINES = ("torch", "openvino", "onnxruntime")
 GOAL_DB = {"none": 60, "256": 55, "512": 60}
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 PAGE = """# Tiles and engines
 
 Written by `python benchmarks/tiles.py`; do not edit it.
