@@ -104,7 +104,10 @@ def evaluate_command(
 ) -> None:
     """Score weights, or images that another program restored, and write a report."""
     if list_protocols:
-        print_protocols()
+        from fairweather.evaluation import PROTOCOLS, describe_protocol
+
+        for known in PROTOCOLS.values():
+            out_console.print(f"{describe_protocol(known)}\n")
         return
     check_options(context)
     check_out(out, (restored, photos, clean, degraded, masks))
@@ -225,11 +228,3 @@ def print_means(evaluation: "Evaluation") -> None:
     out_console.print(table)
     for line in lines:
         out_console.print(line)
-
-
-def print_protocols() -> None:
-    """Print every protocol in words."""
-    from fairweather.evaluation import PROTOCOLS, describe_protocol
-
-    for protocol in PROTOCOLS.values():
-        out_console.print(f"{describe_protocol(protocol)}\n")

@@ -1,11 +1,10 @@
 """`fairweather restore`."""
 
 import dataclasses
-import enum
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,14 +16,6 @@ if TYPE_CHECKING:
     from fairweather.restoration import Failure, Job, Restored, Summary
 
 SAMPLE_SEED = 1  # looks like rain; not chosen by how well it is restored
-
-
-class Precision(enum.StrEnum):
-    """What the network computes in."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
 
 
 def restore_command(
@@ -63,8 +54,8 @@ def restore_command(
         typer.Option(help="What runs the network: auto, torch, compiled, openvino or onnxruntime."),
     ] = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="Number format to compute in.")
-    ] = Precision.fp32,
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format to compute in.")
+    ] = "fp32",
     tile: Annotated[
         str, typer.Option(help="Side of a tile in pixels, auto, or none for no tiles.")
     ] = "auto",
@@ -132,7 +123,7 @@ def restore_command(
         weights or task,
         device=device,
         engine=engine,
-        precision=precision.value,
+        precision=precision,
         tile=side,
         strength=strength,
         levels=parse_levels(levels),

@@ -1,6 +1,5 @@
 """`fairweather train`."""
 
-import enum
 import importlib
 import json
 import logging
@@ -8,7 +7,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -19,13 +18,6 @@ from fairweather.errors import OptionError
 
 if TYPE_CHECKING:
     from fairweather.training import Plan, Recipe
-
-
-class Framework(enum.StrEnum):
-    """What a recipe is trained with."""
-
-    torch = "torch"
-    keras = "keras"
 
 
 def train_command(
@@ -61,11 +53,11 @@ def train_command(
         ),
     ] = None,
     framework: Annotated[
-        Framework,
+        Literal["torch", "keras"],
         typer.Option(
             help="Framework to train with; keras uses the backend that KERAS_BACKEND names."
         ),
-    ] = Framework.torch,
+    ] = "torch",
     devices: Annotated[
         int, typer.Option(help="Number of GPUs, or of single-threaded processes on a CPU.", min=1)
     ] = 1,
@@ -105,7 +97,7 @@ def train_command(
     cache = cache or default_cache_folder()
     run = out or Path("runs") / loaded.name
     work: dict[str, Any] = {"data": data, "run": run, "weights": weights, "unchecked": unchecked}
-    if framework is Framework.keras:
+    if framework == "keras":
         if devices > 1 or workers:
             raise OptionError("--framework keras takes neither --devices nor --workers")
         os.environ.setdefault(
