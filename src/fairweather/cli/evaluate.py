@@ -153,11 +153,7 @@ def evaluate_command(
 
 
 def check_options(context: typer.Context) -> None:
-    """Refuse options that do not belong together.
-
-    Raises:
-        OptionError: naming them.
-    """
+    """Refuse options that do not belong together."""
     given = {
         "DATA" if name == "data" else f"--{name.replace('_', '-')}"
         for name in context.params
@@ -175,11 +171,7 @@ def check_options(context: typer.Context) -> None:
 
 
 def check_out(out: Path | None, read: Iterable[Path | None]) -> None:
-    """Refuse a report among the images that it is about: the next call would evaluate it.
-
-    Raises:
-        OptionError: naming the folder.
-    """
+    """Refuse a report among the images that it is about: the next call would evaluate it."""
     for folder in read:
         if out and folder and out.resolve().is_relative_to(folder.resolve()):
             raise OptionError(f"-o {out}: lies in {folder}, among the images; choose another place")

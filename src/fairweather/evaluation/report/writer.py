@@ -2,9 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from fairweather.errors import DataError
 from fairweather.evaluation.report.page import page_parts, render_card
@@ -42,23 +42,16 @@ class ReportWriter:
         self.work = folder / UNFINISHED
         self.budget_bytes = PAGE_BYTES / max(1, images)
         self.count = 0
-        try:
+        with writing(folder):
             shutil.rmtree(self.work, ignore_errors=True)
             for inner in ("cards", FIGURES):
                 (self.work / inner).mkdir(parents=True)
-        except OSError as error:
-            raise unwritable(folder, error) from error
         self.figures = FigureFiles(self.work / FIGURES)
 
     def __enter__(self) -> "ReportWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
         if self.is_new and self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
@@ -79,11 +72,9 @@ class ReportWriter:
             rank=rank,
             budget_bytes=self.budget_bytes,
         )
-        try:
+        with writing(self.folder):
             write_text(self.work / f"cards/{self.count:08}.html", [card])
             self.figures.add(result, images, rank=rank, crops=crops)
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
         self.count += 1
 
     def finish(self, evaluation: Evaluation) -> Path:
@@ -93,15 +84,13 @@ class ReportWriter:
             DataError: if something cannot be written.
         """
         cards = (path.read_text("utf-8") for path in sorted((self.work / "cards").iterdir()))
-        try:
+        with writing(self.folder):
             text = json.dumps(as_tree(evaluation), indent=1, ensure_ascii=False)
             write_text(self.work / TREE, [text, "\n"])
             write_text(self.work / TABLE, [as_table(evaluation)])
             self.figures.finish(evaluation)
             write_text(self.work / PAGE, page_parts(evaluation, cards))
             self._put_into_place()
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
         return self.folder / PAGE
 
     def _put_into_place(self) -> None:
@@ -125,10 +114,8 @@ def check_is_free(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file; choose a folder for the report")
-    try:
+    with writing(folder):
         held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    except OSError as error:
-        raise unwritable(folder, error) from error
     held -= {UNFINISHED, ".DS_Store"}
     others = held - {PAGE, TREE, TABLE, FIGURES}
     if held and (others or not is_report(folder / PAGE)):
@@ -152,6 +139,14 @@ def write_text(path: Path, parts: Iterable[str]) -> None:
         file.writelines(parts)
 
 
-def unwritable(folder: Path, error: OSError) -> DataError:
-    """Return an error that says in one line what the system said."""
-    return DataError(f"{folder}: cannot be written: {error.strerror or error}")
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in one line what the system refused within.
+
+    Raises:
+        DataError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from error
