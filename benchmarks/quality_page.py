@@ -12,7 +12,7 @@ from fairweather.cli import run_command
 from fairweather.errors import DataError
 from fairweather.evaluation import INPUT, NO_DEGRADATION, figure_text, read_results
 from fairweather.files import write_text
-from laboratory.pages import RESULTS, Files, Out, files_of
+from laboratory.pages import RESULTS, Files, Out, files_of, line_of
 
 Tree = dict[str, Any]
 
@@ -96,7 +96,7 @@ def _table(sets: Sequence[tuple[Tree, Tree]]) -> str:
                     rows[shown, *figures] = None
         cells = head
         for row in sorted(rows, key=lambda row: (row[0] != INPUT, row)):
-            lines.append(_line(*cells, *row))
+            lines.append(line_of(*cells, *row))
             cells = ("", "", "", "")
     return "\n".join(lines) + "\n"
 
@@ -113,10 +113,6 @@ def _mean_cell(mean: Tree, key: str) -> str:
     if key not in mean:
         return ""
     return figure_text(key, mean[key], of=mean.get("mean_of", {}).get(key))
-
-
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _published(sets: Iterable[tuple[Tree, Tree]]) -> str:
@@ -181,7 +177,7 @@ def _evaluation(tree: Tree) -> str:
 def _weights_table(weights: Iterable[Tree]) -> str:
     lines = ["| weights | task | parameters | trained on | SHA-256 |", "|---|---|---:|---|---|"]
     lines += [
-        _line(
+        line_of(
             f"`{one['name']}`",
             one["task"],
             f"{one['parameters'] / 1e6:.2f} M",

@@ -11,7 +11,7 @@ from fairweather.files import read_document, write_text
 from laboratory.goals import goal_lines
 from laboratory.jobs import SHIPPED, TUNED
 from laboratory.machine import FORMAT
-from laboratory.pages import RESULTS, Files, Out, files_of
+from laboratory.pages import RESULTS, Files, Out, files_of, line_of
 
 Tree = dict[str, Any]
 
@@ -179,11 +179,6 @@ def table_lines(run: Tree) -> list[str]:
             )
         )
     return lines
-
-
-def line_of(*cells: str) -> str:
-    """Return a row of a table."""
-    return "| " + " | ".join(cells) + " |"
 
 
 def percent(share: float | None) -> str:

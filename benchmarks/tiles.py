@@ -19,7 +19,7 @@ from PIL import Image
 from fairweather import Restorer
 from fairweather.data import degrade_pixels
 from fairweather.models import list_weights
-from laboratory.pages import RESULTS
+from laboratory.pages import RESULTS, line_of
 
 SIZE = (1100, 1500)
 TASK_OF = {"weather": "haze"}  # of what the all-in-one weights restore, the hardest to tile
@@ -92,7 +92,7 @@ def page(figures: dict[str, float]) -> str:
             for tile in TILES
         ]
         rows.append([weights, "equal", *cells[1:]])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = "\n".join(line_of(*row) for row in rows)
     goals = {"goal_256": GOAL_DB["256"], "goal_512": GOAL_DB["512"]}
     return PAGE.format(height=SIZE[0], width=SIZE[1], table=table, **goals)
 

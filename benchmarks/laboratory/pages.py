@@ -1,4 +1,4 @@
-"""What the scripts that write a page of docs/results share: their options and default files."""
+"""What the scripts that write a page of docs/results share: options, files, rows of tables."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,3 +23,8 @@ Out = Annotated[
 def files_of(page: Path) -> list[Path]:
     """Return the results that a page is written from."""
     return sorted(page.with_suffix("").glob("*.json"))
+
+
+def line_of(*cells: str) -> str:
+    """Return a row of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
