@@ -112,6 +112,7 @@ def test_the_table_names_the_protocol_and_the_published_figure(
     said = done.out.splitlines()[-1]
     assert said.startswith("Rain100L, published: Restormer (MMagic's model zoo")
     assert "not comparable: ours is the mean of 2 images, theirs of 100" in said
+    assert "…" not in run(data, "--weights", weights, "--protocol", "spad").out  # is wider
 
 
 def test_options_reach_the_evaluation(run: Run, data: Path, weights: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from fairweather.cli.console import counting, err_console, out_console
 from fairweather.cli.options import AsJson, Device, SelfEnsemble
@@ -200,7 +200,8 @@ def print_means(evaluation: "Evaluation") -> None:
 
     names, protocol = evaluation.figure_names, evaluation.protocol
     title = f"protocol {protocol.name}" if protocol else None
-    table = Table("test set", "images", "model", *map(label, names), title=title)
+    heads = ("test set", "images", "model", *map(label, names))
+    table = Table(*(Column(head, overflow="fold") for head in heads), title=title)
     lines = []
     for result in evaluation.sets:
         for column, mean in result.means().items():
