@@ -100,9 +100,8 @@ def train_command(
     if framework == "keras":
         if devices > 1 or workers:
             raise OptionError("--framework keras takes neither --devices nor --workers")
-        os.environ.setdefault(
-            "TF_CPP_MIN_LOG_LEVEL", "2"
-        )  # TensorFlow tells what it was built with
+        # Otherwise TensorFlow tells what it was built with.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         keras = importlib.import_module("fairweather.keras")  # an extra, and seconds to import
         path = keras.train(loaded, cache=cache, verbose=1 if sys.stdout.isatty() else 2, **work)
     else:
