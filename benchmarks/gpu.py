@@ -7,7 +7,7 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -15,7 +15,7 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from fairweather.files import replacing
+from fairweather.files import write_text
 from fairweather.models import (
     AST,
     ASTConfig,
@@ -24,10 +24,11 @@ from fairweather.models import (
     list_kernel_checks,
     plain_kernels,
 )
+from laboratory.machine import installed_versions
+from laboratory.pages import RESULTS
 
 LIMIT_SECONDS = 280  # for all; what is not measured by then is left out
 SECONDS_EACH = 1.5
-RESULTS = Path(__file__).parents[1] / "docs" / "results" / "speed"
 TINY = ASTConfig(embed_dim=8, depths=(1, 1, 2), heads=(1, 1, 1), window=4, mlp_ratio=2)
 PRECISIONS = ("fp32", "bf16")
 
@@ -56,7 +57,7 @@ def main(
         "cuda"
     ),
     official: Annotated[Path | None, typer.Option(help="Checkout of joshyZhou/AST.")] = None,
-    folder: Annotated[Path, typer.Option(help="Where the JSON file goes.")] = RESULTS,
+    folder: Annotated[Path, typer.Option(help="Where the JSON file goes.")] = RESULTS / "speed",
 ) -> None:
     """Compare and time the GPU kernels; write docs/results/speed/gpu-NAME.json."""
     if device == "cuda" and not torch.cuda.is_available():
@@ -98,16 +99,12 @@ def time_limit(seconds: int) -> Iterator[None]:
 def describe_machine(device: str) -> Document:
     """Say what is measured, and on what."""
     on_gpu = device == "cuda"
-    try:
-        triton = version("triton")
-    except PackageNotFoundError:
-        triton = None
     return {
         "gpu": torch.cuda.get_device_name() if on_gpu else "cpu trial",
         "capability": list(torch.cuda.get_device_capability()) if on_gpu else None,
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "triton": triton,
+        "triton": installed_versions().get("triton"),
         "fairweather": version("fairweather"),
         "model": "ast_b" if on_gpu else "tiny",
         "kernels_agree": False,
@@ -210,8 +207,7 @@ def time_step(step: Callable[[], object], *, device: str) -> float:
 def write(document: Document, path: Path) -> None:
     """Write the document whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write((json.dumps(document, indent=1) + "\n").encode())
+    write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -12,10 +12,11 @@ from fairweather.cli import run_command
 from fairweather.errors import DataError
 from fairweather.evaluation import INPUT, NO_DEGRADATION, figure_text, read_results
 from fairweather.files import write_text
+from laboratory.pages import RESULTS, Files, Out, files_of, line_of
 
 Tree = dict[str, Any]
 
-PAGE = Path(__file__).parents[1] / "docs" / "results" / "quality.md"
+PAGE = RESULTS / "quality.md"
 
 HEAD = """\
 # Quality
@@ -28,22 +29,9 @@ gain below 0 means that doing nothing is better. A figure is the mean over the i
 """
 
 
-def main(
-    results: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[RESULTS.json …]",
-            help="What `fairweather evaluate -o` wrote.",
-            show_default="docs/results/quality/*.json",
-        ),
-    ] = None,
-    *,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="The Markdown file.", show_default="that page")
-    ] = PAGE,
-) -> None:
+def main(results: Files = None, *, out: Out = PAGE) -> None:
     """Write the page of quality, docs/results/quality.md."""
-    write_quality_page(results or sorted(PAGE.with_suffix("").glob("*.json")), out)
+    write_quality_page(results or files_of(PAGE), out)
     typer.echo(f"page: {out}")
 
 
@@ -108,7 +96,7 @@ def _table(sets: Sequence[tuple[Tree, Tree]]) -> str:
                     rows[shown, *figures] = None
         cells = head
         for row in sorted(rows, key=lambda row: (row[0] != INPUT, row)):
-            lines.append(_line(*cells, *row))
+            lines.append(line_of(*cells, *row))
             cells = ("", "", "", "")
     return "\n".join(lines) + "\n"
 
@@ -125,10 +113,6 @@ def _mean_cell(mean: Tree, key: str) -> str:
     if key not in mean:
         return ""
     return figure_text(key, mean[key], of=mean.get("mean_of", {}).get(key))
-
-
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _published(sets: Iterable[tuple[Tree, Tree]]) -> str:
@@ -193,7 +177,7 @@ def _evaluation(tree: Tree) -> str:
 def _weights_table(weights: Iterable[Tree]) -> str:
     lines = ["| weights | task | parameters | trained on | SHA-256 |", "|---|---|---:|---|---|"]
     lines += [
-        _line(
+        line_of(
             f"`{one['name']}`",
             one["task"],
             f"{one['parameters'] / 1e6:.2f} M",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -11,10 +11,11 @@ from fairweather.files import read_document, write_text
 from laboratory.goals import goal_lines
 from laboratory.jobs import SHIPPED, TUNED
 from laboratory.machine import FORMAT
+from laboratory.pages import RESULTS, Files, Out, files_of, line_of
 
 Tree = dict[str, Any]
 
-PAGE = Path(__file__).parents[1] / "docs" / "results" / "speed.md"
+PAGE = RESULTS / "speed.md"
 ORDER = ("median", "best")
 
 HEAD = """\
@@ -49,22 +50,9 @@ The fused Triton kernels for GPUs are not measured: no file here is from a GPU.
 """
 
 
-def main(
-    results: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[RESULT.json …]",
-            help="What --json of the other scripts wrote.",
-            show_default="docs/results/speed/*.json",
-        ),
-    ] = None,
-    *,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="The Markdown file.", show_default="that page")
-    ] = PAGE,
-) -> None:
+def main(results: Files = None, *, out: Out = PAGE) -> None:
     """Write the page of speed and memory, docs/results/speed.md."""
-    write_speed_page(results or sorted(PAGE.with_suffix("").glob("*.json")), out)
+    write_speed_page(results or files_of(PAGE), out)
     typer.echo(f"page: {out}")
 
 
@@ -191,11 +179,6 @@ def table_lines(run: Tree) -> list[str]:
             )
         )
     return lines
-
-
-def line_of(*cells: str) -> str:
-    """Return a row of a table."""
-    return "| " + " | ".join(cells) + " |"
 
 
 def percent(share: float | None) -> str:

@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 import skimage.data
@@ -20,13 +19,13 @@ from PIL import Image
 from fairweather import Restorer
 from fairweather.data import degrade_pixels
 from fairweather.models import list_weights
+from laboratory.pages import RESULTS, line_of
 
 SIZE = (1100, 1500)
 TASK_OF = {"weather": "haze"}  # of what the all-in-one weights restore, the hardest to tile
 TILES = ("none", "256", "512")
 ENGINES = ("torch", "openvino", "onnxruntime")
 GOAL_DB = {"none": 60, "256": 55, "512": 60}
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 PAGE = """# Tiles and engines
 
 Written by `python benchmarks/tiles.py`; do not edit it.
@@ -93,7 +92,7 @@ def page(figures: dict[str, float]) -> str:
             for tile in TILES
         ]
         rows.append([weights, "equal", *cells[1:]])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = "\n".join(line_of(*row) for row in rows)
     goals = {"goal_256": GOAL_DB["256"], "goal_512": GOAL_DB["512"]}
     return PAGE.format(height=SIZE[0], width=SIZE[1], table=table, **goals)
 

@@ -1,7 +1,8 @@
-"""Who imports what in the source: read from the files, nothing is imported."""
+"""Who imports and reads what in the source: told from the files, nothing is imported."""
 
 import ast
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,3 +111,21 @@ def import_graph(wing: Path, *, root: Path = SRC) -> dict[str, set[str]]:
         rooms = {room for one in found if (room := room_of(one, files))}
         graph[".".join(module[1:])] = {".".join(room[1:]) for room in rooms}
     return graph
+
+
+def attributes_read(paths: Iterable[Path], owner: str) -> set[str]:
+    """What some files read of anything called `owner`."""
+    return {name for path in paths for called, name in _attributes(path) if called == owner}
+
+
+@functools.cache
+def _attributes(path: Path) -> set[tuple[str, str]]:
+    """Every attribute that a file reads, after the name that it is read of."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        match node:
+            case ast.Attribute(
+                value=ast.Name(id=called) | ast.Attribute(attr=called), attr=name, ctx=ast.Load()
+            ):
+                found.add((called, name))
+    return found

@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 
 from fairweather.errors import ImageError
-from fairweather.evaluation.metrics import measure_cast
+from fairweather.evaluation import measure_cast
 
 
 def test_a_cast_is_a_shift_of_the_mean_colour_and_not_of_the_brightness() -> None:

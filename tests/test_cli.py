@@ -1,5 +1,3 @@
-import dataclasses
-import functools
 import io
 import json
 import os
@@ -18,10 +16,9 @@ from PIL import Image
 from rich.console import Console
 from skimage import data
 
-from fairweather import __version__, cli, models
-from fairweather.imaging import read_image, write_image
-from fairweather.imaging.image import Photo
-from fairweather.models import PRESETS, create_model, load_model, save_model
+from fairweather import __version__, cli
+from fairweather.imaging import Photo, read_image, write_image
+from fairweather.models import create_model, save_model
 from fairweather.restoration import Job, Restorer
 
 PHOTO = np.ascontiguousarray(data.astronaut()[20:60, 180:232])
@@ -282,71 +279,6 @@ print(*{{name.split(".")[0] for name in sys.modules}})
     assert "torch" in loaded
     needless = {"skimage", "scipy", "huggingface_hub", "pooch", "openvino", "lightning", "jinja2"}
     assert loaded & needless == set()
-
-
-def test_models_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "list_models", functools.cache(models.list_models))  # for the time
-    entries = {entry["name"]: entry for entry in json.loads(run("models", "list", "--json").out)}
-    assert set(PRESETS) <= set(entries)
-    assert entries["ast_n"]["kind"] == "preset"
-    parameters = sum(p.numel() for p in create_model("ast_n").parameters())
-    assert entries["ast_n"]["parameters"] == parameters
-    assert 0 < entries["ast_n"]["gmacs"] < entries["ast_t"]["gmacs"] < entries["ast_b"]["gmacs"]
-    table = run("models", "list")
-    assert (table.status, table.err) == (0, "")
-    assert [name for name in entries if name not in table.out] == []
-
-
-def test_models_info(run: Run, weights: Path, tmp_path: Path) -> None:
-    facts = json.loads(run("models", "info", weights, "--json").out)
-    assert facts["config"]["depths"] == list(PRESETS["ast_n"].depths)
-    assert facts["parameters"] == sum(p.numel() for p in load_model(weights).parameters())
-    assert facts["metadata"]["task"] == "rain"
-    assert "rain" in run("models", "info", weights).out
-    for name, content in (("none.pth", None), ("bad.pth", b"bad"), ("bad.safetensors", b"bad")):
-        if content:
-            (tmp_path / name).write_bytes(content)
-        done = run("models", "info", tmp_path / name)
-        assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
-        assert str(tmp_path / name) in done.err
-
-
-def test_models_convert_there_and_back(run: Run, weights: Path, tmp_path: Path) -> None:
-    theirs, ours = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
-    assert run("models", "convert", weights, theirs, "--to", "official").status == 0
-    assert run("models", "convert", theirs, ours).status == 0
-    before, after = load_model(weights), load_model(ours)
-    rate = before.config.stochastic_depth  # is for training, and in no official file
-    assert before.config == dataclasses.replace(after.config, stochastic_depth=rate)
-    state = after.state_dict()
-    assert list(state) == list(before.state_dict())
-    for name, tensor in before.state_dict().items():
-        assert torch.equal(tensor, state[name]), name
-    names = set(torch.load(theirs, weights_only=True)["state_dict"])
-    assert "input_proj.proj.0.weight" in names
-    assert names.isdisjoint(state)
-
-    copy = tmp_path / "copy.safetensors"
-    assert run("models", "convert", weights, copy).status == 0
-    assert json.loads(run("models", "info", copy, "--json").out)["metadata"]["task"] == "rain"
-    content = copy.read_bytes()
-    for arguments, status in (
-        ((theirs, copy), 1),
-        ((theirs, tmp_path / "a.pth"), 2),
-        ((theirs, tmp_path / "a.safetensors", "--to", "official"), 2),
-        ((theirs, tmp_path / "a.safetensors", "--to", "theirs"), 2),
-        ((theirs, tmp_path / "none" / "a.safetensors"), 1),
-        ((tmp_path / "none.pth", tmp_path / "a.safetensors"), 1),
-    ):
-        done = run("models", "convert", *arguments)
-        assert (done.status, done.out) == (status, "")
-        assert done.err
-    assert copy.read_bytes() == content
-    assert run("models", "convert", theirs, copy, "--overwrite").status == 0
-    assert copy.read_bytes() != content
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "copy.safetensors", "ours.safetensors", "theirs.pth",
-    ]  # fmt: skip
 
 
 @POSIX

@@ -98,6 +98,23 @@ def test_a_test_set_gives_a_table_and_a_report(
     assert [one["name"] for one in printed["weights"]] == ["mine", "rain"]
 
 
+def test_the_table_names_the_protocol_and_the_published_figure(
+    run: Run, weights: Path, tmp_path: Path
+) -> None:
+    data = write_set(tmp_path / "rain" / "Rain100L", count=2)
+    done = run(data, "--weights", weights, "--protocol", "rain13k")
+    assert done.status == 0
+    assert "protocol rain13k" in done.out.splitlines()[0]
+    (row,) = (line for line in done.out.splitlines() if "│ published: Restormer" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")][1:5] == [
+        "100", "published: Restormer", "39.10", "0.9787",
+    ]  # fmt: skip
+    said = done.out.splitlines()[-1]
+    assert said.startswith("Rain100L, published: Restormer (MMagic's model zoo")
+    assert "not comparable: ours is the mean of 2 images, theirs of 100" in said
+    assert "…" not in run(data, "--weights", weights, "--protocol", "spad").out  # is wider
+
+
 def test_options_reach_the_evaluation(run: Run, data: Path, weights: Path) -> None:
     found = set()
     for options in (

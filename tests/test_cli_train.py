@@ -1,8 +1,11 @@
 """`fairweather train`, as people call it."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import typer
@@ -186,3 +189,24 @@ def test_torchrun_decides_over_the_devices(
 def test_the_help_names_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
     command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
     assert all(parameter.help for parameter in command.params)
+
+
+def test_keras_is_given_the_same_work(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def train(recipe: Recipe, **options: Any) -> Path:
+        given.update(options, name=recipe.name)
+        return Path("model.keras")
+
+    monkeypatch.setitem(sys.modules, "fairweather.keras", SimpleNamespace(train=train))
+    words = (written(tmp_path, ONE_STEP), "--framework", "keras", "--data", data)
+    done = run(*words, "-o", "there", "--cache", "kept", "--weights", "rain", "--unchecked")
+    assert (done.exit_code, done.stdout) == (0, "trained: model.keras\n")
+    assert given.pop("verbose") in (1, 2)
+    assert given == {
+        "name": "one_step", "data": data, "run": Path("there"), "cache": Path("kept"),
+        "weights": "rain", "unchecked": True,
+    }  # fmt: skip
+    assert "takes neither" in fault_of(run(*words, "--devices", 2), OptionError)

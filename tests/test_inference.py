@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from parity import known_ast_t, load, relative_error
-from tiny_sets import scene, tiny_model, write_weights
+from tiny_sets import scene, tiny_model
 
 from fairweather.errors import FairweatherError, OptionError
 from fairweather.evaluation import PROTOCOLS, inference
-from fairweather.evaluation.inference import INFERENCES, build_run
+from fairweather.evaluation.inference import build_run
+from fairweather.evaluation.protocols import INFERENCES
 from fairweather.models import load_model, save_model
 from fairweather.restoration import Restorer, restore_equal_tiles, restore_square_padded
 
@@ -32,7 +33,7 @@ def check_pixels(weights: Path, way: str, theirs: np.ndarray) -> None:
     with torch.no_grad():
         ours = inference.OFFICIAL[way](load_model(weights), batch)[0]
     assert relative_error(ours, theirs) < 3e-5
-    restored = build_run(weights, inference=way, device="cpu")(image)
+    restored = build_run(load_model(weights), inference=way, device="cpu")(image)
     np.testing.assert_array_equal(restored, ours.permute(1, 2, 0).clip(0, 1))
 
 
@@ -116,13 +117,12 @@ def test_what_protocols_call_usual_is_a_way_of_ours() -> None:
     assert usual == INFERENCES.keys() - {"whole"}
 
 
-def test_wrong_calls_and_memory_that_runs_out(tmp_path: Path) -> None:
-    weights = write_weights(tmp_path / "a.safetensors")
-    with pytest.raises(OptionError, match=r"inference 'fast': is none of ours, whole"):
-        build_run(weights, inference="fast")
-    with pytest.raises(OptionError, match="abacus"):
-        build_run(weights, device="abacus", inference="square_pad_128")
+def test_wrong_calls_and_memory_that_runs_out() -> None:
     model = tiny_model()
+    with pytest.raises(OptionError, match=r"inference 'fast': is none of ours, whole"):
+        build_run(model, inference="fast")
+    with pytest.raises(OptionError, match="abacus"):
+        build_run(model, device="abacus", inference="square_pad_128")
     run = build_run(model, inference="square_pad_128", device="cpu")
 
     def exhausted(*_: object) -> None:

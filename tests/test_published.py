@@ -28,6 +28,11 @@ def test_figures_are_those_of_the_recipes() -> None:
         assert ("second-hand" in figure.source) == ("second-hand" in same.source)
 
 
+def test_a_figure_that_is_not_known_is_left_out() -> None:
+    assert PUBLISHED["rain100h"].figures == {"psnr_db": 31.48}
+    assert PUBLISHED["spad"].figures == {"psnr_db": 49.51, "ssim": 0.9942}
+
+
 @pytest.mark.parametrize(
     ("names", "key"),
     [

@@ -1,17 +1,15 @@
 """Recipes are data: all of them build, every fault is named, and every field is read."""
 
-import ast
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from imports import PACKAGE, attributes_read
 from pydantic import ValidationError
 
-import fairweather
 from fairweather.data import DEGRADATIONS, Augmentation
 from fairweather.errors import FairweatherError, RecipeError
 from fairweather.models import AST, create_model
@@ -24,7 +22,6 @@ from fairweather.training import (
 )
 from fairweather.training.recipe import Cost, DataSpec, PairFolder, PublishedFigure
 
-PACKAGE = Path(fairweather.__file__).parent
 SMALL: dict[str, Any] = {
     "name": "small",
     "task": "rain",
@@ -288,19 +285,7 @@ def test_a_recipe_error_is_one_of_ours() -> None:
     assert issubclass(RecipeError, FairweatherError)
 
 
-def attributes_read(owner: str) -> Iterator[str]:
-    """What the package reads of anything called `owner`, outside of where recipes are defined."""
-    for path in {*PACKAGE.rglob("*.py")} - {PACKAGE / "training/recipe.py"}:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            match node:
-                case ast.Attribute(
-                    value=ast.Name(id=called) | ast.Attribute(attr=called),
-                    attr=name,
-                    ctx=ast.Load(),
-                ) if called == owner:
-                    yield name
-
-
+ROOMS = {*PACKAGE.rglob("*.py")} - {PACKAGE / "training/recipe.py"}  # where fields are defined
 FIELDS = [
     (owner, field)
     for model, owner in (
@@ -320,12 +305,12 @@ FIELDS = [
 @pytest.mark.parametrize(("owner", "field"), FIELDS)
 def test_every_field_is_read(owner: str, field: str) -> None:
     """An option that nothing reads is a promise that is not kept."""
-    assert field in set(attributes_read(owner)), f"nothing reads {owner}.{field}"
+    assert field in attributes_read(ROOMS, owner), f"nothing reads {owner}.{field}"
 
 
 def test_a_field_that_nothing_reads_is_found() -> None:
-    assert "steps" in set(attributes_read("stage"))
-    assert "no_such_field" not in set(attributes_read("stage"))
+    assert "steps" in attributes_read(ROOMS, "stage")
+    assert "no_such_field" not in attributes_read(ROOMS, "stage")
 
 
 def test_the_schema_for_editors_is_that_of_the_code() -> None:

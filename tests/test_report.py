@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from fairweather.errors import DataError
 from fairweather.evaluation import (
     PROTOCOLS,
     Evaluation,
+    Images,
     ReportWriter,
+    Row,
+    SetResult,
     TestSet,
     evaluate,
     evaluate_photos,
@@ -27,7 +31,6 @@ from fairweather.evaluation import (
 )
 from fairweather.evaluation.report import writer as room
 from fairweather.evaluation.report.page import render_card
-from fairweather.evaluation.results import Images, Row, SetResult
 
 Make = Callable[..., Evaluation]
 
@@ -237,10 +240,14 @@ def test_an_interrupt_leaves_no_half_of_a_report(make: Make, tmp_path: Path, wei
 def test_a_full_disk_is_one_line(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+    opened = Path.open
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    def full(path: Path, mode: str = "r", **options: Any) -> Any:
+        if mode == "w":
+            raise OSError(28, "No space left on device")
+        return opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(DataError, match=r"report: cannot be written: No space left on device"):
         make(tmp_path / "report")
     assert not (tmp_path / "report").exists()

@@ -13,7 +13,11 @@ import pytest
 from fairweather.errors import DataError
 from fairweather.evaluation import (
     PROTOCOLS,
+    RESTORED,
     Evaluation,
+    Item,
+    Row,
+    SetResult,
     TestSet,
     as_results_tree,
     as_tree,
@@ -21,8 +25,7 @@ from fairweather.evaluation import (
     label,
     read_results,
 )
-from fairweather.evaluation.results import RESTORED, Row, SetResult, as_table
-from fairweather.evaluation.sets import Item
+from fairweather.evaluation.results import as_table
 from fairweather.evaluation.weights import WeightsFacts
 
 MINE = WeightsFacts("mine", "mine.safetensors", False, "ab" * 32, 1000, "rain", "noise")

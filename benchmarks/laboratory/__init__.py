@@ -1,1 +1,1 @@
-"""What the benchmarks of speed share: contestants, what they work on, and what is said of them."""
+"""What the benchmarks share: contestants, what they work on, what is said of them, the pages."""

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from fairweather.cli.console import counting, err_console, out_console
-from fairweather.cli.options import AsJson
+from fairweather.cli.options import AsJson, Device
 
 
 def benchmark_command(
@@ -22,7 +22,7 @@ def benchmark_command(
         int | None,
         typer.Option(help="Of each engine.", min=1, show_default="as PyTorch chooses"),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or xpu.")] = "auto",
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Find the fastest engine and precision for some weights on this machine."""

@@ -3,21 +3,13 @@
 import json
 import sys
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from fairweather.cli.console import counting, out_console
 from fairweather.cli.options import AsJson
-
-
-class Side(StrEnum):
-    """A half of an image."""
-
-    left = "left"
-    right = "right"
 
 
 def data_degrade(
@@ -96,16 +88,15 @@ def data_unpack(
     ],
     split: Annotated[str, typer.Option(help="Part of the data set to split.")] = "train",
     degraded: Annotated[
-        Side | None,
+        Literal["left", "right"] | None,
         typer.Option(help="Which half is degraded.", show_default="found by looking at some files"),
     ] = None,
 ) -> None:
     """Split files that hold both images of a pair side by side into input/ and target/."""
     from fairweather.data import unpack_side_by_side
 
-    side = degraded.value if degraded else None
     with counting("pairs"):
-        count = unpack_side_by_side(source, out, layout=layout, split=split, degraded=side)
+        count = unpack_side_by_side(source, out, layout=layout, split=split, degraded=degraded)
     out_console.print(f"{count} pairs in {out / split}")
 
 

@@ -2,21 +2,21 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from fairweather.cli.console import counting, err_console, out_console
-from fairweather.cli.options import AsJson
+from fairweather.cli.options import AsJson, Device, SelfEnsemble
 from fairweather.errors import OptionError
 
 if TYPE_CHECKING:
-    from fairweather.evaluation import Evaluation, ReportWriter, TestSet
+    from fairweather.evaluation import Evaluation
 
 # What each option belongs to; it is refused with anything else.
 BELONGS = {
@@ -34,27 +34,8 @@ BELONGS = {
 }
 
 
-@dataclass(frozen=True)
-class Call:
-    """What was asked for; None or empty where an option was not given."""
-
-    data: Path | None
-    restored: Path | None
-    photos: Path | None
-    clean: Path | None
-    degraded: Path | None
-    masks: Path | None
-    layout: str | None
-    split: str | None
-    degradation: str | None
-    protocol: str | None
-    weights: tuple[str, ...]
-    inference: str | None
-    self_ensemble: bool
-    device: str | None
-
-
 def evaluate_command(
+    context: typer.Context,
     data: Annotated[
         Path | None,
         typer.Argument(
@@ -72,18 +53,13 @@ def evaluate_command(
         ),
     ] = None,
     protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="How to compute the figures: see --list-protocols.", show_default="plain"
-        ),
-    ] = None,
+        str, typer.Option(help="How to compute the figures: see --list-protocols.")
+    ] = "plain",
     layout: Annotated[
         str | None,
         typer.Option(help="How its files are arranged: see `fairweather data layouts`."),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Part of the layout to evaluate.", show_default="test")
-    ] = None,
+    split: Annotated[str, typer.Option(help="Part of the layout to evaluate.")] = "test",
     degradation: Annotated[
         str | None,
         typer.Option(
@@ -92,20 +68,14 @@ def evaluate_command(
         ),
     ] = None,
     inference: Annotated[
-        str | None,
+        str,
         typer.Option(
             help="How to run the network: ours, whole, square_pad_128, tiles_384_80 or"
-            " tiles_1152_384.",
-            show_default="ours",
+            " tiles_1152_384."
         ),
-    ] = None,
-    self_ensemble: Annotated[
-        bool, typer.Option("--self-ensemble", help="Average over 8 views: 8 times slower, better.")
-    ] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(help="Device to run on: auto, cpu, cuda, mps or xpu.", show_default="auto"),
-    ] = None,
+    ] = "ours",
+    self_ensemble: SelfEnsemble = False,
+    device: Device = "auto",
     restored: Annotated[
         Path | None,
         typer.Option(help="Folder of images restored by another program; needs --clean."),
@@ -134,27 +104,47 @@ def evaluate_command(
 ) -> None:
     """Score weights, or images that another program restored, and write a report."""
     if list_protocols:
-        print_protocols()
+        from fairweather.evaluation import PROTOCOLS, describe_protocol
+
+        for known in PROTOCOLS.values():
+            out_console.print(f"{describe_protocol(known)}\n")
         return
-    call = Call(
-        data=data,
-        restored=restored,
-        photos=photos,
-        clean=clean,
-        degraded=degraded,
-        masks=masks,
-        layout=layout,
-        split=split,
-        degradation=degradation,
-        protocol=protocol,
-        weights=tuple(weights or ()),
-        inference=inference,
-        self_ensemble=self_ensemble,
-        device=device,
-    )
-    check_call(call)
-    check_out(call, out)
-    evaluation, page = run_call(call, out, hidden=as_json)
+    check_options(context)
+    check_out(out, (restored, photos, clean, degraded, masks))
+
+    # Only now, so that a refusal does not wait for PyTorch.
+    from fairweather import evaluation as wing
+    from fairweather.models import list_weights
+
+    scores: dict[str, Any] = {"protocol": protocol, "masks": masks}
+    models: dict[str, Any] = {
+        "weights": weights or list(list_weights()),
+        "inference": inference,
+        "ensemble": self_ensemble,
+        "device": device,
+    }
+    run: Callable[..., Evaluation]
+    if restored is not None and clean is not None:
+        sets = [wing.match_results(restored, clean, degraded=degraded)]
+        run = partial(wing.evaluate_results, sets[0], **scores)
+    elif photos is not None:
+        sets = [wing.find_photos(photos)]
+        run = partial(wing.evaluate_photos, sets[0], **models)
+    else:
+        assert data is not None
+        sets = (
+            [wing.find_degraded_set(data, degradation=degradation)]
+            if degradation is not None
+            else wing.find_test_sets(data, layout=layout, split=split)
+        )
+        run = partial(wing.evaluate, sets, **scores, **models)
+    count = sum(len(one.items) for one in sets)
+    with (
+        wing.ReportWriter(out, images=count) if out else nullcontext() as writer,
+        counting("images", total=count, hidden=as_json) as show,
+    ):
+        evaluation = run(on_image=writer.add if writer else None, on_progress=show)
+        page = writer.finish(evaluation) if writer else None
     tell(evaluation, page, as_json=as_json)
     for fault in evaluation.faults:
         err_console.print(f"error: {fault}")
@@ -162,16 +152,12 @@ def evaluate_command(
         raise typer.Exit(1)
 
 
-def check_call(call: Call) -> None:
-    """Refuse options that do not belong together.
-
-    Raises:
-        OptionError: naming them.
-    """
+def check_options(context: typer.Context) -> None:
+    """Refuse options that do not belong together."""
     given = {
         "DATA" if name == "data" else f"--{name.replace('_', '-')}"
-        for name, value in vars(call).items()
-        if value not in (None, (), False)
+        for name in context.params
+        if (source := context.get_parameter_source(name)) and source.name != "DEFAULT"
     }
     if len(given & {"DATA", "--restored", "--photos"}) != 1:
         raise OptionError("give one of: a test set, --restored DIR with --clean DIR, --photos DIR")
@@ -184,77 +170,11 @@ def check_call(call: Call) -> None:
             raise OptionError(f"{option} belongs to {' or '.join(owners)}; leave it out")
 
 
-def check_out(call: Call, out: Path | None) -> None:
-    """Refuse a report among the images that it is about: the next call would evaluate it.
-
-    Raises:
-        OptionError: naming the folder.
-    """
-    for folder in (call.restored, call.photos, call.clean, call.degraded, call.masks):
+def check_out(out: Path | None, read: Iterable[Path | None]) -> None:
+    """Refuse a report among the images that it is about: the next call would evaluate it."""
+    for folder in read:
         if out and folder and out.resolve().is_relative_to(folder.resolve()):
             raise OptionError(f"-o {out}: lies in {folder}, among the images; choose another place")
-
-
-def run_call(call: Call, out: Path | None, *, hidden: bool) -> tuple["Evaluation", Path | None]:
-    """Evaluate behind a progress bar, and write the report if one is wanted."""
-    from fairweather.evaluation import ReportWriter
-
-    sets = choose_sets(call)
-    count = sum(len(one.items) for one in sets)
-    with (
-        ReportWriter(out, images=count) if out else nullcontext() as writer,
-        counting("images", total=count, hidden=hidden) as show,
-    ):
-        evaluation = evaluate_sets(call, sets, writer, on_progress=show)
-        return evaluation, writer.finish(evaluation) if writer else None
-
-
-def choose_sets(call: Call) -> list["TestSet"]:
-    """Find what is asked for: test sets, results by name, or photographs."""
-    from fairweather.evaluation import (
-        find_degraded_set,
-        find_photos,
-        find_test_sets,
-        match_results,
-    )
-
-    if call.restored is not None and call.clean is not None:
-        return [match_results(call.restored, call.clean, degraded=call.degraded)]
-    if call.photos is not None:
-        return [find_photos(call.photos)]
-    assert call.data is not None
-    if call.degradation is not None:
-        return [find_degraded_set(call.data, degradation=call.degradation)]
-    return find_test_sets(call.data, layout=call.layout, split=call.split or "test")
-
-
-def evaluate_sets(
-    call: Call,
-    sets: list["TestSet"],
-    writer: "ReportWriter | None",
-    *,
-    on_progress: Callable[[int, int], None],
-) -> "Evaluation":
-    """Call the function that fits."""
-    from fairweather.evaluation import evaluate, evaluate_photos, evaluate_results
-    from fairweather.models import list_weights
-
-    models: dict[str, Any] = {
-        "weights": call.weights or tuple(list_weights()),
-        "inference": call.inference or "ours",
-        "ensemble": call.self_ensemble,
-        "device": call.device or "auto",
-    }
-    scores: dict[str, Any] = {"protocol": call.protocol or "plain", "masks": call.masks}
-    calls: dict[str, Any] = {
-        "on_image": writer.add if writer else None,
-        "on_progress": on_progress,
-    }
-    if call.restored is not None:
-        return evaluate_results(sets[0], **scores, **calls)
-    if call.photos is not None:
-        return evaluate_photos(sets[0], **models, **calls)
-    return evaluate(sets, **models, **scores, **calls)
 
 
 def tell(evaluation: "Evaluation", page: Path | None, *, as_json: bool) -> None:
@@ -265,7 +185,7 @@ def tell(evaluation: "Evaluation", page: Path | None, *, as_json: bool) -> None:
         tree = as_tree(evaluation) if evaluation.weights else as_results_tree(evaluation)
         sys.stdout.write(json.dumps(tree) + "\n")
     else:
-        out_console.print(means_table(evaluation))
+        print_means(evaluation)
     if evaluation.protocol is None:
         err_console.print("note: without clean versions nothing here measures fidelity")
     for note in evaluation.notes:
@@ -274,12 +194,15 @@ def tell(evaluation: "Evaluation", page: Path | None, *, as_json: bool) -> None:
         out_console.print(f"report: {page}")
 
 
-def means_table(evaluation: "Evaluation") -> Table:
-    """Return a table of the means of every set."""
+def print_means(evaluation: "Evaluation") -> None:
+    """Print the means of every set, the published figures, and how far those compare."""
     from fairweather.evaluation import INPUT, figure_text, label
 
-    names = evaluation.figure_names
-    table = Table("test set", "images", "model", *map(label, names))
+    names, protocol = evaluation.figure_names, evaluation.protocol
+    title = f"protocol {protocol.name}" if protocol else None
+    heads = ("test set", "images", "model", *map(label, names))
+    table = Table(*(Column(head, overflow="fold") for head in heads), title=title)
+    lines = []
     for result in evaluation.sets:
         for column, mean in result.means().items():
             figures = (
@@ -289,12 +212,12 @@ def means_table(evaluation: "Evaluation") -> Table:
                 for name in names
             )
             table.add_row(result.name, str(len(result.rows)), column or INPUT, *figures)
-    return table
-
-
-def print_protocols() -> None:
-    """Print every protocol in words."""
-    from fairweather.evaluation import PROTOCOLS, describe_protocol
-
-    for protocol in PROTOCOLS.values():
-        out_console.print(f"{describe_protocol(protocol)}\n")
+        if result.rows and (theirs := evaluation.published(result)):
+            known = theirs.figure.figures
+            figures = (figure_text(name, known[name]) if name in known else "" for name in names)
+            model = f"published: {theirs.figure.model}"
+            table.add_row(result.name, str(theirs.figure.images), model, *figures)
+            lines.append(f"{result.name}, {model} ({theirs.figure.source}); {theirs.verdict}")
+    out_console.print(table)
+    for line in lines:
+        out_console.print(line)

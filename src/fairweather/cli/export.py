@@ -1,53 +1,37 @@
 """`fairweather export`."""
 
-import enum
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fairweather.cli.console import err_console, out_console
-from fairweather.cli.models import SUFFIXES, Naming, import_keras, load_source
-from fairweather.cli.options import parse_size
+from fairweather.cli.models import SUFFIXES, import_keras, load_source
+from fairweather.cli.options import Overwrite, WeightsFile, parse_size
 from fairweather.errors import ExportError
 
 if TYPE_CHECKING:
     from fairweather.export import Exported, Quantized
 
 
-class Format(enum.StrEnum):
-    """What other programs read."""
-
-    saved_model = "saved-model"
-    litert = "litert"
-    onnx = "onnx"
-    openvino = "openvino"
-    torch = "torch"
-
-
-FORMAT_SUFFIXES = {
-    Format.litert: ".tflite",
-    Format.onnx: ".onnx",
-    Format.openvino: ".xml",
-    Format.torch: ".pt2",
+Format = Literal["saved-model", "litert", "onnx", "openvino", "torch"]
+FORMAT_SUFFIXES: dict[Format, str] = {
+    "litert": ".tflite",
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "torch": ".pt2",
 }
-NOTES = {
-    Format.saved_model: "any batch, height and width",
-    Format.onnx: "any batch, height and width",
-    Format.openvino: "any batch, height and width; the weights are in the .bin beside it",
-    Format.torch: "any batch, height and width; torch.export.load(…).module()(image) on the CPU",
+NOTES: dict[Format, str] = {
+    "saved-model": "any batch, height and width",
+    "onnx": "any batch, height and width",
+    "openvino": "any batch, height and width; the weights are in the .bin beside it",
+    "torch": "any batch, height and width; torch.export.load(…).module()(image) on the CPU",
 }
 
 
 def export_command(
-    weights: Annotated[
-        str,
-        typer.Argument(
-            help="A bundled name, a weights file (ours, an official .pth, or of Keras),"
-            " hf:OWNER/NAME, or a URL with #sha256=…"
-        ),
-    ],
+    weights: WeightsFile,
     target: Annotated[
         Path,
         typer.Argument(
@@ -80,12 +64,12 @@ def export_command(
             help="With --int8: refuse to write the file if it loses more PSNR than this.",
         ),
     ] = 0.1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Export a network for other programs, and compare its output with the original first."""
-    if size is not None and to is not Format.litert:
+    if size is not None and to != "litert":
         raise typer.BadParameter(f"--size {size}: only litert has a fixed size; {NOTES[to]}")
-    if int8 is not None and to is not Format.openvino:
+    if int8 is not None and to != "openvino":
         raise typer.BadParameter(f"--int8 {int8}: only openvino is written in 8 bits")
     pixels = parse_size(size or "256x256")
     if to in FORMAT_SUFFIXES:
@@ -94,7 +78,7 @@ def export_command(
         check_target(target, suffix=FORMAT_SUFFIXES[to], overwrite=overwrite)
     try:
         with err_console.status("exporting, then comparing with the original …"):
-            if to in (Format.saved_model, Format.litert):
+            if to in ("saved-model", "litert"):
                 exported = export_with_keras(
                     weights, target, to=to, size=pixels, overwrite=overwrite
                 )
@@ -114,9 +98,9 @@ def export_with_torch(weights: str, target: Path, *, to: Format, overwrite: bool
     from fairweather import export
 
     write = {
-        Format.onnx: export.export_onnx,
-        Format.openvino: export.export_openvino,
-        Format.torch: export.export_torch,
+        "onnx": export.export_onnx,
+        "openvino": export.export_openvino,
+        "torch": export.export_torch,
     }[to]
     model, metadata = load_source(weights, bottleneck_shift=None)
     return write(model, target, metadata=metadata, overwrite=overwrite)
@@ -150,9 +134,9 @@ def export_with_keras(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keras = import_keras(backend="tensorflow")
     model = keras.load_model(weights)
-    is_keras = weights.endswith(SUFFIXES[Naming.keras])
+    is_keras = weights.endswith(SUFFIXES["keras"])
     metadata = {} if is_keras else read_metadata(weights)
-    if to is Format.saved_model:
+    if to == "saved-model":
         return keras.export_saved_model(model, target, metadata=metadata, overwrite=overwrite)
     return keras.export_litert(model, target, size=size, metadata=metadata, overwrite=overwrite)
 

@@ -1,38 +1,30 @@
 """`fairweather models`."""
 
 import dataclasses
-import enum
 import importlib
 import json
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from fairweather.cli.console import out_console
-from fairweather.cli.options import AsJson
+from fairweather.cli.options import AsJson, Overwrite, WeightsFile
 from fairweather.errors import CheckpointError
 
 if TYPE_CHECKING:
     from fairweather.models import AST
 
 
-class Naming(enum.StrEnum):
-    """Whose parameter names a converted file has."""
-
-    fairweather = "fairweather"
-    official = "official"
-    keras = "keras"
-
-
-SUFFIXES = {
-    Naming.fairweather: (".safetensors",),
-    Naming.official: (".pth",),
-    Naming.keras: (".keras", ".weights.h5"),
+Naming = Literal["fairweather", "official", "keras"]  # whose parameter names a file has
+SUFFIXES: dict[Naming, tuple[str, ...]] = {
+    "fairweather": (".safetensors",),
+    "official": (".pth",),
+    "keras": (".keras", ".weights.h5"),
 }
 
 
@@ -53,13 +45,7 @@ def models_list(*, as_json: AsJson = False) -> None:
 
 
 def models_info(
-    weights: Annotated[
-        str,
-        typer.Argument(
-            help="A bundled name, a weights file (ours, an official .pth, or of Keras),"
-            " hf:OWNER/NAME, or a URL with #sha256=…"
-        ),
-    ],
+    weights: WeightsFile,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -89,13 +75,7 @@ def models_info(
 
 
 def models_convert(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A bundled name, a weights file (ours, an official .pth, or of Keras),"
-            " hf:OWNER/NAME, or a URL with #sha256=…"
-        ),
-    ],
+    source: WeightsFile,
     target: Annotated[
         Path,
         typer.Argument(
@@ -105,7 +85,7 @@ def models_convert(
     *,
     to: Annotated[
         Naming, typer.Option(help="Format and parameter names to write.")
-    ] = Naming.fairweather,
+    ] = "fairweather",
     bottleneck_shift: Annotated[
         bool,
         typer.Option(
@@ -113,12 +93,12 @@ def models_convert(
             help="The source was trained with shifted windows in its bottleneck.",
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert weights between our format, the official code's and Keras."""
     if not target.name.endswith(SUFFIXES[to]):
         suffixes = " or ".join(SUFFIXES[to])
-        raise typer.BadParameter(f"{target}: {to.value} weights are written as {suffixes}")
+        raise typer.BadParameter(f"{target}: {to} weights are written as {suffixes}")
     if target.exists() and not overwrite:
         raise CheckpointError(f"'{target}' exists already; use --overwrite to replace it")
     model, metadata = load_source(source, bottleneck_shift=bottleneck_shift or None)
@@ -133,7 +113,7 @@ def load_source(source: str, *, bottleneck_shift: bool | None) -> tuple["AST", d
     """Return the model in a weights file of any naming, and the metadata that goes with it."""
     from fairweather.models import load_model, read_metadata
 
-    if source.endswith(SUFFIXES[Naming.keras]):
+    if source.endswith(SUFFIXES["keras"]):
         keras = import_keras()
         return keras.to_torch(keras.load_model(source, bottleneck_shift=bottleneck_shift)), {}
     model = load_model(source, bottleneck_shift=bottleneck_shift)
@@ -156,11 +136,11 @@ def write_target(model: "AST", target: Path, *, to: Naming, metadata: dict[str, 
     """Write a model under the names of `to`, and say what is lost."""
     from fairweather.models import save_model, save_official
 
-    if to is Naming.keras:
+    if to == "keras":
         keras = import_keras()
         keras.save_model(keras.from_torch(model), target)
         out_console.print("note: metadata is not in it")
-    elif to is Naming.official:
+    elif to == "official":
         save_official(model, target)
         out_console.print("note: metadata, bottleneck_shift and stochastic depth are not in it")
     else:

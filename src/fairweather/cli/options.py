@@ -1,11 +1,34 @@
 """Options that several commands take."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+WeightsFile = Annotated[
+    str,
+    typer.Argument(
+        help="A bundled name, a weights file (ours, an official .pth, or of Keras), hf:OWNER/NAME,"
+        " or a URL with #sha256=…"
+    ),
+]
+Device = Annotated[str, typer.Option(help="Device to run on: auto, cpu, cuda, mps or xpu.")]
+SelfEnsemble = Annotated[
+    bool, typer.Option("--self-ensemble", help="Average over 8 views: 8 times slower, better.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the target.")]
+Workers = Annotated[
+    int, typer.Option(help="Number of processes that load data, for each device.", min=0)
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Folder for decoded images.", show_default="the user's cache folder"),
+]
+Unchecked = Annotated[
+    bool, typer.Option("--unchecked", help="Train even if a quick check finds faults in the pairs.")
+]
 
 
 def parse_size(size: str) -> tuple[int, int]:

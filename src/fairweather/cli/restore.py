@@ -1,30 +1,21 @@
 """`fairweather restore`."""
 
 import dataclasses
-import enum
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from fairweather.cli.console import err_console, out_console, progress_bar
-from fairweather.cli.options import AsJson
+from fairweather.cli.options import AsJson, Device, SelfEnsemble
 from fairweather.models import list_weights
 
 if TYPE_CHECKING:
     from fairweather.restoration import Failure, Job, Restored, Summary
 
 SAMPLE_SEED = 1  # looks like rain; not chosen by how well it is restored
-
-
-class Precision(enum.StrEnum):
-    """What the network computes in."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
 
 
 def restore_command(
@@ -57,16 +48,14 @@ def restore_command(
             " hf:OWNER/NAME, or a URL with #sha256=…"
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Device to run on: auto, cpu, cuda, mps or xpu.")
-    ] = "auto",
+    device: Device = "auto",
     engine: Annotated[
         str,
         typer.Option(help="What runs the network: auto, torch, compiled, openvino or onnxruntime."),
     ] = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="Number format to compute in.")
-    ] = Precision.fp32,
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format to compute in.")
+    ] = "fp32",
     tile: Annotated[
         str, typer.Option(help="Side of a tile in pixels, auto, or none for no tiles.")
     ] = "auto",
@@ -79,9 +68,7 @@ def restore_command(
     strength: Annotated[
         float, typer.Option(help="From 0, the input, to 1, the restored image.")
     ] = 1.0,
-    self_ensemble: Annotated[
-        bool, typer.Option("--self-ensemble", help="Average over 8 views: 8 times slower, better.")
-    ] = False,
+    self_ensemble: SelfEnsemble = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also write input and result side by side.")
     ] = False,
@@ -136,7 +123,7 @@ def restore_command(
         weights or task,
         device=device,
         engine=engine,
-        precision=precision.value,
+        precision=precision,
         tile=side,
         strength=strength,
         levels=parse_levels(levels),
@@ -193,26 +180,16 @@ class Shown:
         self.progress.advance(self.files)
         if self.as_json or not isinstance(outcome, Restored):
             return
+        told = outcome.diagnosis  # of --task auto
+        found = f"  {told.degradation}, {told.probability:.0%}" if told else ""
         self.console.print(
             f"{outcome.source} → {outcome.target}"
-            f"  ({outcome.width} × {outcome.height}, {outcome.seconds:.1f} s){found(outcome)}"
+            f"  ({outcome.width} × {outcome.height}, {outcome.seconds:.1f} s){found}"
         )
         if outcome.compare is not None:
             self.console.print(f"    beside the input: {outcome.compare}")
         for note in outcome.notes:
             self.console.print(f"    note: {note}")
-
-
-def found(outcome: "Restored") -> str:
-    """Return the degradation that `--task auto` found, and how sure it is."""
-    if outcome.diagnosis is None:
-        return ""
-    return f"  {outcome.diagnosis.degradation}, {outcome.diagnosis.probability:.0%}"
-
-
-def is_left_alone(outcome: "Restored") -> bool:
-    """Return whether `--task auto` wrote a photo as it was."""
-    return outcome.diagnosis is not None and outcome.diagnosis.weights is None
 
 
 def print_summary(summary: "Summary", *, asked: int, interrupted: bool, as_json: bool) -> None:
@@ -223,7 +200,8 @@ def print_summary(summary: "Summary", *, asked: int, interrupted: bool, as_json:
         return
     for failure in summary.failed:
         err_console.print(f"failed: {failure.reason}")
-    left = sum(is_left_alone(outcome) for outcome in summary.restored)
+    diagnoses = [outcome.diagnosis for outcome in summary.restored if outcome.diagnosis]
+    left = sum(diagnosis.weights is None for diagnosis in diagnoses)  # by --task auto
     parts = [f"{len(summary.restored) - left} restored"]
     if left:
         parts.append(f"{left} left as they were")

@@ -1,6 +1,5 @@
 """`fairweather train`."""
 
-import enum
 import importlib
 import json
 import logging
@@ -8,23 +7,17 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from fairweather.cli.console import out_console
+from fairweather.cli.options import Cache, Unchecked, Workers
 from fairweather.errors import OptionError
 
 if TYPE_CHECKING:
     from fairweather.training import Plan, Recipe
-
-
-class Framework(enum.StrEnum):
-    """What a recipe is trained with."""
-
-    torch = "torch"
-    keras = "keras"
 
 
 def train_command(
@@ -60,25 +53,17 @@ def train_command(
         ),
     ] = None,
     framework: Annotated[
-        Framework,
+        Literal["torch", "keras"],
         typer.Option(
             help="Framework to train with; keras uses the backend that KERAS_BACKEND names."
         ),
-    ] = Framework.torch,
+    ] = "torch",
     devices: Annotated[
         int, typer.Option(help="Number of GPUs, or of single-threaded processes on a CPU.", min=1)
     ] = 1,
-    workers: Annotated[
-        int, typer.Option(help="Number of processes that load data, for each device.", min=0)
-    ] = 0,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for decoded images.", show_default="the user's cache folder"),
-    ] = None,
-    unchecked: Annotated[
-        bool,
-        typer.Option("--unchecked", help="Train even if a quick check finds faults in the pairs."),
-    ] = False,
+    workers: Workers = 0,
+    cache: Cache = None,
+    unchecked: Unchecked = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print stages, memory and data, and stop.")
     ] = False,
@@ -109,53 +94,24 @@ def train_command(
     if data is None:
         raise OptionError("give the folder of the images: --data DIR")
     be_quiet()
-    path = TRAINERS[framework](
-        loaded,
-        data=data,
-        run=out or Path("runs") / loaded.name,
-        cache=cache or default_cache_folder(),
-        weights=weights,
-        unchecked=unchecked,
-        devices=devices,
-        workers=workers,
-    )
+    cache = cache or default_cache_folder()
+    run = out or Path("runs") / loaded.name
+    work: dict[str, Any] = {"data": data, "run": run, "weights": weights, "unchecked": unchecked}
+    if framework == "keras":
+        if devices > 1 or workers:
+            raise OptionError("--framework keras takes neither --devices nor --workers")
+        # Otherwise TensorFlow tells what it was built with.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        keras = importlib.import_module("fairweather.keras")  # an extra, and seconds to import
+        path = keras.train(loaded, cache=cache, verbose=1 if sys.stdout.isatty() else 2, **work)
+    else:
+        from fairweather.training import Machines, train
+
+        machines = Machines.of_torchrun(workers=workers, cache=cache)
+        machines = machines or Machines(devices=devices, workers=workers, cache=cache)
+        path = train(loaded, machines=machines, **work)
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         out_console.print(f"trained: {path}")
-
-
-class Work(TypedDict):
-    """What is trained on, where to, and from what, with either framework."""
-
-    data: Path
-    run: Path
-    weights: str | None
-    unchecked: bool
-
-
-def train_with_torch(
-    recipe: "Recipe", *, cache: Path, devices: int, workers: int, **work: Unpack[Work]
-) -> Path:
-    """Train with PyTorch and Lightning."""
-    from fairweather.training import Machines, train
-
-    machines = Machines.of_torchrun(workers=workers, cache=cache)
-    machines = machines or Machines(devices=devices, workers=workers, cache=cache)
-    return train(recipe, machines=machines, **work)
-
-
-def train_with_keras(
-    recipe: "Recipe", *, cache: Path, devices: int, workers: int, **work: Unpack[Work]
-) -> Path:
-    """Train with Keras, on one device."""
-    if devices > 1 or workers:
-        raise OptionError("--framework keras takes neither --devices nor --workers")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells what it was built with
-    keras = importlib.import_module("fairweather.keras")  # an extra, and seconds to import
-    verbose = 1 if sys.stdout.isatty() else 2
-    return keras.train(recipe, cache=cache, verbose=verbose, **work)
-
-
-TRAINERS = {Framework.torch: train_with_torch, Framework.keras: train_with_keras}
 
 
 def be_quiet() -> None:

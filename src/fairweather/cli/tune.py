@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from fairweather.cli.console import out_console
+from fairweather.cli.options import Cache, Unchecked, Workers
 from fairweather.cli.train import be_quiet
 from fairweather.errors import OptionError, TrainingError
 
@@ -48,15 +49,9 @@ def tune_command(
             show_default="stages.*.learning_rate=x0.2..5 and stages.*.batch=x0.5|1|2",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Number of processes that load data.", min=0)] = 0,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for decoded images.", show_default="the user's cache folder"),
-    ] = None,
-    unchecked: Annotated[
-        bool,
-        typer.Option("--unchecked", help="Train even if a quick check finds faults in the pairs."),
-    ] = False,
+    workers: Workers = 0,
+    cache: Cache = None,
+    unchecked: Unchecked = False,
 ) -> None:
     """Search the values of a recipe, such as its learning rates, for the best PSNR.
 

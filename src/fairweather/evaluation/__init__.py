@@ -1,12 +1,22 @@
 """Weights × test sets × protocol → figures, and a report to look at."""
 
 from fairweather.evaluation.evaluate import evaluate, evaluate_photos, evaluate_results
-from fairweather.evaluation.metrics import measure
+from fairweather.evaluation.metrics import measure, measure_alone, measure_cast
 from fairweather.evaluation.protocols import PROTOCOLS, describe_protocol
 from fairweather.evaluation.report import ReportWriter, figure_text, label
-from fairweather.evaluation.results import Evaluation, as_results_tree, as_tree, read_results
+from fairweather.evaluation.results import (
+    RESTORED,
+    Evaluation,
+    Images,
+    Row,
+    SetResult,
+    as_results_tree,
+    as_tree,
+    read_results,
+)
 from fairweather.evaluation.sets import (
     NO_DEGRADATION,
+    Item,
     TestSet,
     find_degraded_set,
     find_photos,
@@ -19,8 +29,13 @@ __all__ = [
     "INPUT",
     "NO_DEGRADATION",
     "PROTOCOLS",
+    "RESTORED",
     "Evaluation",
+    "Images",
+    "Item",
     "ReportWriter",
+    "Row",
+    "SetResult",
     "TestSet",
     "as_results_tree",
     "as_tree",
@@ -35,5 +50,7 @@ __all__ = [
     "label",
     "match_results",
     "measure",
+    "measure_alone",
+    "measure_cast",
     "read_results",
 ]

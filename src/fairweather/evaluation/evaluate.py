@@ -68,11 +68,13 @@ def evaluate(
     def read(item: Item) -> tuple[Images, dict[str, float]]:
         assert item.clean is not None
         clean = read_pixels(item.clean, how)
-        if item.degradation:
-            degraded = degrade_item(clean, item)
-        else:
-            assert item.degraded is not None
+        if item.degraded is not None:
             degraded = read_pixels(item.degraded, how)
+        elif item.degradation == NO_DEGRADATION:
+            degraded = clean
+        else:  # rounded to 8 bits, as a file would be
+            seed = zlib.crc32(item.name.encode())
+            degraded = as_float(degrade_pixels(as_bytes(clean), task=item.degradation, seed=seed))
         check_sizes(degraded, clean=clean)
         restored, seconds = run_all(runs, degraded)
         shown = None if item.degradation == NO_DEGRADATION else degraded
@@ -90,21 +92,12 @@ def evaluate_results(
     on_image: OnImage | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
-    """Measure images that were restored elsewhere; `match_results` finds them.
+    """Measure images that were restored elsewhere.
 
     Files of 8 bits are all that is left of the model's floats, so under protocols that score floats
     the figures differ in the second or third decimal from those of the floats. Under a protocol
     that prepares the input, the clean image is prepared and the restored one is used as it is.
-
-    Args:
-        results: items with a restored and a clean image.
-        protocol: a name of `PROTOCOLS`.
-        masks: as for `evaluate`.
-        on_image: as for `evaluate`.
-        on_progress: as for `evaluate`.
-
-    Raises:
-        OptionError: for an unknown protocol, or masks that it does not use.
+    `match_results` makes the set; all other arguments are those of `evaluate`.
     """
     how = named_protocol(protocol)
     evaluation = Evaluation(how)
@@ -141,18 +134,7 @@ def evaluate_photos(
     from `measure_alone`, `change_levels` is the mean absolute difference from the input (of 255),
     and `cast_ab`, from `measure_cast`, is how far the mean colour moved.
 
-    Args:
-        photos: as `find_photos` returns them.
-        weights: as for `evaluate`, like all that follows.
-        inference: likewise.
-        ensemble: likewise.
-        device: likewise.
-        on_image: likewise.
-        on_progress: likewise.
-
-    Raises:
-        OptionError: for an unknown inference or device, or weights that are given twice.
-        CheckpointError: if weights cannot be loaded.
+    `find_photos` makes the set; all other arguments are those of `evaluate`.
     """
     evaluation, runs = load_runs(weights, inference=inference, ensemble=ensemble, device=device)
 
@@ -252,7 +234,7 @@ def score_under(protocol: MetricProtocol, *, masks: Path | None) -> Score:
         if masks is not None:
             if item.name not in paths:
                 raise DataError(f"has no mask of its name in {masks}")
-            mask = read_mask(paths[item.name], shape=clean.shape[:2])
+            mask = read_pixels(paths[item.name]).mean(-1) >= 0.5
 
         def figures(image: np.ndarray) -> Figures:
             return measure(image, clean, protocol=protocol, mask=mask).figures
@@ -263,64 +245,26 @@ def score_under(protocol: MetricProtocol, *, masks: Path | None) -> Score:
     return score
 
 
-def read_mask(path: Path, *, shape: tuple[int, ...]) -> np.ndarray:
-    """Read a shadow mask, (H, W) bool, True in the shadow.
-
-    Raises:
-        DataError: if it is of another size.
-        ImageError: if it cannot be read.
-    """
-    mask = read_pixels(path).mean(-1) >= 0.5
-    if mask.shape != shape:
-        raise DataError(f"mask is {size_text(mask)}, not {shape[0]}×{shape[1]}")
-    return mask
-
-
 def read_pixels(path: Path, protocol: MetricProtocol | None = None) -> np.ndarray:
-    """Read an image as (H, W, 3) float32 in [0, 1], prepared as the protocol asks.
-
-    Raises:
-        ImageError: if it cannot be read.
-    """
+    """Read an image as (H, W, 3) float32 in [0, 1], prepared as the protocol asks."""
     pixels = read_image(path).pixels
     if protocol is not None and protocol.model_input != "whole image":
         pixels = prepare_image(as_bytes(pixels), protocol=protocol)
     return as_float(pixels)
 
 
-def degrade_item(clean: np.ndarray, item: Item) -> np.ndarray:
-    """Degrade a clean image; the result is rounded to 8 bits, as a file of it would be.
-
-    Args:
-        clean: (H, W, 3) float32 in [0, 1].
-        item: its degradation, and the name that seeds it.
-    """
-    if item.degradation == NO_DEGRADATION:
-        return clean
-    seed = zlib.crc32(item.name.encode())
-    return as_float(degrade_pixels(as_bytes(clean), task=item.degradation, seed=seed))
-
-
 def check_sizes(pixels: np.ndarray, *, clean: np.ndarray, what: str = "degraded") -> None:
     """Refuse two images of different sizes."""
     if pixels.shape != clean.shape:
+        (height, width, _), (clean_height, clean_width, _) = pixels.shape, clean.shape
         raise DataError(
-            f"{what} is {size_text(pixels)} but clean is {size_text(clean)}; is one of them"
+            f"{what} is {height}×{width} but clean is {clean_height}×{clean_width}; is one of them"
             " resized or rotated?"
         )
 
 
-def size_text(pixels: np.ndarray) -> str:
-    """Return height × width."""
-    return f"{pixels.shape[0]}×{pixels.shape[1]}"
-
-
 def named_protocol(name: str) -> MetricProtocol:
-    """Return the protocol of that name.
-
-    Raises:
-        OptionError: if there is none.
-    """
+    """Return the protocol of that name, or raise OptionError."""
     if name not in PROTOCOLS:
         raise OptionError(f"protocol {name!r}: is none of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

@@ -1,15 +1,16 @@
 """The ways in which a model is run for a figure: the official ones, and ours."""
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fairweather.errors import FairweatherError, OptionError
+from fairweather.evaluation.protocols import INFERENCES
 from fairweather.hardware import is_out_of_memory, pick_device
-from fairweather.models import AST, load_model
+from fairweather.models import AST
 from fairweather.restoration import (
     Restorer,
     restore_equal_tiles,
@@ -17,61 +18,60 @@ from fairweather.restoration import (
     self_ensemble,
 )
 
-INFERENCES = {
-    "ours": "tiles on the network's own grid, merged without a seam",
-    "whole": "the whole image at once",
-    "square_pad_128": "the image in the middle of a black square whose side is a multiple of 128,"
-    " as the official SPAD script",
-    "tiles_384_80": "tiles of 384 px with an overlap of 80, averaged with equal weight, as the"
-    " official raindrop script",
-    "tiles_1152_384": "tiles of 1152 px with an overlap of 384, averaged with equal weight, as the"
-    " official haze script",
-}
 Run = Callable[[np.ndarray], np.ndarray]
 
 OFFICIAL: dict[str, Callable[[torch.nn.Module, Tensor], Tensor]] = {
-    "square_pad_128": lambda model, image: restore_square_padded(model, image, multiple=128),
-    "tiles_384_80": lambda model, image: restore_equal_tiles(
-        model, image, tile_px=384, overlap_px=80
-    ),
-    "tiles_1152_384": lambda model, image: restore_equal_tiles(
-        model, image, tile_px=1152, overlap_px=384
-    ),
+    "square_pad_128": partial(restore_square_padded, multiple=128),
+    "tiles_384_80": partial(restore_equal_tiles, tile_px=384, overlap_px=80),
+    "tiles_1152_384": partial(restore_equal_tiles, tile_px=1152, overlap_px=384),
 }
 
 
 def build_run(
-    weights: str | Path | AST,
-    *,
-    inference: str = "ours",
-    device: str = "auto",
-    ensemble: bool = False,
+    model: AST, *, inference: str = "ours", device: str = "auto", ensemble: bool = False
 ) -> Run:
     """Return a function that restores one image.
 
     Args:
-        weights: a bundled name, a file, or a model in evaluation mode.
+        model: in evaluation mode.
         inference: one of `INFERENCES`.
         device: as for `Restorer`.
         ensemble: average over the eight flips and quarter turns.
 
     Returns:
-        (H, W, 3) float32 in [0, 1] → the same, clipped.
+        (H, W, 3) float32 in [0, 1] → the same, clipped. It raises FairweatherError if memory runs
+        out.
 
     Raises:
         OptionError: for another inference, or a device that is not here.
-        CheckpointError: if the weights cannot be loaded.
     """
     if inference not in INFERENCES:
         raise OptionError(f"inference {inference!r}: is none of {', '.join(INFERENCES)}")
-    model = weights if isinstance(weights, AST) else load_model(weights)
-    if inference in ("ours", "whole"):
+    if inference in OFFICIAL:
+        restore = _official_run(model, inference, device=device, ensemble=ensemble)
+    else:
         tile = "auto" if inference == "ours" else None
         restorer = Restorer(model, device=device, tile=tile, self_ensemble=ensemble)
-        return lambda image: _in_memory(restorer.restore_pixels, image, inference=inference)
-    place = pick_device(device)
+        restore = restorer.restore_pixels
+
+    def run(image: np.ndarray) -> np.ndarray:
+        try:
+            return restore(image)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            height, width = image.shape[:2]
+            raise FairweatherError(
+                f"{height}×{width} px do not fit into memory as '{inference}'; use --inference ours"
+                " or --device cpu"
+            ) from error
+
+    return run
+
+
+def _official_run(model: AST, inference: str, *, device: str, ensemble: bool) -> Run:
+    place, official = pick_device(device), OFFICIAL[inference]
     model = model.to(place)
-    official = OFFICIAL[inference]
 
     def forward(images: np.ndarray) -> np.ndarray:
         batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(place)
@@ -83,22 +83,4 @@ def build_run(
         restored = self_ensemble(forward, batch) if ensemble else forward(batch)
         return restored[0].clip(0, 1)
 
-    return lambda image: _in_memory(restore, image, inference=inference)
-
-
-def _in_memory(run: Run, image: np.ndarray, *, inference: str) -> np.ndarray:
-    """Run, and name the way out where an image does not fit into the memory.
-
-    Raises:
-        FairweatherError: if memory runs out.
-    """
-    try:
-        return run(image)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        height, width = image.shape[:2]
-        raise FairweatherError(
-            f"{height}×{width} px do not fit into memory as '{inference}'; use --inference ours"
-            " or --device cpu"
-        ) from error
+    return restore

@@ -1,6 +1,7 @@
-"""PSNR, SSIM and errors in CIELAB under a named `MetricProtocol`; scikit-image computes them.
+"""PSNR, SSIM and errors in CIELAB under a named `MetricProtocol`.
 
-It is imported where it is used: it brings scipy.stats, a second that restoring need not wait for.
+scikit-image computes them. It is imported where it is used: it brings scipy.stats, for which
+restoring would wait a second.
 """
 
 import math

@@ -10,10 +10,21 @@ from typing import Literal
 from fairweather.errors import OptionError
 
 Colour = Literal["rgb", "luma", "luma_float"]
-Inference = Literal["square_pad_128", "tiles_384_80", "tiles_1152_384", "ours"]
+Inference = Literal["ours", "whole", "square_pad_128", "tiles_384_80", "tiles_1152_384"]
 ModelInput = Literal["whole image", "middle two thirds at 256 × 256"]
 ScoredAt = Literal["own size", "256 × 256"]
 SsimWindow = Literal["uniform 7", "Gaussian 11, σ 1.5"]
+
+INFERENCES: dict[str, str] = {
+    "ours": "tiles on the network's own grid, merged without a seam",
+    "whole": "the whole image at once",
+    "square_pad_128": "the image in the middle of a black square whose side is a multiple of 128,"
+    " as the official SPAD script",
+    "tiles_384_80": "tiles of 384 px with an overlap of 80, averaged with equal weight, as the"
+    " official raindrop script",
+    "tiles_1152_384": "tiles of 1152 px with an overlap of 384, averaged with equal weight, as the"
+    " official haze script",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,11 @@ class SsimVariant:
     shrunk: bool = False
 
 
+WANG_2004 = SsimVariant("Gaussian 11, σ 1.5", "population")
+SCIKIT_IMAGE = SsimVariant("uniform 7", "sample")
+MATLAB_RGB = SsimVariant("Gaussian 11, σ 1.5", "population", border="replicated", channels="volume")
+
+
 @dataclass(frozen=True)
 class Source:
     """Where one reads what a protocol states.
@@ -58,8 +74,7 @@ class MetricProtocol:
         name: its key in `PROTOCOLS`.
         title: the benchmark, for people.
         model_input: what the model is given of each pair; see `prepare_image`.
-        inference: how the model is usually run for this figure: padded to a black square, in tiles
-            of size/overlap averaged with equal weight, or as `Restorer` does.
+        inference: how the model is usually run for this figure, one of `INFERENCES`.
         rounded: images are rounded to 8 bits first, as if saved and read; otherwise float32.
         scored_at: both images are first resized to this, bicubically and with antialiasing.
         colour: "rgb"; "luma", which is Y of BT.601 (16 to 235) rounded to 8 bits, as MATLAB's
@@ -77,12 +92,12 @@ class MetricProtocol:
     name: str
     title: str
     model_input: ModelInput = "whole image"
-    inference: Inference
+    inference: Inference = "ours"
     rounded: bool
     scored_at: ScoredAt = "own size"
-    colour: Colour
+    colour: Colour = "rgb"
     data_range: float
-    ssim: SsimVariant
+    ssim: SsimVariant = WANG_2004
     also: tuple[Literal["rgb", "lab"], ...] = ()
     sources: tuple[Source, ...]
     elsewhere: str
@@ -94,30 +109,18 @@ class MetricProtocol:
             raise OptionError(f"protocol '{self.name}': errors in CIELAB need the colour rgb")
 
 
-WANG_2004 = SsimVariant("Gaussian 11, σ 1.5", "population")
-SCIKIT_IMAGE = SsimVariant("uniform 7", "sample")
-MATLAB_RGB = SsimVariant("Gaussian 11, σ 1.5", "population", border="replicated", channels="volume")
-
 _SCORES = ("rounded", "scored_at", "colour", "data_range", "ssim")
 _FIGURES = (*_SCORES, "also")
 _WHOLE = Source(
     "fairweather's choice; the scripts named here differ only in padding", ("inference",)
 )
 
-
-def _protocols(*protocols: MetricProtocol) -> dict[str, MetricProtocol]:
-    return {protocol.name: protocol for protocol in protocols}
-
-
-PROTOCOLS: dict[str, MetricProtocol] = _protocols(
+_ALL = (
     MetricProtocol(
         name="plain",
         title="fairweather's own",
-        inference="ours",
         rounded=True,
-        colour="rgb",
         data_range=255,
-        ssim=WANG_2004,
         sources=(
             Source("fairweather's choice: what a viewer of the saved file sees", _FIGURES),
             Source("Wang et al., IEEE TIP 2004, section III.C, for each channel", ("ssim",)),
@@ -132,7 +135,6 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
         rounded=True,
         colour="luma",
         data_range=255,
-        ssim=WANG_2004,
         also=("rgb",),
         sources=(
             Source("GitHub joshyZhou/AST 80dce68, evaluate_PSNR_SSIM.m", _SCORES),
@@ -152,7 +154,6 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
         title="Raindrop (AGAN), test_a",
         inference="tiles_384_80",
         rounded=False,
-        colour="rgb",
         data_range=1,
         ssim=SCIKIT_IMAGE,
         sources=(
@@ -170,7 +171,6 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
         title="Dense-Haze, the last 5 of 55 pairs",
         inference="tiles_1152_384",
         rounded=False,
-        colour="rgb",
         data_range=1,
         ssim=SCIKIT_IMAGE,
         sources=(
@@ -184,11 +184,9 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
     MetricProtocol(
         name="rain13k",
         title="Rain13K: Test100, Rain100H, Rain100L, Test2800, Test1200",
-        inference="ours",
         rounded=True,
         colour="luma",
         data_range=255,
-        ssim=WANG_2004,
         sources=(
             Source(
                 "GitHub swz30/Restormer df36ed3, Deraining/evaluate_PSNR_SSIM.m",
@@ -203,9 +201,7 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
     MetricProtocol(
         name="reside",
         title="RESIDE: SOTS, indoor and outdoor",
-        inference="ours",
         rounded=False,
-        colour="rgb",
         data_range=1,
         ssim=SsimVariant("Gaussian 11, σ 1.5", "population", shrunk=True),
         sources=(
@@ -221,11 +217,8 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
     MetricProtocol(
         name="snow100k",
         title="Snow100K, 2000 test images",
-        inference="ours",
         rounded=True,
-        colour="rgb",
         data_range=255,
-        ssim=WANG_2004,
         sources=(
             Source(
                 "GitHub joshyZhou/ASTv2 62f56aa, Desnow/evaluate_desnow.py and utils.py; the same"
@@ -240,11 +233,9 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
     MetricProtocol(
         name="allweather",
         title="all-weather sets: Snow100K-S and L, Outdoor-Rain, Raindrop",
-        inference="ours",
         rounded=True,
         colour="luma_float",
         data_range=255,
-        ssim=WANG_2004,
         sources=(
             Source(
                 "GitHub IGITUGraz/WeatherDiffusion 5f78729, utils/metrics.py and"
@@ -260,10 +251,8 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
     MetricProtocol(
         name="istd",
         title="ISTD and ISTD+, test",
-        inference="ours",
         rounded=True,
         scored_at="256 × 256",
-        colour="rgb",
         data_range=1,
         ssim=MATLAB_RGB,
         also=("lab",),
@@ -292,9 +281,7 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
         name="tip2018",
         title="TIP2018 moiré, test",
         model_input="middle two thirds at 256 × 256",
-        inference="ours",
         rounded=True,
-        colour="rgb",
         data_range=255,
         ssim=MATLAB_RGB,
         sources=(
@@ -308,11 +295,8 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
     MetricProtocol(
         name="uhdm",
         title="UHDM moiré, test",
-        inference="ours",
         rounded=False,
-        colour="rgb",
         data_range=1,
-        ssim=WANG_2004,
         sources=(
             Source("GitHub CVMI-Lab/UHDM fa70a92, utils/metric.py and common.py", _FIGURES),
             Source("GitHub CVMI-Lab/UHDM fa70a92, dataset/load_data.py", ("model_input",)),
@@ -324,11 +308,8 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
     MetricProtocol(
         name="did_mdn",
         title="DID-MDN, as TensorFlow scores it",
-        inference="ours",
         rounded=False,
-        colour="rgb",
         data_range=1,
-        ssim=WANG_2004,
         sources=(
             Source("tensorflow.org, tf.image.psnr and tf.image.ssim", _FIGURES),
             Source("TensorFlow's image_ops_impl.py, on the biased covariance", ("ssim",)),
@@ -336,19 +317,14 @@ PROTOCOLS: dict[str, MetricProtocol] = _protocols(
         ),
         elsewhere="Test1200 of Rain13K is this test set, and is scored as under rain13k there.",
     ),
-)  # fmt: skip
+)
+PROTOCOLS: dict[str, MetricProtocol] = {protocol.name: protocol for protocol in _ALL}
 
 
 _COLOURS: dict[Colour, str] = {
     "rgb": "the RGB channels together",
     "luma": "the luma (Y of BT.601, rounded to 8 bits as in MATLAB)",
     "luma_float": "the luma (Y of BT.601, not rounded)",
-}
-_INFERENCES: dict[Inference, str] = {
-    "square_pad_128": "centred in a black square whose side is a multiple of 128",
-    "tiles_384_80": "in tiles of 384 px that overlap by 80 and are averaged",
-    "tiles_1152_384": "in tiles of 1152 px that overlap by 384 and are averaged",
-    "ours": "padded no more than the model needs",
 }
 _ALSO = {
     "rgb": "PSNR and SSIM of RGB under the protocol agan",
@@ -369,7 +345,8 @@ def describe_protocol(protocol: MetricProtocol) -> str:
     also = f" Also: {'; '.join(_ALSO[more] for more in protocol.also)}." if protocol.also else ""
     return (
         f"Protocol {protocol.name} ({protocol.title}). The model is usually given the"
-        f" {protocol.model_input}, {_INFERENCES[protocol.inference]}. Both images are {rounding}"
+        f" {protocol.model_input} and run as '{protocol.inference}',"
+        f" {INFERENCES[protocol.inference]}. Both images are {rounding}"
         f"{scored_at}; PSNR and SSIM are of {_COLOURS[protocol.colour]}, for a data range of"
         f" {protocol.data_range:g}. SSIM has the window {ssim.window} and {ssim.covariance}"
         f" covariance, taken {border}{channels}{shrunk}.{also} {protocol.elsewhere}"

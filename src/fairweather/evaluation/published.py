@@ -28,6 +28,12 @@ class PublishedFigure:
     training: str
     source: str
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """Those that are known, by name."""
+        ssim = {} if self.ssim is None else {"ssim": self.ssim}
+        return {"psnr_db": self.psnr_db, **ssim}
+
 
 # The paper's tables were not at hand: its figures are as others quote them.
 AST_PAPER = "Zhou et al., CVPR 2024; quoted second-hand"

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairweather.evaluation.inference import INFERENCES
-from fairweather.evaluation.protocols import MetricProtocol, describe_protocol
+from fairweather.evaluation.protocols import INFERENCES, MetricProtocol, describe_protocol
 from fairweather.evaluation.published import PUBLISHED, PublishedFigure, why_not_comparable
 from fairweather.evaluation.sets import TestSet
 from fairweather.evaluation.weights import INPUT, WeightsFacts
@@ -122,6 +121,11 @@ class Comparison(NamedTuple):
 
     figure: PublishedFigure
     reasons: list[str]
+
+    @property
+    def verdict(self) -> str:
+        """Whether they compare, in words."""
+        return f"not comparable: {'; '.join(self.reasons)}" if self.reasons else "comparable"
 
 
 @dataclass

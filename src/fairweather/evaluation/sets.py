@@ -3,17 +3,11 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fairweather.data import (
-    DEGRADATIONS,
-    Pair,
-    find_images,
-    find_layout_pairs,
-    natural_order,
-)
+from fairweather.data import DEGRADATIONS, Pair, find_images, find_layout_pairs, natural_order
 from fairweather.errors import DataError, OptionError
 from fairweather.evaluation.published import published_key
 
@@ -100,15 +94,14 @@ def find_test_sets(root: Path, *, layout: str | None = None, split: str = "test"
         items = _items(find_layout_pairs(root, layout, split=split))
         folder = root.resolve().name
         name = folder if split in ("test", "all") else f"{folder}/{split}"
-        key = (
-            ""
-            if split in FOR_TRAINING
-            else published_key((split.removeprefix("test-"), layout, folder))
-        )
+        known = () if split in FOR_TRAINING else (split.removeprefix("test-"), layout, folder)
+        key = published_key(known)
         return [TestSet(name, _task(root), items, (), layout, split, key)]
     if not root.is_dir():
         raise DataError(f"{root}: is not a folder; give the folder that holds the test images")
-    found = [_told_set(*told) for told in _told(root)]
+    told = _told(root)
+    names = _set_names([folder for folder, *_ in told])
+    found = [_told_set(name, *one) for name, one in zip(names, told, strict=True)]
     if not found:
         raise DataError(
             f"{root}: holds no folder with input/ and target/, or hazy/ and clear/; say with"
@@ -139,7 +132,7 @@ def find_degraded_set(folder: Path, *, degradation: str) -> TestSet:
     name = folder.resolve().name
     return TestSet(
         f"{name}, clean" if degradation == NO_DEGRADATION else f"{name}, synthetic {degradation}",
-        "" if degradation == NO_DEGRADATION else degradation,
+        degradation if degradation in DEGRADATIONS else "",
         tuple(Item(key, None, path, degradation=degradation) for key, path in images.paths.items()),
         images.faults,
         folder=name,
@@ -147,9 +140,9 @@ def find_degraded_set(folder: Path, *, degradation: str) -> TestSet:
     )
 
 
-def _told(root: Path) -> Iterator[tuple[str, Path, Path, Path, str]]:
-    """Name, folder, both sides and layout of each set below a folder, however deep."""
-    found: list[tuple[Path, Path, Path, str]] = []
+def _told(root: Path) -> list[tuple[Path, Path, Path, str]]:
+    """Folder, both sides and layout of each set below a folder, however deep."""
+    found = []
     visited: set[str] = set()
     for place, folders, _ in os.walk(root, followlinks=True):
         if (real := os.path.realpath(place)) in visited:
@@ -161,11 +154,10 @@ def _told(root: Path) -> Iterator[tuple[str, Path, Path, Path, str]]:
         for degraded, clean, layout in TOLD_BY:
             if degraded in known and clean in known:
                 sides = known[degraded], known[clean]
-                found.append((Path(place), *(Path(place) / side for side in sides), layout))  # type: ignore[arg-type]
+                found.append((Path(place), Path(place, sides[0]), Path(place, sides[1]), layout))
                 folders[:] = [folder for folder in folders if folder not in sides]
                 break
-    for name, told in zip(_set_names([told[0] for told in found]), found, strict=True):
-        yield (name, *told)
+    return found
 
 
 def _set_names(folders: Sequence[Path]) -> list[str]:
@@ -201,26 +193,22 @@ def tell_apart(paths: Sequence[Path], depths: Sequence[int]) -> list[str]:
 
 
 def _told_set(name: str, folder: Path, degraded: Path, clean: Path, layout: str) -> TestSet:
-    """The set of a folder; where the layout does not fit, what can be matched of it."""
+    """The set of a folder; of `input/` and `target/`, what can be matched."""
     parts = name.split("/")
-    known = [name, *reversed(parts)]
-    key = "" if parts[-1].casefold() in FOR_TRAINING else published_key(known)
-    empty = TestSet(name, _task(folder), (), benchmark=key)
+    known = () if parts[-1].casefold() in FOR_TRAINING else (name, *reversed(parts))
+    empty = TestSet(name, _task(folder), (), benchmark=published_key(known))
     try:
-        pairs = find_layout_pairs(folder, layout, split="all")
-        return replace(empty, items=_items(pairs, base=degraded))
-    except DataError as error:
         if layout != "folders":
-            return replace(empty, faults=(str(error),))
-    try:
+            pairs = find_layout_pairs(folder, layout, split="all")
+            return replace(empty, items=_items(pairs, base=degraded))
         inputs, targets = name_images(degraded), name_images(clean)
     except DataError as error:
         return replace(empty, faults=(str(error),))
     return replace(
         empty,
         items=tuple(
-            Item(key, inputs.paths[key], targets.paths[key])
-            for key in inputs.paths
+            Item(key, path, targets.paths[key])
+            for key, path in inputs.paths.items()
             if key in targets.paths
         ),
         faults=(
@@ -237,11 +225,10 @@ def _items(pairs: Sequence[Pair], *, base: Path | None = None) -> tuple[Item, ..
     if base is None or not all(pair.degraded.is_relative_to(base) for pair in pairs):
         base = Path(os.path.commonpath([pair.degraded.parent for pair in pairs]))
     paths = [pair.degraded.relative_to(base) for pair in pairs]
-    names = [path.with_suffix("").as_posix() for path in paths]
-    if len(set(names)) < len(names):
-        names = [path.as_posix() for path in paths]
+    plain = [path.with_suffix("") for path in paths]
+    names = paths if len(set(plain)) < len(plain) else plain
     return tuple(
-        Item(_composed(name), pair.degraded, pair.clean)
+        Item(_composed(name.as_posix()), pair.degraded, pair.clean)
         for name, pair in zip(names, pairs, strict=True)
     )
 
@@ -310,13 +297,11 @@ def match_results(restored: Path, clean: Path, *, degraded: Path | None = None) 
     faults = [*results.faults, *targets.faults]
     faults += targets.without(results, what="no restored image")
     faults += results.without(targets, what="no clean image")
-    inputs: Mapping[str, Path] = {}
-    if degraded is not None:
-        named = name_images(degraded)
-        inputs = named.paths
-        faults += [*named.faults, *targets.without(named, what="no degraded image")]
+    inputs = name_images(degraded) if degraded is not None else None
+    if inputs is not None:
+        faults += [*inputs.faults, *targets.without(inputs, what="no degraded image")]
     items = tuple(
-        Item(name, inputs.get(name), path, results.paths[name])
+        Item(name, inputs.paths.get(name) if inputs else None, path, results.paths[name])
         for name, path in targets.paths.items()
         if name in results.paths
     )

@@ -2,28 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fairweather.files import replacing
-
 MOST_BARS = 20
 STEPS_DB = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 BAR_PX, BARS_HEIGHT_PX, LABEL_PX = 34, 130, 150
 SCALE = 2  # of the PNG
 GOOD, BAD, INK = "#1a8f4c", "#c8372d", "#222222"
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """How many gains lie between neighbouring edges [dB]; 0 is an edge, if it is among them."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
 
 
 class Bar(NamedTuple):
@@ -53,20 +42,23 @@ class Drawing(NamedTuple):
     words: list[Word]
 
 
-def count_gains(gains: Sequence[float]) -> Histogram:
-    """Count gains [dB] in about 5 to 20 steps of a round size; one on an edge counts above it."""
+def count_gains(gains: Sequence[float]) -> tuple[list[int], list[float]]:
+    """Count gains [dB] in about 5 to 20 steps of a round size; one on an edge counts above it.
+
+    Returns:
+        Counts, and the edges between which they lie; 0 is one of them, if it is among them.
+    """
     low, high = min(gains), max(gains)
     bars = min(max(5, round(2 * math.sqrt(len(gains)))), MOST_BARS)
     step = next((step for step in STEPS_DB if (high - low) / step < bars), STEPS_DB[-1])
     first, last = (math.floor(gain / step + 1e-9) for gain in (low, high))
-    edges = tuple(round(place * step, 6) for place in range(first, last + 2))
-    counts, _ = np.histogram(gains, edges)
-    return Histogram(edges, tuple(int(count) for count in counts))
+    edges = [round(place * step, 6) for place in range(first, last + 2)]
+    return np.histogram(gains, edges)[0].tolist(), edges
 
 
 def draw_histogram(gains: Sequence[float]) -> Drawing:
     """Lay the histogram of gains [dB] out."""
-    edges, counts = (histogram := count_gains(gains)).edges, histogram.counts
+    counts, edges = count_gains(gains)
     margin = max(16, (LABEL_PX - BAR_PX * len(counts)) // 2)
     width, bottom = BAR_PX * len(counts) + 2 * margin, BARS_HEIGHT_PX
     bars, words = [], []
@@ -95,5 +87,4 @@ def write_png(path: Path, gains: Sequence[float], *, title: str) -> None:
             draw.rectangle([SCALE * side for side in box], fill=GOOD if good else BAD)
     for x, y, text in (Word(drawing.width / 2, -6, title), *drawing.words):
         draw.text((SCALE * x, SCALE * (top + y)), text, fill=INK, font=font, anchor="ms")
-    with replacing(path) as file:
-        image.save(file, "PNG")
+    image.save(path)

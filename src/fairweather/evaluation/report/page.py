@@ -9,8 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from fairweather.evaluation.inference import INFERENCES
-from fairweather.evaluation.protocols import describe_protocol
+from fairweather.evaluation.protocols import INFERENCES, describe_protocol
 from fairweather.evaluation.report.histogram import draw_histogram
 from fairweather.evaluation.report.pictures import (
     CloseUp,

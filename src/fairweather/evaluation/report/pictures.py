@@ -13,7 +13,6 @@ from PIL import Image
 
 from fairweather.evaluation.report.histogram import write_png
 from fairweather.evaluation.results import Evaluation, Images, SetResult
-from fairweather.files import replacing
 from fairweather.imaging import as_bytes
 
 CROP_PX = 96
@@ -114,11 +113,6 @@ def strip(images: Sequence[np.ndarray], *, gap_px: int = 4) -> np.ndarray:
     return np.concatenate(parts[:-1], axis=1)
 
 
-def enlarged(image: np.ndarray, *, times: int) -> np.ndarray:
-    """Return an image with each pixel as a square of pixels."""
-    return image.repeat(times, 0).repeat(times, 1)
-
-
 def fitted(image: np.ndarray, *, side_px: int) -> Image.Image:
     """Return an image with no side longer than that."""
     picture = Image.fromarray(np.ascontiguousarray(as_bytes(image)))
@@ -160,11 +154,11 @@ class FigureFiles:
                     parts = [*images.named(), difference_map(images)]
                     panels = [np.asarray(fitted(image, side_px=PANEL_PX)) for _, image in parts]
                     scene = strip(panels, gap_px=8)
-                _write(path, scene)
+                Image.fromarray(scene).save(path)
         kinds = (("helped_most", 1), ("hurt_most", -1))
         for (kind, sign), one in zip(kinds, crops, strict=False):
             if self._goes_further(path := self._path(result, kind), sign * one.crop.gain):
-                _write(path, enlarged(one.pixels, times=2))
+                Image.fromarray(one.pixels.repeat(2, 0).repeat(2, 1)).save(path)
 
     def finish(self, evaluation: Evaluation) -> None:
         """Draw the histograms."""
@@ -187,11 +181,6 @@ class FigureFiles:
             return False
         self.furthest[path] = size
         return True
-
-
-def _write(path: Path, pixels: np.ndarray) -> None:
-    with replacing(path) as file:
-        Image.fromarray(pixels).save(file, "PNG")
 
 
 def _plain(name: str) -> str:

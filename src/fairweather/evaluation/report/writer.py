@@ -2,20 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from fairweather.errors import DataError
 from fairweather.evaluation.report.page import page_parts, render_card
 from fairweather.evaluation.report.pictures import FigureFiles, close_ups
-from fairweather.evaluation.results import (
-    Evaluation,
-    Images,
-    Row,
-    SetResult,
-    as_table,
-    as_tree,
-)
+from fairweather.evaluation.results import Evaluation, Images, Row, SetResult, as_table, as_tree
 
 MARK = '<meta name="generator" content="fairweather evaluate">'  # in templates/report.html
 PAGE, TREE, TABLE, FIGURES = "report.html", "results.json", "results.csv", "figures"
@@ -48,23 +42,16 @@ class ReportWriter:
         self.work = folder / UNFINISHED
         self.budget_bytes = PAGE_BYTES / max(1, images)
         self.count = 0
-        try:
+        with writing(folder):
             shutil.rmtree(self.work, ignore_errors=True)
             for inner in ("cards", FIGURES):
                 (self.work / inner).mkdir(parents=True)
-        except OSError as error:
-            raise unwritable(folder, error) from error
         self.figures = FigureFiles(self.work / FIGURES)
 
     def __enter__(self) -> "ReportWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
         if self.is_new and self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
@@ -85,11 +72,9 @@ class ReportWriter:
             rank=rank,
             budget_bytes=self.budget_bytes,
         )
-        try:
-            write_text(self.work / f"cards/{self.count:08}.html", card)
+        with writing(self.folder):
+            write_text(self.work / f"cards/{self.count:08}.html", [card])
             self.figures.add(result, images, rank=rank, crops=crops)
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
         self.count += 1
 
     def finish(self, evaluation: Evaluation) -> Path:
@@ -99,16 +84,13 @@ class ReportWriter:
             DataError: if something cannot be written.
         """
         cards = (path.read_text("utf-8") for path in sorted((self.work / "cards").iterdir()))
-        try:
+        with writing(self.folder):
             text = json.dumps(as_tree(evaluation), indent=1, ensure_ascii=False)
-            write_text(self.work / TREE, f"{text}\n")
-            write_text(self.work / TABLE, as_table(evaluation))
+            write_text(self.work / TREE, [text, "\n"])
+            write_text(self.work / TABLE, [as_table(evaluation)])
             self.figures.finish(evaluation)
-            with (self.work / PAGE).open("wb") as file:
-                file.writelines(as_bytes(part) for part in page_parts(evaluation, cards))
+            write_text(self.work / PAGE, page_parts(evaluation, cards))
             self._put_into_place()
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
         return self.folder / PAGE
 
     def _put_into_place(self) -> None:
@@ -132,10 +114,8 @@ def check_is_free(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file; choose a folder for the report")
-    try:
+    with writing(folder):
         held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    except OSError as error:
-        raise unwritable(folder, error) from error
     held -= {UNFINISHED, ".DS_Store"}
     others = held - {PAGE, TREE, TABLE, FIGURES}
     if held and (others or not is_report(folder / PAGE)):
@@ -153,16 +133,20 @@ def is_report(page: Path) -> bool:
         return MARK.encode() in file.read(1000)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file, replacing one of that name."""
-    path.write_bytes(as_bytes(text))
+def write_text(path: Path, parts: Iterable[str]) -> None:
+    """Write UTF-8; what cannot be encoded, as in some file names, becomes an escape of JSON."""
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        file.writelines(parts)
 
 
-def as_bytes(text: str) -> bytes:
-    """Encode as UTF-8; what cannot be, as in some file names, becomes an escape that JSON knows."""
-    return text.encode("utf-8", errors="backslashreplace")
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in one line what the system refused within.
 
-
-def unwritable(folder: Path, error: OSError) -> DataError:
-    """Return an error that says in one line what the system said."""
-    return DataError(f"{folder}: cannot be written: {error.strerror or error}")
+    Raises:
+        DataError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from error
