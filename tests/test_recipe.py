@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,16 +124,23 @@ def test_a_recipe_is_frozen(tmp_path: Path) -> None:
         (with_stage(warmup_steps=20), "stages.1", "warmup_steps 20 must be under steps 20"),
         (with_stage(warmup_steps=99), "stages.1", "warmup_steps 99 must be under steps 20"),
         ({**SMALL, "preset": "ast_x"}, "preset", "ast_n, ast_s, ast_t, ast_b"),
-        ({**SMALL, "loss": "l3"}, "loss", "'l3' is none of charbonnier, l1, mse"),
+        ({**SMALL, "loss": "l3"}, "loss.l3: ", "'l3' is none of charbonnier, l1, mse"),
+        ({**SMALL, "loss": {}}, "loss", "at least 1"),
+        ({**SMALL, "loss": {"l1": 1.0, "edge": 0.0}}, "loss.edge: ", "greater than 0"),
+        ({**SMALL, "loss": {"edge": -1.0}}, "loss.edge: ", "greater than 0"),
+        ({**SMALL, "loss": {"edge": math.nan}}, "loss.edge: ", "finite"),
+        ({**SMALL, "loss": {"edge": math.inf}}, "loss.edge: ", "finite"),
+        ({**SMALL, "loss": {"perceptual": 1.0}}, "perceptual_backbone", "belong together"),
+        ({**SMALL, "perceptual_backbone": "a:b"}, "perceptual_backbone", "belong together"),
         ({**SMALL, "precision": 16}, "precision", "bf16-mixed"),
         ({**SMALL, "ema_decay": 1.0}, "ema_decay", "less than 1"),
         ({**SMALL, "gradient_clip_norm": 0}, "gradient_clip_norm", "greater than 0"),
         ({**SMALL, "validate_every_steps": 0}, "validate_every_steps", "greater than"),
         ({**SMALL, "data": {}}, "data", "neither clean folders nor pairs"),
         (with_shares({"rain": 1.0}), "", "for task weather, not for rain"),
-        (with_shares({}, task="weather"), "data.weather_shares", "names no weather"),
+        (with_shares({}, task="weather"), "data.weather_shares", "at least 1"),
         (with_shares({"fog": 1}, task="weather"), "data.weather_shares", "'fog' is none of rain"),
-        (with_shares({"snow": 0}, task="weather"), "data.weather_shares", "the share 0 of snow"),
+        (with_shares({"snow": 0}, task="weather"), "data.weather_shares.snow", "greater than 0"),
         ({**SMALL, "data": {"clean": [], "pairs": []}}, "data", "neither clean folders nor pairs"),
         ({**SMALL, "data": {"clean": ["c"], "real_fraction": 1.5}}, "data.real_fraction", "less"),
         ({**SMALL, "data": {"clean": ["c"], "held_out_every": 1}}, "data.held_out_every", "2"),

@@ -18,7 +18,7 @@ from fairweather.training.faults import describe_fault, find_nonfinite_gradient
 from fairweather.training.losses import (
     HIGHEST_PSNR_DB,
     SSIM_WINDOW_PX,
-    build_loss,
+    WeightedLoss,
     load_backbone,
     ssim,
 )
@@ -47,7 +47,7 @@ class RestorationModule(lightning.LightningModule):
             model.compile()
         self._files_of_step: list[Pair] = []
         target = recipe.perceptual_backbone
-        self.loss = build_loss(recipe.loss, backbone=load_backbone(target) if target else None)
+        self.loss = WeightedLoss(recipe.loss, backbone=load_backbone(target) if target else None)
 
     @property
     def _image_dtype(self) -> torch.dtype:

@@ -83,12 +83,13 @@ def parse_recipe(tree: Mapping[str, Any], *, source: str) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         found = error.errors()
-        # A list whose entries are at fault is also reported as too short, which it is not.
-        lists = {fault["loc"][0] for fault in found if len(fault["loc"]) > 1}
+        # What holds a fault is also reported as too short, which it is not.
+        holders = {fault["loc"][:depth] for fault in found for depth in range(len(fault["loc"]))}
         faults = "; ".join(
             _describe_fault(fault["loc"], fault["type"], fault["msg"])
             for fault in found
-            if fault["type"] != "too_short" or fault["loc"][0] not in lists
+            if fault["type"] != "too_short" or fault["loc"] not in holders
+            if fault["type"] != "default_factory_not_called"
         )
         raise RecipeError(f"{source}: {faults}") from error
 
@@ -97,7 +98,8 @@ def _describe_fault(place: tuple[str | int, ...], kind: str, message: str) -> st
     message = message.removeprefix("Value error, ")
     if kind == "extra_forbidden":
         message = "there is no such key" + _suggest(place)
-    return f"{'.'.join(map(str, place)) or 'recipe'}: {message}"
+    named = ".".join(str(part) for part in place if part != "[key]")
+    return f"{named or 'recipe'}: {message}"
 
 
 def _suggest(place: tuple[str | int, ...]) -> str:
