@@ -1,8 +1,5 @@
 """The crops of a recipe's stage for `fit`: the very batches that PyTorch would train on."""
 
-# Keras is an extra: without it there is nothing for the type checker to look up here.
-# pyright: reportMissingImports=false, reportMissingModuleSource=false
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

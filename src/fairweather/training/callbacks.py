@@ -72,24 +72,21 @@ class BestPoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As Lightning's, which forgets the best score if the checkpoint is of another folder."""
-        old, new = state_dict["dirpath"], str(self.dirpath)
-        if old != new:
+        here = str(self.dirpath)
 
-            def moved(path: str) -> str:
-                return path.replace(old, new, 1)
+        def moved(path: str) -> str:
+            return path.replace(state_dict["dirpath"], here, 1)
 
-            state_dict = {
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(
+            {
                 **state_dict,
-                "dirpath": new,
-                "best_k_models": {
-                    moved(p): score for p, score in state_dict["best_k_models"].items()
-                },
-                **{
-                    name: moved(state_dict[name])
-                    for name in ("best_model_path", "kth_best_model_path", "last_model_path")
-                },
+                **{name: moved(state_dict[name]) for name in paths},
+                "best_k_models": best,
+                "dirpath": here,
             }
-        super().load_state_dict(state_dict)
+        )
 
 
 class Patience(EarlyStopping):

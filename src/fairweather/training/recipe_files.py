@@ -97,16 +97,15 @@ def parse_recipe(tree: Mapping[str, Any], *, source: str) -> Recipe:
 def _describe_fault(place: tuple[str | int, ...], kind: str, message: str) -> str:
     message = message.removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        message = "there is no such key" + _suggest(place)
+        message = "there is no such key; " + suggest(place[-1], _keys_beside(place))
     named = ".".join(str(part) for part in place if part != "[key]")
     return f"{named or 'recipe'}: {message}"
 
 
-def _suggest(place: tuple[str | int, ...]) -> str:
-    """The nearest valid key, or all of them."""
-    keys = _keys_beside(place)
-    near = difflib.get_close_matches(str(place[-1]), keys, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; it may be one of {', '.join(keys)}"
+def suggest(key: str | int, keys: Sequence[str]) -> str:
+    """Name the nearest valid key, or all of them."""
+    near = difflib.get_close_matches(str(key), keys, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"it may be one of {', '.join(keys)}"
 
 
 def _keys_beside(place: tuple[str | int, ...]) -> list[str]:
@@ -142,5 +141,6 @@ def apply_override(tree: Any, override: str) -> None:
             tree = tree[parent]
         tree[last] = parsed
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        hint = _suggest((parents[0],)) if parents and parents[0] not in Recipe.model_fields else ""
+        keys = list(Recipe.model_fields)
+        hint = f"; {suggest(parents[0], keys)}" if parents and parents[0] not in keys else ""
         raise RecipeError(f"{override!r}: the recipe has no {key!r}{hint}") from error

@@ -17,7 +17,7 @@ import numpy as np
 
 from fairweather.data import Pair, check_pairs
 from fairweather.errors import CheckpointError, DataError, RecipeError
-from fairweather.files import replacing
+from fairweather.files import write_text
 from fairweather.hardware import keep_freed_memory
 from fairweather.imaging import Photo, write_side_by_side
 from fairweather.models import AST, add_global_context, create_model, load_model, save_model
@@ -116,11 +116,8 @@ class StageRun:
 
     def tell_resumed(self, checkpoint: Path) -> None:
         """Log that a stopped stage goes on."""
-        log.info("stage %d goes on from %s", self.index, checkpoint)
-
-    def tell_stopped(self, step: int) -> None:
-        """Log that the user stopped the stage."""
-        log.warning("stage %d was stopped at step %d; the same command goes on", self.index, step)
+        if is_first_process():
+            log.info("stage %d goes on from %s", self.index, checkpoint)
 
 
 FitStage = Callable[[StageRun, AST], float]
@@ -136,10 +133,10 @@ def run_recipe(
     load_best: LoadBest,
     framework: str,
     versions: Mapping[str, str],
-    machines: Machines | None = None,
-    weights: str | Path | None = None,
-    unchecked: bool = False,
-    curves_every_s: float | None = SECONDS_BETWEEN_CURVES,
+    machines: Machines,
+    weights: str | Path | None,
+    unchecked: bool,
+    curves_every_s: float | None,
 ) -> Path:
     """Train a recipe's stages, or go on where a killed run of the same folder stopped.
 
@@ -151,7 +148,6 @@ def run_recipe(
     import lightning
 
     keep_freed_memory()
-    machines = machines or Machines()
     split = split_pairs(recipe, data)  # what is wrong is said before anything is written
     lightning.seed_everything(recipe.seed, verbose=False)
     model = start_model(recipe, weights)
@@ -199,11 +195,15 @@ def train_stage(stage: StageRun, model: AST, *, fit_stage: FitStage) -> float:
             *(index, len(stage.recipe.stages), stage.length.steps, shape.crop_px, shape.batch),
             *(shape.learning_rate, shape.final_learning_rate),
         )
-    score_db = fit_stage(stage, model)
+    try:
+        score_db = fit_stage(stage, model)
+    except (KeyboardInterrupt, SystemExit):  # the second is how Lightning ends after Ctrl-C
+        if is_first_process():
+            log.warning("stage %d was stopped; the same command goes on", index)
+        raise
     if is_first_process():
         log.info("stage %d: best %.2f dB on held-out images", index, score_db)
-        with replacing(stage.done) as file:
-            file.write(json.dumps({"held_out_psnr_db": score_db}).encode())
+        write_text(stage.done, json.dumps({"held_out_psnr_db": score_db}))
     return score_db
 
 
@@ -307,8 +307,7 @@ def note_start(
     begun = starts[0].get("framework", "torch") if starts else framework
     if begun != framework:
         raise RecipeError(f"{run} holds a run of {begun}; choose a new folder for {framework}")
-    with replacing(saved) as file:
-        file.write(dump_recipe(recipe).encode())
+    write_text(saved, dump_recipe(recipe))
     starts.append(
         {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -325,8 +324,7 @@ def note_start(
             **versions,
         }
     )
-    with replacing(path) as file:
-        file.write(json.dumps(starts, indent=2).encode())
+    write_text(path, json.dumps(starts, indent=2))
 
 
 def is_first_process() -> bool:

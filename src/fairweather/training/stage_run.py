@@ -107,14 +107,9 @@ def fit_stage(stage: StageRun, model: AST, *, callbacks: tuple[Callback, ...] = 
     source = RestorationData(stage, world_size=trainer.world_size)
     last = stage.folder / "last.ckpt"
     start = last if last.exists() else None
-    if start and is_first_process():
+    if start:
         stage.tell_resumed(start)
-    try:
-        trainer.fit(module, source, ckpt_path=start, weights_only=True)
-    except (KeyboardInterrupt, SystemExit):  # the second is how Lightning ends after Ctrl-C
-        if is_first_process():
-            stage.tell_stopped(trainer.global_step)
-        raise
+    trainer.fit(module, source, ckpt_path=start, weights_only=True)
     if trainer.global_step < stage.length.steps and not stopped_early(trainer):
         raise TrainingError(
             f"stage {stage.index} stopped at step {trainer.global_step}; the same command goes on"
