@@ -1,7 +1,6 @@
 """What a run folder holds besides the weights, and that it is enough to train the run again."""
 
 import json
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from tiny_runs import (
-    QUIET,
+    ALONE,
     STAGES,
     StopAt,
     StoppedError,
     assert_same_weights,
     make_recipe,
-    one_thread_of_the_cpu,
     stop,
     train,
     write_images,
@@ -32,7 +30,7 @@ from fairweather.training.callbacks import BestPoint, ResumePoint, WholeFiles
 from fairweather.training.curves import read_logs
 from fairweather.training.run import to_photo
 
-pytestmark = QUIET
+pytestmark = ALONE
 
 GAP_PX, CROP_PX = 8, 48
 
@@ -40,12 +38,6 @@ GAP_PX, CROP_PX = 8, 48
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ import pytest
 import torch
 from parity import random_model
 from tiny_runs import (
+    ALONE,
     NETWORK,
-    QUIET,
     column_of,
     logged,
     make_recipe,
-    one_thread_of_the_cpu,
     train,
     write_images,
 )
@@ -29,7 +27,7 @@ from fairweather.training.curves import CurvePlotter
 from fairweather.training.data_module import RestorationData
 
 pytestmark = [
-    *QUIET,
+    *ALONE,
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
 ]
 
@@ -39,12 +37,6 @@ ONE_STAGE = ({"crop_px": 32, "batch": 2, "steps": 6, "learning_rate": 1e-3},)
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(autouse=True)
-def quietly() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 def train_keras(fk: Any, recipe: Recipe, **options: Any) -> Path:

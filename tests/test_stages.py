@@ -1,6 +1,5 @@
 """What a recipe says about how it is computed: in parts, with less memory, in other numbers."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from tiny_runs import (
-    QUIET,
+    ALONE,
     STAGES,
     assert_close,
     logged,
     make_recipe,
     of_pairs,
-    one_thread_of_the_cpu,
     save,
     train,
     weights_in,
@@ -30,18 +28,12 @@ from fairweather.models import AST, create_model, load_model
 from fairweather.training import Recipe
 from fairweather.training.curves import read_logs
 
-pytestmark = QUIET
+pytestmark = ALONE
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"), pairs=8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 class Optimisers(Callback):

@@ -30,6 +30,7 @@ QUIET = [
     pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
 ]
+ALONE = [*QUIET, pytest.mark.usefixtures("one_cpu_thread")]
 
 SIDE_PX = 64
 NETWORK = {"embed_dim": 4, "depths": [1, 1, 1], "heads": [1, 1, 1], "window": 4}
