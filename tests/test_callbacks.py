@@ -24,11 +24,11 @@ from tiny_runs import (
 )
 
 from fairweather.data import read_bytes
+from fairweather.imaging import as_bytes
 from fairweather.models import load_model
-from fairweather.training import dump_recipe, load_recipe
+from fairweather.training import Machines, StageRun, dump_recipe, load_recipe
 from fairweather.training.callbacks import BestPoint, ResumePoint, WholeFiles
-from fairweather.training.curves import read_logs
-from fairweather.training.run import to_photo
+from fairweather.training.curves import CurvePlotter, read_logs
 
 pytestmark = ALONE
 
@@ -132,14 +132,18 @@ def test_every_validation_leaves_pictures(data: Path, resumed: Path) -> None:
     image = torch.from_numpy(degraded.copy()).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         expected = load_model(resumed / "model.safetensors")(image)[0]
-    pixels = to_photo(expected.permute(1, 2, 0).numpy()).pixels
+    pixels = as_bytes(expected.clamp(0, 1).permute(1, 2, 0).numpy())
     assert np.abs(pixels.astype(int) - restored).max() <= 1
 
 
-def test_a_photo_of_an_image_is_rounded_and_clipped() -> None:
+def test_pictures_are_rounded_and_clipped(tmp_path: Path) -> None:
     row = np.array([-0.5, 0.4 / 255, 0.6 / 255, 254.6 / 255, 2.0], np.float32)
     image = np.broadcast_to(row[None, :, None], (2, 5, 3))
-    assert to_photo(image).pixels[0, :, 0].tolist() == [0, 0, 1, 255, 255]
+    plotter = CurvePlotter(tmp_path, every_s=None)
+    stage = StageRun(make_recipe(), 0, tmp_path, ([], []), Machines(), plotter)
+    stage.write_triptych((image,), step=2, number=0)
+    picture = read_bytes(tmp_path / "triptychs/stage-0-step-0000002-image-0.png")
+    assert picture[0, :, 0].tolist() == [0, 0, 1, 255, 255]
 
 
 class CurvesSeen(Callback):

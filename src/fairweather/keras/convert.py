@@ -51,12 +51,6 @@ class Port:
     variable: Any
     axes: tuple[int, ...] | None = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the PyTorch tensor."""
-        shape = tuple(self.variable.shape)
-        return shape if self.axes is None else tuple(shape[axis] for axis in np.argsort(self.axes))
-
     def to_keras(self, tensor: Tensor) -> None:
         """Copies the PyTorch tensor into the Keras variable."""
         array = tensor.detach().cpu().to(torch.promote_types(tensor.dtype, torch.float32)).numpy()
@@ -142,24 +136,13 @@ def assign_state(model: AST, state: Mapping[str, Tensor]) -> None:
         CheckpointError: naming the first keys that are unknown, missing or of another shape; then
             nothing was changed.
     """
-    ports = {port.name: port for port in ports_of(model)}
-    faults = [
-        *(f"{name} is unknown" for name in state if name not in ports),
-        *(f"{name} is missing" for name in ports if name not in state),
-        *(
-            f"{name} is {tuple(tensor.shape)} instead of {ports[name].shape}"
-            for name, tensor in state.items()
-            if name in ports and tuple(tensor.shape) != ports[name].shape
-        ),
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+    misfits = models.find_misfits(state, state_of(model))
+    if misfits:
         raise CheckpointError(
-            f"the state dict does not fit {model.name!r}: {'; '.join(faults[:3])}{more}."
-            " Is it of another config?"
+            f"the state dict does not fit {model.name!r}: {misfits}. Is it of another config?"
         )
-    for name, port in ports.items():
-        port.to_keras(state[name])
+    for port in ports_of(model):
+        port.to_keras(state[port.name])
 
 
 def state_of(model: AST) -> dict[str, Tensor]:

@@ -30,12 +30,7 @@ class RestorationModule(lightning.LightningModule):
     """Trains a network to undo the degradation of a recipe's task."""
 
     def __init__(self, model: AST, *, stage: StageRun):
-        """Prepare a stage.
-
-        Args:
-            model: the network, trained in place.
-            stage: what to train; its pairs name the files of a batch that spoils the run.
-        """
+        """Prepare to train the network in place."""
         super().__init__()
         self.model = model
         self.stage_run = stage

@@ -19,8 +19,15 @@ from fairweather.data import Pair, check_pairs
 from fairweather.errors import CheckpointError, DataError, RecipeError
 from fairweather.files import write_text
 from fairweather.hardware import keep_freed_memory
-from fairweather.imaging import Photo, write_side_by_side
-from fairweather.models import AST, add_global_context, create_model, load_model, save_model
+from fairweather.imaging import Photo, as_bytes, write_side_by_side
+from fairweather.models import (
+    AST,
+    add_global_context,
+    create_model,
+    find_misfits,
+    load_model,
+    save_model,
+)
 from fairweather.training.batches import Split, split_pairs
 from fairweather.training.curves import CurvePlotter
 from fairweather.training.recipe import Recipe, Stage
@@ -66,12 +73,8 @@ class StageRun:
     """One stage of a run: what is trained, on what, and where its files lie.
 
     Attributes:
-        recipe: what is trained.
-        index: the stage's number.
         run: the run folder.
         split: pairs to train on, and held-out ones.
-        machines: where.
-        plotter: draws the curves of the run.
     """
 
     recipe: Recipe
@@ -112,7 +115,8 @@ class StageRun:
         folder = self.run / "triptychs"
         folder.mkdir(exist_ok=True)
         name = f"stage-{self.index}-step-{step:07}-image-{number}.png"
-        write_side_by_side(folder / name, *map(to_photo, images))
+        photos = (Photo(as_bytes(np.clip(image, 0, 1))) for image in images)
+        write_side_by_side(folder / name, *photos)
 
     def tell_resumed(self, checkpoint: Path) -> None:
         """Log that a stopped stage goes on."""
@@ -221,21 +225,15 @@ def start_model(recipe: Recipe, weights: str | Path | None) -> AST:
         loaded = load_model(weights)
         if model.config.global_context and not loaded.config.global_context:
             loaded = add_global_context(loaded)
-        shapes, theirs = (
-            {name: tensor.shape for name, tensor in one.state_dict().items()}
-            for one in (model, loaded)
-        )
-        told_apart = ("branches", "bottleneck_shift", "heads", "window")  # that no shape tells
-        differing = [
-            f"{name} {getattr(loaded.config, name)} instead of {getattr(model.config, name)}"
-            for name in told_apart
+        misfits = find_misfits(loaded.state_dict(), model.state_dict()) or "; ".join(
+            f"{name} is {getattr(loaded.config, name)} instead of {getattr(model.config, name)}"
+            for name in ("branches", "bottleneck_shift", "heads", "window")  # that no shape tells
             if getattr(loaded.config, name) != getattr(model.config, name)
-        ]
-        if theirs != shapes or differing:
+        )
+        if misfits:
             raise CheckpointError(
-                f"{weights}: is not of the recipe's architecture, {recipe.preset}"
-                f" {recipe.architecture or ''} {', '.join(differing)}".rstrip()
-                + "; choose a recipe of its own"
+                f"{weights}: is not of the recipe's architecture ({misfits}); choose a recipe of"
+                " its own"
             )
         model.load_state_dict(loaded.state_dict())
     # Here too, so that a resumed run takes the weights of a finished stage without rounding.
@@ -332,9 +330,3 @@ def is_first_process() -> bool:
     from lightning.pytorch.utilities import rank_zero_only
 
     return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def to_photo(image: np.ndarray) -> Photo:
-    """Return an (H, W, 3) image in [0, 1] as a photo of bytes."""
-    pixels = np.rint(np.asarray(image, np.float32).clip(0, 1) * 255).astype(np.uint8)
-    return Photo(np.ascontiguousarray(pixels))
