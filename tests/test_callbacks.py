@@ -17,7 +17,9 @@ from tiny_runs import (
     StopAt,
     StoppedError,
     assert_same_weights,
+    first_stage,
     make_recipe,
+    read_logs,
     stop,
     train,
     write_images,
@@ -26,9 +28,8 @@ from tiny_runs import (
 from fairweather.data import read_bytes
 from fairweather.imaging import as_bytes
 from fairweather.models import load_model
-from fairweather.training import Machines, StageRun, dump_recipe, load_recipe
+from fairweather.training import dump_recipe, load_recipe
 from fairweather.training.callbacks import BestPoint, ResumePoint, WholeFiles
-from fairweather.training.curves import CurvePlotter, read_logs
 
 pytestmark = ALONE
 
@@ -139,9 +140,7 @@ def test_every_validation_leaves_pictures(data: Path, resumed: Path) -> None:
 def test_pictures_are_rounded_and_clipped(tmp_path: Path) -> None:
     row = np.array([-0.5, 0.4 / 255, 0.6 / 255, 254.6 / 255, 2.0], np.float32)
     image = np.broadcast_to(row[None, :, None], (2, 5, 3))
-    plotter = CurvePlotter(tmp_path, every_s=None)
-    stage = StageRun(make_recipe(), 0, tmp_path, ([], []), Machines(), plotter)
-    stage.write_triptych((image,), step=2, number=0)
+    first_stage(make_recipe(), run=tmp_path).write_triptych((image,), step=2, number=0)
     picture = read_bytes(tmp_path / "triptychs/stage-0-step-0000002-image-0.png")
     assert picture[0, :, 0].tolist() == [0, 0, 1, 255, 255]
 

@@ -13,6 +13,7 @@ from tiny_runs import (
     ALONE,
     NETWORK,
     column_of,
+    first_stage,
     logged,
     make_recipe,
     train,
@@ -23,7 +24,6 @@ import fairweather
 from fairweather import training
 from fairweather.errors import RecipeError, TrainingError
 from fairweather.training import Recipe, split_pairs
-from fairweather.training.curves import CurvePlotter
 from fairweather.training.data_module import RestorationData
 
 pytestmark = [
@@ -52,9 +52,7 @@ def check_batches_are_those_of_pytorch(fk: Any, data: Path) -> None:
     recipe = make_recipe()
     pairs, held_out = split_pairs(recipe, data)
     batches = fk.TrainingBatches(recipe, pairs=pairs, batches=6)
-    plotter = CurvePlotter(Path(), every_s=None)
-    stage = training.StageRun(recipe, 0, Path(), (pairs, held_out), training.Machines(), plotter)
-    source = RestorationData(stage)
+    source = RestorationData(first_stage(recipe, split=(pairs, held_out)))
     assert len(batches) == 6
     for number, batch in enumerate(source.train_dataloader()):
         seed = training.seed_of(batch, recipe=recipe, index=0)

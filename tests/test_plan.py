@@ -11,6 +11,7 @@ from tiny_runs import (
     ALONE,
     STAGES,
     make_recipe,
+    read_logs,
     train,
     write_images,
 )
@@ -18,7 +19,6 @@ from tiny_runs import (
 from fairweather.errors import DataError
 from fairweather.models import count_parameters, create_model
 from fairweather.training import load_recipe, plan_training
-from fairweather.training.curves import read_logs
 from fairweather.training.plan import estimate_memory
 from fairweather.training.schedules import StageLength
 

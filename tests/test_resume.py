@@ -23,6 +23,7 @@ from tiny_runs import (
     make_recipe,
     of_pairs,
     one_thread_of_the_cpu,
+    read_logs,
     stop,
     train,
     weights_in,
@@ -30,7 +31,6 @@ from tiny_runs import (
 )
 from torch import Tensor
 
-from fairweather.training.curves import read_logs
 from fairweather.training.module import RestorationModule
 
 pytestmark = ALONE

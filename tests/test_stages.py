@@ -14,6 +14,7 @@ from tiny_runs import (
     logged,
     make_recipe,
     of_pairs,
+    read_logs,
     save,
     train,
     weights_in,
@@ -26,7 +27,6 @@ from fairweather.data import find_pairs, read_bytes
 from fairweather.errors import CheckpointError, DataError, RecipeError
 from fairweather.models import AST, create_model, load_model
 from fairweather.training import Recipe
-from fairweather.training.curves import read_logs
 
 pytestmark = ALONE
 

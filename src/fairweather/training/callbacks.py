@@ -106,19 +106,10 @@ class Patience(EarlyStopping):
         trainer.should_stop = trainer.should_stop or self.is_exhausted
 
 
-class LastValidation(Callback):
-    """Has the last step validated where no interval ends: else its weights could not be kept."""
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        if trainer.global_step == trainer.max_steps:
-            trainer.should_stop = True  # before which Lightning validates
+def validate_last_step(trainer: lightning.Trainer, *_: object) -> None:
+    """Have the last step validated where no interval ends: else its weights could not be kept."""
+    if trainer.global_step == trainer.max_steps:
+        trainer.should_stop = True  # before which Lightning validates
 
 
 class Triptychs(Callback):

@@ -19,11 +19,11 @@ from fairweather.models import AST
 from fairweather.training.batches import crops_of_a_part
 from fairweather.training.callbacks import (
     BestPoint,
-    LastValidation,
     Patience,
     ResumePoint,
     Triptychs,
     WholeFiles,
+    validate_last_step,
 )
 from fairweather.training.data_module import RestorationData
 from fairweather.training.module import RestorationModule
@@ -157,7 +157,7 @@ def build_trainer(stage: StageRun, *, callbacks: list[Callback]) -> lightning.Tr
         plugins=[WholeFiles()],
         callbacks=[
             *more,
-            LastValidation(),
+            LambdaCallback(on_train_batch_end=validate_last_step),
             LearningRateMonitor(logging_interval="step"),
             Triptychs(stage),
             *callbacks,
