@@ -165,6 +165,16 @@ def test_a_fault_is_named_with_its_place(
     assert reason in message
 
 
+def test_what_only_follows_from_a_fault_is_not_named(tmp_path: Path) -> None:
+    """The split's default depends on the layout, and a tuple without valid entries is too short."""
+    pairs = {"pairs": [{"folder": "a", "layout": "x"}]}
+    tree = {**SMALL, "data": pairs, "stages": [{**SMALL["stages"][0], "batch": 0}]}
+    message = message_of(save(tmp_path, tree))
+    assert "data.pairs.0.layout: 'x' is none of folders, " in message
+    assert "split" not in message
+    assert "stages: " not in message
+
+
 def test_every_fault_is_named(tmp_path: Path) -> None:
     message = message_of(save(tmp_path, {**with_stage(batch=0, steps="few"), "colour": "blue"}))
     assert all(place in message for place in ("stages.1.batch", "stages.1.steps", "colour"))

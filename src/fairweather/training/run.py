@@ -232,8 +232,8 @@ def start_model(recipe: Recipe, weights: str | Path | None) -> AST:
         )
         if misfits:
             raise CheckpointError(
-                f"{weights}: is not of the recipe's architecture ({misfits}); choose a recipe of"
-                " its own"
+                f"{weights}: is not of the recipe's architecture, {recipe.preset}"
+                f" {recipe.architecture or ''} ({misfits}); choose a recipe of its own"
             )
         model.load_state_dict(loaded.state_dict())
     # Here too, so that a resumed run takes the weights of a finished stage without rounding.

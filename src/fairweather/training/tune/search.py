@@ -221,9 +221,7 @@ def train_trial(
             callbacks=(reporter,),
             curves_every_s=curves_every_s,
         )
-    except optuna.TrialPruned as pruned:
-        return str(pruned)
-    except (FairweatherError, torch.OutOfMemoryError) as error:
+    except (optuna.TrialPruned, FairweatherError, torch.OutOfMemoryError) as error:
         if error is not reporter.fault:  # raised outside of the fit: no fault of the values
             raise
         return str(error)
@@ -235,11 +233,7 @@ class Reporter(Callback):
 
     def __init__(self, trial: optuna.Trial, recipe: Recipe, *, images: int):
         self.trial = trial
-        every = recipe.validate_every_steps
-        self.lengths = [
-            length_of(stage, images=images, validate_every_steps=every).steps
-            for stage in recipe.stages
-        ]
+        self.lengths = [length_of(stage, images=images).steps for stage in recipe.stages]
         self.fault: BaseException | None = None
         # By a process that was stopped.
         self.reported = set(trial.study.trials[trial.number].intermediate_values)
