@@ -168,9 +168,15 @@ def test_a_run_starts_from_the_weights_it_is_given(data: Path, tmp_path: Path) -
 
 def test_weights_of_another_architecture_are_refused(data: Path, tmp_path: Path) -> None:
     weights = train(make_recipe(stages=[{**STAGES[0], "steps": 1}]), data=data, run=tmp_path / "a")
-    other = make_recipe(architecture={**make_recipe().architecture, "embed_dim": 8})
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: is not of the recipe's archit"):
-        train(other, data=data, run=tmp_path / "b", weights=weights)
+    for changes, told in (
+        ({"embed_dim": 8}, "input_conv.weight is (4, 3, 3, 3) instead of (8, 3, 3, 3)"),
+        ({"bottleneck_shift": True}, "bottleneck_shift is False instead of True"),
+    ):
+        other = make_recipe(architecture=make_recipe().architecture | changes)
+        with pytest.raises(CheckpointError, match="is not of the recipe's architecture") as caught:
+            train(other, data=data, run=tmp_path / "b", weights=weights)
+        assert str(caught.value).startswith(f"{weights}: ")
+        assert told in str(caught.value)
     with pytest.raises(CheckpointError, match="missing"):
         train(other, data=data, run=tmp_path / "b", weights=tmp_path / "missing.safetensors")
     assert not (tmp_path / "b").exists()
