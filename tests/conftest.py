@@ -3,7 +3,7 @@
 import os
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,15 @@ def fk() -> Any:
     import fairweather.keras
 
     return fairweather.keras
+
+
+@pytest.fixture(scope="module")
+def one_cpu_thread() -> Iterator[None]:
+    """Has the tests of a file compute on one thread of the CPU, so that runs can be compared."""
+    from tiny_runs import one_thread_of_the_cpu
+
+    with one_thread_of_the_cpu():
+        yield
 
 
 @pytest.fixture

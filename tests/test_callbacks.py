@@ -1,7 +1,6 @@
 """What a run folder holds besides the weights, and that it is enough to train the run again."""
 
 import json
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,26 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from tiny_runs import (
-    QUIET,
+    ALONE,
     STAGES,
     StopAt,
     StoppedError,
     assert_same_weights,
+    first_stage,
     make_recipe,
-    one_thread_of_the_cpu,
+    read_logs,
     stop,
     train,
     write_images,
 )
 
 from fairweather.data import read_bytes
+from fairweather.imaging import as_bytes
 from fairweather.models import load_model
 from fairweather.training import dump_recipe, load_recipe
 from fairweather.training.callbacks import BestPoint, ResumePoint, WholeFiles
-from fairweather.training.curves import read_logs
-from fairweather.training.run import to_photo
 
-pytestmark = QUIET
+pytestmark = ALONE
 
 GAP_PX, CROP_PX = 8, 48
 
@@ -40,12 +39,6 @@ GAP_PX, CROP_PX = 8, 48
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -140,14 +133,16 @@ def test_every_validation_leaves_pictures(data: Path, resumed: Path) -> None:
     image = torch.from_numpy(degraded.copy()).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         expected = load_model(resumed / "model.safetensors")(image)[0]
-    pixels = to_photo(expected.permute(1, 2, 0).numpy()).pixels
+    pixels = as_bytes(expected.clamp(0, 1).permute(1, 2, 0).numpy())
     assert np.abs(pixels.astype(int) - restored).max() <= 1
 
 
-def test_a_photo_of_an_image_is_rounded_and_clipped() -> None:
+def test_pictures_are_rounded_and_clipped(tmp_path: Path) -> None:
     row = np.array([-0.5, 0.4 / 255, 0.6 / 255, 254.6 / 255, 2.0], np.float32)
     image = np.broadcast_to(row[None, :, None], (2, 5, 3))
-    assert to_photo(image).pixels[0, :, 0].tolist() == [0, 0, 1, 255, 255]
+    first_stage(make_recipe(), run=tmp_path).write_triptych((image,), step=2, number=0)
+    picture = read_bytes(tmp_path / "triptychs/stage-0-step-0000002-image-0.png")
+    assert picture[0, :, 0].tolist() == [0, 0, 1, 255, 255]
 
 
 class CurvesSeen(Callback):

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +11,10 @@ import pytest
 import typer
 from rich.console import Console
 from tiny_runs import (
-    QUIET,
+    ALONE,
     STAGES,
     logged,
     make_recipe,
-    one_thread_of_the_cpu,
     write_images,
 )
 from typer.testing import CliRunner, Result
@@ -25,7 +24,7 @@ from fairweather.cli import app
 from fairweather.errors import CheckpointError, DataError, FairweatherError, OptionError
 from fairweather.training import Recipe, dump_recipe, list_recipes, load_recipe
 
-pytestmark = QUIET
+pytestmark = ALONE
 
 Run = Callable[..., Result]
 ONE_STEP = make_recipe(stages=[{**STAGES[0], "steps": 1}], name="one_step")
@@ -34,12 +33,6 @@ ONE_STEP = make_recipe(stages=[{**STAGES[0], "steps": 1}], name="one_step")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 @pytest.fixture

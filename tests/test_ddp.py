@@ -16,6 +16,7 @@ from tiny_runs import (
     logged,
     of_pairs,
     one_thread_of_the_cpu,
+    read_logs,
     train,
     weights_in,
     write_images,
@@ -23,7 +24,6 @@ from tiny_runs import (
 
 from fairweather.errors import DataError
 from fairweather.training import Machines, Recipe, dump_recipe
-from fairweather.training.curves import read_logs
 
 STEPS = 20
 TOLERANCE = 1e-9

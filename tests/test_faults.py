@@ -1,7 +1,7 @@
 """Numbers that are not finite stop a run at once, are traced to their place, and are never kept."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from tiny_runs import (
-    QUIET,
+    ALONE,
     SIDE_PX,
     STAGES,
     StopAt,
     make_recipe,
     of_pairs,
-    one_thread_of_the_cpu,
     save,
     train,
     write_images,
@@ -35,7 +34,7 @@ from fairweather.training.faults import (
 )
 from fairweather.training.module import RestorationModule
 
-pytestmark = QUIET
+pytestmark = ALONE
 
 RED = "clean/3.png"
 PAIRS = [Pair(Path(f"in/{n}.png"), Path(f"out/{n}.png")) for n in range(12)]
@@ -47,12 +46,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write_images(tmp_path_factory.mktemp("data"), pairs=8)
     save(root / RED, np.full((SIDE_PX, SIDE_PX, 3), (255, 0, 0), np.uint8))
     return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 def fault_of(recipe: Recipe, *callbacks: Callback, data: Path, run: Path, kept_step: int) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import pytest
 import torch
 from parity import random_model
 from tiny_runs import (
+    ALONE,
     NETWORK,
-    QUIET,
     column_of,
+    first_stage,
     logged,
     make_recipe,
-    one_thread_of_the_cpu,
     train,
     write_images,
 )
@@ -25,11 +24,10 @@ import fairweather
 from fairweather import training
 from fairweather.errors import RecipeError, TrainingError
 from fairweather.training import Recipe, split_pairs
-from fairweather.training.curves import CurvePlotter
 from fairweather.training.data_module import RestorationData
 
 pytestmark = [
-    *QUIET,
+    *ALONE,
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
 ]
 
@@ -39,12 +37,6 @@ ONE_STAGE = ({"crop_px": 32, "batch": 2, "steps": 6, "learning_rate": 1e-3},)
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(autouse=True)
-def quietly() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 def train_keras(fk: Any, recipe: Recipe, **options: Any) -> Path:
@@ -60,9 +52,7 @@ def check_batches_are_those_of_pytorch(fk: Any, data: Path) -> None:
     recipe = make_recipe()
     pairs, held_out = split_pairs(recipe, data)
     batches = fk.TrainingBatches(recipe, pairs=pairs, batches=6)
-    plotter = CurvePlotter(Path(), every_s=None)
-    stage = training.StageRun(recipe, 0, Path(), (pairs, held_out), training.Machines(), plotter)
-    source = RestorationData(stage)
+    source = RestorationData(first_stage(recipe, split=(pairs, held_out)))
     assert len(batches) == 6
     for number, batch in enumerate(source.train_dataloader()):
         seed = training.seed_of(batch, recipe=recipe, index=0)

@@ -18,7 +18,6 @@ from fairweather.training.losses import (
     LOSS_NAMES,
     LOSSES,
     WeightedLoss,
-    build_loss,
     charbonnier,
     laplacian,
     load_backbone,
@@ -59,7 +58,7 @@ def images(seed: int, *shape: int) -> Tensor:
 
 
 def loss_of(name: str) -> WeightedLoss:
-    return build_loss({name: 1.0}, backbone=TwoStages() if name == "perceptual" else None)
+    return WeightedLoss({name: 1.0}, backbone=TwoStages() if name == "perceptual" else None)
 
 
 def gradient(loss: Callable[[Tensor, Tensor], Tensor], restored: Tensor, clean: Tensor) -> Tensor:
@@ -202,14 +201,14 @@ def test_edge_sees_no_change_of_brightness() -> None:
 def test_perceptual_is_the_mean_distance_of_the_features() -> None:
     backbone = TwoStages().double()
     restored, clean = images(0, 2, 3, 9, 9).double(), images(1, 2, 3, 9, 9).double()
-    loss = build_loss({"perceptual": 1.0}, backbone=backbone)(restored, clean)
+    loss = WeightedLoss({"perceptual": 1.0}, backbone=backbone)(restored, clean)
     pairs = zip(backbone(restored), backbone(clean), strict=True)
     distances = [(ours - theirs).abs().mean().item() for ours, theirs in pairs]
     assert loss.item() == pytest.approx(sum(distances) / 2, rel=1e-12)
 
 
 def test_a_backbone_may_be_a_function_of_one_feature() -> None:
-    loss = build_loss({"perceptual": 1.0}, backbone=lambda image: image.mean((-2, -1)))
+    loss = WeightedLoss({"perceptual": 1.0}, backbone=lambda image: image.mean((-2, -1)))
     restored, clean = images(0, 2, 3, 9, 9), images(1, 2, 3, 9, 9)
     expected = (restored.mean((-2, -1)) - clean.mean((-2, -1))).abs().mean()
     torch.testing.assert_close(loss(restored, clean), expected)
@@ -217,7 +216,7 @@ def test_a_backbone_may_be_a_function_of_one_feature() -> None:
 
 @pytest.mark.parametrize("output", [{"relu1": torch.zeros(1)}, [], 3, ["relu1"], None])
 def test_what_is_no_feature_is_refused(output: object) -> None:
-    loss = build_loss({"perceptual": 1.0}, backbone=lambda _: output)  # type: ignore[arg-type,return-value]
+    loss = WeightedLoss({"perceptual": 1.0}, backbone=lambda _: output)  # type: ignore[arg-type,return-value]
     message = message_of(lambda: loss(images(0, 1, 3, 4, 4), images(1, 1, 3, 4, 4)))
     assert "'perceptual'" in message
     assert str(output)[:70] in message
@@ -297,7 +296,7 @@ def test_a_gpu_gives_the_same_loss(
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_one_term_of_weight_1_is_the_bare_loss_to_the_bit(name: str) -> None:
     restored, clean = images(0, 2, 3, 16, 16), images(1, 2, 3, 16, 16)
-    loss = build_loss({name: 1.0})
+    loss = WeightedLoss({name: 1.0})
     assert torch.equal(loss(restored, clean), LOSSES[name](restored, clean))
     bare = gradient(LOSSES[name], restored, clean)
     assert torch.equal(gradient(loss, restored, clean), bare)
@@ -306,7 +305,7 @@ def test_one_term_of_weight_1_is_the_bare_loss_to_the_bit(name: str) -> None:
 def test_the_sum_is_weighted() -> None:
     restored, clean = images(0, 2, 3, 16, 16).double(), images(1, 2, 3, 16, 16).double()
     weights = {name: 0.5 + number for number, name in enumerate(LOSS_NAMES)}
-    total = build_loss(weights, backbone=TwoStages()).double()(restored, clean)
+    total = WeightedLoss(weights, backbone=TwoStages()).double()(restored, clean)
     expected = sum(
         weight * loss_of(name).double()(restored, clean).item() for name, weight in weights.items()
     )
@@ -316,30 +315,6 @@ def test_the_sum_is_weighted() -> None:
 
 def test_every_name_but_that_of_the_perceptual_loss_is_a_function() -> None:
     assert (*LOSSES, "perceptual") == LOSS_NAMES
-
-
-@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
-def test_a_weight_is_finite_and_above_0(weight: float) -> None:
-    message = message_of(lambda: build_loss({"l1": 1.0, "edge": weight}))
-    assert "'edge'" in message
-    assert str(weight) in message
-    assert "leave it out" in message
-
-
-def test_an_unknown_loss_is_named_with_those_that_there_are() -> None:
-    message = message_of(lambda: build_loss({"charbonier": 1.0}))
-    assert "'charbonier'" in message
-    assert ", ".join(LOSS_NAMES) in message
-
-
-def test_a_loss_has_terms() -> None:
-    assert ", ".join(LOSS_NAMES) in message_of(lambda: build_loss({}))
-
-
-def test_the_perceptual_loss_asks_for_a_backbone() -> None:
-    message = message_of(lambda: build_loss({"l1": 1.0, "perceptual": 0.1}))
-    assert "'perceptual'" in message
-    assert "package.module:callable" in message
 
 
 def test_the_backbone_is_no_part_of_what_is_trained() -> None:
@@ -355,7 +330,7 @@ def test_the_backbone_is_no_part_of_what_is_trained() -> None:
 
 def test_the_backbone_goes_where_the_trained_module_goes() -> None:
     backbone = TwoStages()
-    trained = Trained(build_loss({"perceptual": 1.0}, backbone=backbone))
+    trained = Trained(WeightedLoss({"perceptual": 1.0}, backbone=backbone))
     trained.double()
     assert backbone.first.weight.dtype == torch.float64
     assert backbone.norm.running_mean is not None
@@ -375,7 +350,7 @@ def test_a_copy_of_the_loss_has_a_backbone_of_its_own() -> None:
 def test_the_backbone_stays_frozen_while_the_rest_trains() -> None:
     backbone = TwoStages()
     assert backbone.training
-    trained = Trained(build_loss({"perceptual": 1.0}, backbone=backbone)).train().requires_grad_()
+    trained = Trained(WeightedLoss({"perceptual": 1.0}, backbone=backbone)).train().requires_grad_()
     before = copy.deepcopy(backbone.state_dict())
     assert not any(module.training for module in backbone.modules())
     clean = images(1, 2, 3, 16, 16).requires_grad_()
@@ -415,14 +390,14 @@ def test_a_backbone_is_imported_and_called(backbones: str) -> None:
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        ("backbones_of_a_test", "package.module:callable"),
-        ("backbones_of_a_test:", "package.module:callable"),
+        ("backbones_of_a_test", "is of type module"),
+        ("backbones_of_a_test:", "is of type module"),
         (":Backbone", "package.module:callable"),
-        (".backbones_of_a_test:Backbone", "cannot import .backbones_of_a_test"),
+        (".backbones_of_a_test:Backbone", "package.module:callable"),
         ("is_not_there:Backbone", "PYTHONPATH"),
         ("backbones_of_a_test.deeper:Backbone", "is not a package"),
         ("broken_of_a_test:Backbone", "No module named 'is_not_there'"),
-        ("backbones_of_a_test:Missing", "backbones_of_a_test has no Missing"),
+        ("backbones_of_a_test:Missing", "has no attribute 'Missing'"),
         ("backbones_of_a_test:CONSTANT", "is of type int"),
         ("backbones_of_a_test:nothing", "made a NoneType"),
     ],

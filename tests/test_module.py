@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import first_stage
 
 from fairweather.data import Pair
 from fairweather.errors import DataError, RecipeError
 from fairweather.models import create_model
-from fairweather.training import Machines, Recipe, StageRun
-from fairweather.training.batches import split_pairs
-from fairweather.training.curves import CurvePlotter
+from fairweather.training import Recipe, split_pairs
 from fairweather.training.data_module import RestorationData
 from fairweather.training.module import RestorationModule
 from fairweather.training.run import freeze
@@ -33,16 +32,10 @@ def make_recipe(**changes: Any) -> Recipe:
     return Recipe.model_validate(tree | changes)
 
 
-def a_stage(recipe: Recipe, split: tuple[list[Pair], list[Pair]], *, workers: int = 0) -> StageRun:
-    machines = Machines(workers=workers)
-    plotter = CurvePlotter(Path(), every_s=None)
-    return StageRun(recipe, 0, Path(), split, machines, plotter)
-
-
 def make_data(
     root: Path, recipe: Recipe, *, world_size: int = 1, workers: int = 0
 ) -> RestorationData:
-    stage = a_stage(recipe, split_pairs(recipe, root), workers=workers)
+    stage = first_stage(recipe, split=split_pairs(recipe, root), workers=workers)
     return RestorationData(stage, world_size=world_size)
 
 
@@ -176,7 +169,7 @@ def test_loading_processes_and_resuming_change_no_crop(tmp_path: Path) -> None:
 
 def a_module(**changes: Any) -> RestorationModule:
     pair = Pair(Path("a.png"), Path("a.png"))
-    stage = a_stage(make_recipe(**changes), ([pair] * 8, [pair]))
+    stage = first_stage(make_recipe(**changes), split=([pair] * 8, [pair]))
     return RestorationModule(create_model("ast_n"), stage=stage)
 
 

@@ -4,15 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny_runs import (
-    QUIET,
+    ALONE,
     STAGES,
     make_recipe,
-    one_thread_of_the_cpu,
+    read_logs,
     train,
     write_images,
 )
@@ -20,11 +19,10 @@ from tiny_runs import (
 from fairweather.errors import DataError
 from fairweather.models import count_parameters, create_model
 from fairweather.training import load_recipe, plan_training
-from fairweather.training.curves import read_logs
 from fairweather.training.plan import estimate_memory
 from fairweather.training.schedules import StageLength
 
-pytestmark = QUIET
+pytestmark = ALONE
 
 IN_EPOCHS = [
     {"crop_px": 16, "batch": 4, "epochs": 3, "warmup_epochs": 1, "learning_rate": 1e-3},
@@ -36,12 +34,6 @@ IN_EPOCHS = [
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six clean images and two pairs: with every seventh scene held out six are left."""
     return write_images(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 def test_a_plan_is_what_a_run_does(data: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Recipes are data: all of them build, every fault is named, and every field is read."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +121,23 @@ def test_a_recipe_is_frozen(tmp_path: Path) -> None:
         (with_stage(warmup_steps=20), "stages.1", "warmup_steps 20 must be under steps 20"),
         (with_stage(warmup_steps=99), "stages.1", "warmup_steps 99 must be under steps 20"),
         ({**SMALL, "preset": "ast_x"}, "preset", "ast_n, ast_s, ast_t, ast_b"),
-        ({**SMALL, "loss": "l3"}, "loss", "'l3' is none of charbonnier, l1, mse"),
+        ({**SMALL, "loss": "l3"}, "loss.l3: ", "'l3' is none of charbonnier, l1, mse"),
+        ({**SMALL, "loss": {}}, "loss", "at least 1"),
+        ({**SMALL, "loss": {"l1": 1.0, "edge": 0.0}}, "loss.edge: ", "greater than 0"),
+        ({**SMALL, "loss": {"edge": -1.0}}, "loss.edge: ", "greater than 0"),
+        ({**SMALL, "loss": {"edge": math.nan}}, "loss.edge: ", "finite"),
+        ({**SMALL, "loss": {"edge": math.inf}}, "loss.edge: ", "finite"),
+        ({**SMALL, "loss": {"perceptual": 1.0}}, "perceptual_backbone", "belong together"),
+        ({**SMALL, "perceptual_backbone": "a:b"}, "perceptual_backbone", "belong together"),
         ({**SMALL, "precision": 16}, "precision", "bf16-mixed"),
         ({**SMALL, "ema_decay": 1.0}, "ema_decay", "less than 1"),
         ({**SMALL, "gradient_clip_norm": 0}, "gradient_clip_norm", "greater than 0"),
         ({**SMALL, "validate_every_steps": 0}, "validate_every_steps", "greater than"),
         ({**SMALL, "data": {}}, "data", "neither clean folders nor pairs"),
         (with_shares({"rain": 1.0}), "", "for task weather, not for rain"),
-        (with_shares({}, task="weather"), "data.weather_shares", "names no weather"),
+        (with_shares({}, task="weather"), "data.weather_shares", "at least 1"),
         (with_shares({"fog": 1}, task="weather"), "data.weather_shares", "'fog' is none of rain"),
-        (with_shares({"snow": 0}, task="weather"), "data.weather_shares", "the share 0 of snow"),
+        (with_shares({"snow": 0}, task="weather"), "data.weather_shares.snow", "greater than 0"),
         ({**SMALL, "data": {"clean": [], "pairs": []}}, "data", "neither clean folders nor pairs"),
         ({**SMALL, "data": {"clean": ["c"], "real_fraction": 1.5}}, "data.real_fraction", "less"),
         ({**SMALL, "data": {"clean": ["c"], "held_out_every": 1}}, "data.held_out_every", "2"),
@@ -152,6 +160,16 @@ def test_a_fault_is_named_with_its_place(
     assert message.startswith(f"{path}: ")
     assert place in message.removeprefix(str(path))
     assert reason in message
+
+
+def test_what_only_follows_from_a_fault_is_not_named(tmp_path: Path) -> None:
+    """The split's default depends on the layout, and a tuple without valid entries is too short."""
+    pairs = {"pairs": [{"folder": "a", "layout": "x"}]}
+    tree = {**SMALL, "data": pairs, "stages": [{**SMALL["stages"][0], "batch": 0}]}
+    message = message_of(save(tmp_path, tree))
+    assert "data.pairs.0.layout: 'x' is none of folders, " in message
+    assert "split" not in message
+    assert "stages: " not in message
 
 
 def test_every_fault_is_named(tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ from typing import Any
 import lightning
 import numpy as np
 import pytest
-import torch
 import typer
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
+from tiny_runs import one_thread_of_the_cpu
 
 from fairweather.cli import app
 from fairweather.data import Pair, find_layout_pairs, read_bytes, unpack_side_by_side
@@ -205,17 +203,6 @@ def shrink(name: str) -> Recipe:
     for index in range(len(recipe.stages)):
         overrides += [f"stages.{index}.{key}={value}" for key, value in short.items()]
     return load_recipe(name, overrides=overrides)
-
-
-@contextmanager
-def one_thread_of_the_cpu() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: False))
-        patch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: False))
-        yield
-    torch.set_num_threads(threads)
 
 
 class Diary(Callback):

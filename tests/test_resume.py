@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from tiny_runs import (
-    QUIET,
+    ALONE,
     STAGES,
     StopAt,
     StoppedError,
@@ -23,6 +23,7 @@ from tiny_runs import (
     make_recipe,
     of_pairs,
     one_thread_of_the_cpu,
+    read_logs,
     stop,
     train,
     weights_in,
@@ -30,21 +31,14 @@ from tiny_runs import (
 )
 from torch import Tensor
 
-from fairweather.training.curves import read_logs
 from fairweather.training.module import RestorationModule
 
-pytestmark = QUIET
+pytestmark = ALONE
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"), pairs=8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 Moment = tuple[str, int, int]

@@ -1,6 +1,5 @@
 """What a recipe says about how it is computed: in parts, with less memory, in other numbers."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from tiny_images import pairs_in
 from tiny_runs import (
-    QUIET,
+    ALONE,
     STAGES,
     assert_close,
     logged,
     make_recipe,
     of_pairs,
-    one_thread_of_the_cpu,
+    read_logs,
     save,
     train,
     weights_in,
@@ -29,20 +28,13 @@ from fairweather.data import read_bytes
 from fairweather.errors import CheckpointError, DataError, RecipeError
 from fairweather.models import AST, create_model, load_model
 from fairweather.training import Recipe
-from fairweather.training.curves import read_logs
 
-pytestmark = QUIET
+pytestmark = ALONE
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"), pairs=8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 class Optimisers(Callback):
@@ -177,9 +169,15 @@ def test_a_run_starts_from_the_weights_it_is_given(data: Path, tmp_path: Path) -
 
 def test_weights_of_another_architecture_are_refused(data: Path, tmp_path: Path) -> None:
     weights = train(make_recipe(stages=[{**STAGES[0], "steps": 1}]), data=data, run=tmp_path / "a")
-    other = make_recipe(architecture={**make_recipe().architecture, "embed_dim": 8})
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: is not of the recipe's archit"):
-        train(other, data=data, run=tmp_path / "b", weights=weights)
+    for changes, told in (
+        ({"embed_dim": 8}, "input_conv.weight is (4, 3, 3, 3) instead of (8, 3, 3, 3)"),
+        ({"bottleneck_shift": True}, "bottleneck_shift is False instead of True"),
+    ):
+        other = make_recipe(architecture=make_recipe().architecture | changes)
+        with pytest.raises(CheckpointError, match="is not of the recipe's architecture") as caught:
+            train(other, data=data, run=tmp_path / "b", weights=weights)
+        assert str(caught.value).startswith(f"{weights}: ")
+        assert told in str(caught.value)
     with pytest.raises(CheckpointError, match="missing"):
         train(other, data=data, run=tmp_path / "b", weights=tmp_path / "missing.safetensors")
     assert not (tmp_path / "b").exists()

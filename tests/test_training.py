@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import torch
 from safetensors.torch import load_file
 from skimage.metrics import peak_signal_noise_ratio
 from tiny_runs import (
+    ALONE,
     NETWORK,
-    QUIET,
     SIDE_PX,
     STAGES,
     logged,
     make_recipe,
-    one_thread_of_the_cpu,
     train,
     write_images,
 )
@@ -32,18 +30,12 @@ from fairweather.models import create_model, load_model, read_metadata
 from fairweather.training import Recipe
 from fairweather.training.module import RestorationModule
 
-pytestmark = QUIET
+pytestmark = ALONE
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 @pytest.fixture(scope="module")

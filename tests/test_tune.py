@@ -2,14 +2,13 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import QUIET, one_thread_of_the_cpu
+from tiny_runs import ALONE
 from tiny_searches import RATES, SPACE, make_recipe, rows_of, tune, write_images
 
 from fairweather import cli
@@ -19,18 +18,12 @@ from fairweather.training.module import RestorationModule
 from fairweather.training.tune import search as rooms
 from fairweather.training.tune import study as storage
 
-pytestmark = QUIET
+pytestmark = ALONE
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,30 +5,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import QUIET, one_thread_of_the_cpu
+from tiny_runs import ALONE
 from tiny_searches import RATES, make_recipe, rows_of, tune, write_images
 
 from fairweather.training import load_recipe
 from fairweather.training.module import RestorationModule
 from fairweather.training.tune import study as storage
 
-pytestmark = QUIET
+pytestmark = ALONE
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with one_thread_of_the_cpu():
-        yield
 
 
 def watched_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:

@@ -18,8 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fairweather import training
-from fairweather.training import Recipe
+from fairweather.data import Pair
+from fairweather.training import Machines, Recipe, StageRun
+from fairweather.training.curves import CurvePlotter, read_logs
 from fairweather.training.module import RestorationModule
+
+__all__ = ["read_logs"]  # beside what is written here
 
 # Curves would take longer to draw than a tiny run to train; tests/test_curves.py draws some.
 train = functools.partial(training.train, curves_every_s=None)
@@ -30,6 +34,7 @@ QUIET = [
     pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
 ]
+ALONE = [*QUIET, pytest.mark.usefixtures("one_cpu_thread")]
 
 SIDE_PX = 64
 NETWORK = {"embed_dim": 4, "depths": [1, 1, 1], "heads": [1, 1, 1], "window": 4}
@@ -68,6 +73,18 @@ def of_pairs(**changes: Any) -> Recipe:
     data = {"pairs": ["pairs"], "held_out_every": 3}
     stage = {"crop_px": 16, "batch": 4, "steps": 4, "learning_rate": 1e-3}
     return make_recipe(**({"data": data, "stages": [stage], "precision": "64-true"} | changes))
+
+
+def first_stage(
+    recipe: Recipe,
+    *,
+    split: tuple[list[Pair], list[Pair]] = ([], []),
+    run: Path = Path(),
+    workers: int = 0,
+) -> StageRun:
+    """The first stage of a run that draws no curves."""
+    plotter = CurvePlotter(run, every_s=None)
+    return StageRun(recipe, 0, run, split, Machines(workers=workers), plotter)
 
 
 def save(path: Path, pixels: np.ndarray) -> None:

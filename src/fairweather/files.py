@@ -128,6 +128,10 @@ def staging(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterato
     try:
         whole.parent.mkdir()
         yield whole
+        for written in whole.parent.rglob("*"):
+            if written.is_file():
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
         for part in sorted(whole.parent.iterdir()):
             _move_part(part, target.with_name(part.name), aside=hidden / "old", overwrite=overwrite)
     finally:

@@ -1,15 +1,12 @@
 """Adaptive sparse window attention (ASSA, section 3.2 of the paper) as a Keras layer."""
 
-# Keras is an extra: without it there is nothing for the type checker to look up here.
-# pyright: reportMissingImports=false
-
 from typing import Any
 
-import keras
 import numpy as np
 
 from fairweather.keras.layers import (
     LINEAR_STDDEV,
+    SameShape,
     Shape,
     Spread,
     linear,
@@ -21,7 +18,7 @@ from fairweather.models import relative_position_index, shift_masks
 
 
 @register
-class WindowAttention(keras.layers.Layer):
+class WindowAttention(SameShape):
     """Adaptive sparse self-attention in windows (ASSA, section 3.2 of the paper).
 
     The logits q·kᵀ/√d + bias go through a softmax (dense branch) and through ReLU² (sparse branch);
@@ -115,9 +112,6 @@ class WindowAttention(keras.layers.Layer):
             ops.cast(is_last_column, dtype) * ops.cast(self.column_mask, dtype),
         )
         return ops.reshape(masks, (-1, 1, self.window**2, self.window**2))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("heads", "window", "shifts", "branches")}

@@ -1,11 +1,9 @@
 """What Keras calls while a stage runs: where it ends, checkpoints, pictures and columns."""
 
-# Keras is an extra: without it there is nothing for the type checker to look up here. With it, a
-# callback may have no model, which it never is called without.
-# pyright: reportMissingImports=false, reportOptionalMemberAccess=false
+# A callback may have no model for the type checker, but it never is called without.
+# pyright: reportOptionalMemberAccess=false
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import h5py
 import keras
 import numpy as np
 
-from fairweather.files import replacing
+from fairweather.files import staging
 from fairweather.keras.data import HeldOutImages, TrainingBatches
 from fairweather.keras.layers import ops
 from fairweather.keras.optimization import CosineWithWarmup
@@ -145,13 +143,10 @@ class Columns(keras.callbacks.Callback):
 
 def save_whole(model: Any, path: Path, *, state: Mapping[str, Any] | None = None) -> None:
     """Write weights and optimiser in one move: a killed run leaves the old file or the new one."""
-    with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "all.weights.h5"
+    with staging(path, overwrite=True) as whole:
         model.save_weights(whole)
         with h5py.File(whole, "a") as file:
             file.attrs[STATE] = json.dumps(state or {})
-        with replacing(path) as stream:
-            stream.write(whole.read_bytes())
 
 
 def read_state(path: Path) -> dict[str, Any]:

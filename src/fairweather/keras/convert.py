@@ -4,13 +4,9 @@ Every Keras variable has one `Port`: the PyTorch tensor of the same numbers and 
 axes. Both directions read the same ports, so a layout is written down once.
 """
 
-# Keras is an extra: without it there is nothing for the type checker to look up here.
-# pyright: reportMissingImports=false
-
 import dataclasses
 import json
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,18 +21,20 @@ from torch import Tensor
 
 from fairweather import models
 from fairweather.errors import CheckpointError, OptionError
-from fairweather.files import replacing
+from fairweather.files import staging
 from fairweather.keras.layers import GlobalContext
 from fairweather.keras.model import AST, Block
 from fairweather.models import ASTConfig
 
 KERAS_SUFFIXES = (".keras", ".weights.h5")
 
-# Keras axes ← PyTorch axes.
-LINEAR_AXES = (1, 0)  # (in, out) ← (out, in)
-CONV_AXES = (2, 3, 1, 0)  # (h, w, in, out) ← (out, in, h, w)
-CONV_TRANSPOSE_AXES = (2, 3, 1, 0)  # (h, w, out, in) ← (in, out, h, w)
-DEPTHWISE_AXES = (2, 3, 0, 1)  # (h, w, channels, 1) ← (channels, 1, h, w)
+# Keras axes ← PyTorch axes, of the kernel of each layer.
+KERNEL_AXES = {
+    keras.layers.Dense: (1, 0),  # (in, out) ← (out, in)
+    keras.layers.Conv2D: (2, 3, 1, 0),  # (h, w, in, out) ← (out, in, h, w)
+    keras.layers.Conv2DTranspose: (2, 3, 1, 0),  # (h, w, out, in) ← (in, out, h, w)
+    keras.layers.DepthwiseConv2D: (2, 3, 0, 1),  # (h, w, channels, 1) ← (channels, 1, h, w)
+}
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,6 @@ class Port:
     variable: Any
     axes: tuple[int, ...] | None = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the PyTorch tensor."""
-        shape = tuple(self.variable.shape)
-        return shape if self.axes is None else tuple(shape[axis] for axis in np.argsort(self.axes))
-
     def to_keras(self, tensor: Tensor) -> None:
         """Copies the PyTorch tensor into the Keras variable."""
         array = tensor.detach().cpu().to(torch.promote_types(tensor.dtype, torch.float32)).numpy()
@@ -72,10 +64,11 @@ class Port:
         return torch.from_numpy(np.array(array, order="C"))
 
 
-def port_dense(layer: Any, name: str) -> Iterator[Port]:
-    """Dense ↔ nn.Linear."""
-    yield Port(f"{name}.weight", layer.kernel, LINEAR_AXES)
-    yield Port(f"{name}.bias", layer.bias)
+def port_kernel(layer: Any, name: str) -> Iterator[Port]:
+    """A linear layer or a convolution."""
+    yield Port(f"{name}.weight", layer.kernel, KERNEL_AXES[type(layer)])
+    if layer.use_bias:
+        yield Port(f"{name}.bias", layer.bias)
 
 
 def port_layer_norm(layer: Any, name: str) -> Iterator[Port]:
@@ -84,29 +77,10 @@ def port_layer_norm(layer: Any, name: str) -> Iterator[Port]:
     yield Port(f"{name}.bias", layer.beta)
 
 
-def port_conv(layer: Any, name: str) -> Iterator[Port]:
-    """Conv2D ↔ nn.Conv2d."""
-    yield Port(f"{name}.weight", layer.kernel, CONV_AXES)
-    if layer.use_bias:
-        yield Port(f"{name}.bias", layer.bias)
-
-
-def port_conv_transpose(layer: Any, name: str) -> Iterator[Port]:
-    """Conv2DTranspose ↔ nn.ConvTranspose2d."""
-    yield Port(f"{name}.weight", layer.kernel, CONV_TRANSPOSE_AXES)
-    yield Port(f"{name}.bias", layer.bias)
-
-
-def port_depthwise(layer: Any, name: str) -> Iterator[Port]:
-    """DepthwiseConv2D ↔ nn.Conv2d with as many groups as channels."""
-    yield Port(f"{name}.weight", layer.kernel, DEPTHWISE_AXES)
-    yield Port(f"{name}.bias", layer.bias)
-
-
 def port_attention(layer: Any, name: str) -> Iterator[Port]:
     """The attention of a block."""
-    yield from port_dense(layer.qkv, f"{name}.qkv")
-    yield from port_dense(layer.project, f"{name}.output")  # `output` is a word of Keras' own
+    yield from port_kernel(layer.qkv, f"{name}.qkv")
+    yield from port_kernel(layer.project, f"{name}.output")  # `output` is a word of Keras' own
     yield Port(f"{name}.bias_table", layer.bias_table)
     if layer.branches == "both":
         yield Port(f"{name}.branch_logits", layer.branch_logits)
@@ -115,11 +89,11 @@ def port_attention(layer: Any, name: str) -> Iterator[Port]:
 def port_feed_forward(layer: Any, name: str) -> Iterator[Port]:
     """The feed-forward network of a block, whichever kind."""
     if layer.kind == "frfn":
-        yield from port_conv(layer.partial, f"{name}.partial")
-    yield from port_dense(layer.expand, f"{name}.expand")
+        yield from port_kernel(layer.partial, f"{name}.partial")
+    yield from port_kernel(layer.expand, f"{name}.expand")
     if layer.kind != "mlp":
-        yield from port_depthwise(layer.depthwise, f"{name}.depthwise")
-    yield from port_dense(layer.project, f"{name}.project")
+        yield from port_kernel(layer.depthwise, f"{name}.depthwise")
+    yield from port_kernel(layer.project, f"{name}.project")
 
 
 def port_block(layer: Any, name: str) -> Iterator[Port]:
@@ -134,9 +108,9 @@ def port_block(layer: Any, name: str) -> Iterator[Port]:
 def port_context(layer: Any, name: str) -> Iterator[Port]:
     """The global context of the bottleneck."""
     yield from port_layer_norm(layer.norm, f"{name}.norm")
-    yield from port_dense(layer.gather, f"{name}.gather")
-    yield from port_dense(layer.spread, f"{name}.spread")
-    yield from port_dense(layer.gate, f"{name}.gate")
+    yield from port_kernel(layer.gather, f"{name}.gather")
+    yield from port_kernel(layer.spread, f"{name}.spread")
+    yield from port_kernel(layer.gate, f"{name}.gate")
 
 
 def ports_of(model: AST) -> Iterator[Port]:
@@ -147,10 +121,8 @@ def ports_of(model: AST) -> Iterator[Port]:
             yield from port_block(layer, name)
         elif isinstance(layer, GlobalContext):
             yield from port_context(layer, name)
-        elif isinstance(layer, keras.layers.Conv2DTranspose):
-            yield from port_conv_transpose(layer, name)
-        elif isinstance(layer, keras.layers.Conv2D):
-            yield from port_conv(layer, name)
+        elif type(layer) in KERNEL_AXES:
+            yield from port_kernel(layer, name)
 
 
 def assign_state(model: AST, state: Mapping[str, Tensor]) -> None:
@@ -164,24 +136,13 @@ def assign_state(model: AST, state: Mapping[str, Tensor]) -> None:
         CheckpointError: naming the first keys that are unknown, missing or of another shape; then
             nothing was changed.
     """
-    ports = {port.name: port for port in ports_of(model)}
-    faults = [
-        *(f"{name} is unknown" for name in state if name not in ports),
-        *(f"{name} is missing" for name in ports if name not in state),
-        *(
-            f"{name} is {tuple(tensor.shape)} instead of {ports[name].shape}"
-            for name, tensor in state.items()
-            if name in ports and tuple(tensor.shape) != ports[name].shape
-        ),
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+    misfits = models.find_misfits(state, state_of(model))
+    if misfits:
         raise CheckpointError(
-            f"the state dict does not fit {model.name!r}: {'; '.join(faults[:3])}{more}."
-            " Is it of another config?"
+            f"the state dict does not fit {model.name!r}: {misfits}. Is it of another config?"
         )
-    for name, port in ports.items():
-        port.to_keras(state[name])
+    for port in ports_of(model):
+        port.to_keras(state[port.name])
 
 
 def state_of(model: AST) -> dict[str, Tensor]:
@@ -296,11 +257,8 @@ def save_model(model: AST, path: str | Path) -> None:
     name = Path(path).name
     if not name.endswith(KERAS_SUFFIXES):
         raise OptionError(f"{path}: Keras weights are written as {' or '.join(KERAS_SUFFIXES)}")
-    with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / name
+    with staging(path, overwrite=True) as whole:
         if name.endswith(".keras"):
             model.save(whole)
         else:
             model.save_weights(whole)
-        with replacing(path) as file:
-            file.write(whole.read_bytes())

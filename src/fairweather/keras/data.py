@@ -1,8 +1,5 @@
 """The crops of a recipe's stage for `fit`: the very batches that PyTorch would train on."""
 
-# Keras is an extra: without it there is nothing for the type checker to look up here.
-# pyright: reportMissingImports=false, reportMissingModuleSource=false
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -147,10 +144,8 @@ def load_data(
         DataError: if a folder is missing or empty, or a file cannot be read.
     """
     pairs, held_out = split_pairs(recipe, data)
-    length = length_of(recipe.stages[index], images=len(pairs), validate_every_steps=None)
-    training = TrainingBatches(
-        recipe, pairs=pairs, batches=batches or length.steps, index=index, cache=cache
-    )
+    batches = batches or length_of(recipe.stages[index], images=len(pairs)).steps
+    training = TrainingBatches(recipe, pairs=pairs, batches=batches, index=index, cache=cache)
     return for_backend(training), for_backend(HeldOutImages(recipe, pairs=held_out, cache=cache))
 
 

@@ -1,11 +1,9 @@
 """The Keras model for other programs: TensorFlow SavedModel and LiteRT, each verified."""
 
-# Keras is an extra: without it there is nothing for the type checker to look up here.
-# pyright: reportMissingImports=false
-
 import importlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,22 +184,17 @@ def verify_functions(
     exported: Mapping[str, Any], functions: Mapping[str, Any], *, images: Images
 ) -> dict[Size, float]:
     """Compare each signature with the model; `restore` is given the context of another image."""
+
+    def run(side: Mapping[str, Any], name: str, image: np.ndarray) -> np.ndarray:
+        inputs = {"image": image}
+        if name == "restore":
+            inputs["context"] = outputs_of(functions["look"], {"image": image[:, ::-1] ** 2})
+        return outputs_of(side[name], inputs)
+
     differences = dict.fromkeys(images, 0.0)
-    for name, function in functions.items():
-
-        def told(image: np.ndarray, name: str = name) -> dict[str, Any]:
-            inputs = {"image": image}
-            if name == "restore":
-                inputs["context"] = outputs_of(functions["look"], {"image": image[:, ::-1] ** 2})
-            return inputs
-
-        def run(image: np.ndarray, name: str = name, told: Any = told) -> np.ndarray:
-            return outputs_of(exported[name], told(image))
-
-        def reference(image: np.ndarray, function: Any = function, told: Any = told) -> np.ndarray:
-            return outputs_of(function, told(image))
-
-        found = verify_export(run, reference, images=images, tolerance=TOLERANCE)
+    for name in functions:
+        runs, reference = (partial(run, side, name) for side in (exported, functions))
+        found = verify_export(runs, reference, images=images, tolerance=TOLERANCE)
         differences = largest(differences, found)
     return differences
 

@@ -1,8 +1,5 @@
 """How Keras trains one stage of a recipe, by `compile` and `fit`, and `train`, for all of them."""
 
-# Keras is an extra: without it there is nothing for the type checker to look up here.
-# pyright: reportMissingImports=false
-
 import math
 from functools import partial
 from pathlib import Path
@@ -148,9 +145,6 @@ def fit_stage(stage: StageRun, start: models.AST, *, verbose: int = 0) -> float:
             shuffle=False,  # of a PyDataset, whose batches are numbered
             verbose=verbose,
         )
-    except KeyboardInterrupt:
-        stage.tell_stopped(last.done)
-        raise
     finally:
         table.on_train_end()  # which Keras leaves out after an error
     if best.best == -math.inf:

@@ -5,9 +5,6 @@ on TensorFlow, JAX and PyTorch. Tensors are (B, H, W, C); H and W may be unknown
 Each layer says its output shape itself: no backend has to trace sizes that are None.
 """
 
-# Keras is an extra: without it there is nothing for the type checker to look up here.
-# pyright: reportMissingImports=false
-
 import random
 from typing import Any
 
@@ -184,8 +181,15 @@ class AddCropped(keras.layers.Layer):
         return super().get_config()  # Keras would not serialise a dtype policy unasked
 
 
+class SameShape(keras.layers.Layer):
+    """A layer whose output has the shape of its input."""
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+
 @register
-class LeakyReLU(keras.layers.Layer):
+class LeakyReLU(SameShape):
     """x, or 0.01·x where x is negative.
 
     Of plain operations: TensorFlow's optimiser of graphs fails on the gradient of its own leaky
@@ -195,15 +199,12 @@ class LeakyReLU(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         return ops.where(x > 0, x, 0.01 * x)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
         return super().get_config()  # Keras would not serialise a dtype policy unasked
 
 
 @register
-class FeedForward(keras.layers.Layer):
+class FeedForward(SameShape):
     """The feed-forward network of a block, one of three kinds.
 
     `frfn` is the paper's (section 3.3): a partial convolution enhances, a gated depthwise one
@@ -241,9 +242,6 @@ class FeedForward(keras.layers.Layer):
             return self.project(gelu(self.depthwise(local)) * gate)
         x = gelu(self.expand(x))
         return self.project(x if self.kind == "mlp" else gelu(self.depthwise(x)))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "hidden": self.hidden, "kind": self.kind}
@@ -308,7 +306,7 @@ class GlobalContext(keras.layers.Layer):
 
 
 @register
-class StochasticDepth(keras.layers.Layer):
+class StochasticDepth(SameShape):
     """Drops a residual branch of whole samples while training, and scales the kept ones up."""
 
     def __init__(self, probability: float, *, seed: int | None = None, **layer: Any):
@@ -324,9 +322,6 @@ class StochasticDepth(keras.layers.Layer):
         shape = (ops.shape(x)[0], *[1] * (len(x.shape) - 1))
         kept = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) < keep
         return x * (ops.cast(kept, x.dtype) / keep)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "probability": self.probability, "seed": self.seed}

@@ -4,9 +4,6 @@ Images are (B, H, W, 3), RGB in [0, 1]; `restored` may exceed it. Each loss has 
 PyTorch one has on the same images.
 """
 
-# Keras is an extra: without it there is nothing for the type checker to look up here.
-# pyright: reportMissingImports=false
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -77,16 +74,6 @@ class WeightedLoss(keras.losses.Loss):
 def charbonnier(clean: Any, restored: Any) -> Any:
     """√(difference² + ε²) of each value."""
     return ops.sqrt(ops.square(restored - clean) + CHARBONNIER_EPSILON**2)
-
-
-def l1(clean: Any, restored: Any) -> Any:
-    """|difference| of each value."""
-    return ops.abs(restored - clean)
-
-
-def mse(clean: Any, restored: Any) -> Any:
-    """difference² of each value."""
-    return ops.square(restored - clean)
 
 
 def psnr(clean: Any, restored: Any) -> Any:
@@ -161,8 +148,8 @@ def laplacian(images: Any) -> Any:
 
 LOSSES: dict[str, Callable[[Any, Any], Any]] = {
     "charbonnier": charbonnier,
-    "l1": l1,
-    "mse": mse,
+    "l1": keras.losses.mean_absolute_error,
+    "mse": keras.losses.mean_squared_error,
     "psnr": psnr,
     "ssim": structural_dissimilarity,
     "frequency": frequency,

@@ -1,8 +1,5 @@
 """PSNR and SSIM as Keras metrics: means over images, each clipped to [0, 1] first."""
 
-# Keras is an extra: without it there is nothing for the type checker to look up here.
-# pyright: reportMissingImports=false
-
 from typing import Any
 
 import keras

@@ -1,8 +1,5 @@
 """AST, the Adaptive Sparse Transformer (Zhou et al., CVPR 2024), as a Keras 3 model."""
 
-# Keras is an extra: without it there is nothing for the type checker to look up here.
-# pyright: reportMissingImports=false
-
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -18,6 +15,7 @@ from fairweather.keras.layers import (
     GlobalContext,
     LeakyReLU,
     PadToMultiple,
+    SameShape,
     Shape,
     StochasticDepth,
     convolution,
@@ -35,7 +33,7 @@ from fairweather.models import (
 
 
 @register
-class Block(keras.layers.Layer):
+class Block(SameShape):
     """Window attention where the stage has it, then the feed-forward network.
 
     Args:
@@ -98,9 +96,6 @@ class Block(keras.layers.Layer):
             x = x + self.stochastic_depth(attended, training=training)
         refined = self.feed_forward(self.feed_forward_norm(x))
         return x + self.stochastic_depth(refined, training=training)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.options}

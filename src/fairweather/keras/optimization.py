@@ -1,8 +1,5 @@
 """The optimiser of a recipe's stage: AdamW as PyTorch computes it, warm-up, cosine and average."""
 
-# Keras is an extra: without it there is nothing for the type checker to look up here.
-# pyright: reportMissingImports=false
-
 import math
 from typing import Any
 

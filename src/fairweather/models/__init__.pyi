@@ -8,6 +8,7 @@ from .catalog import ModelEntry as ModelEntry
 from .catalog import describe_config as describe_config
 from .catalog import list_models as list_models
 from .checkpoint import CONFIG_KEY as CONFIG_KEY
+from .checkpoint import find_misfits as find_misfits
 from .checkpoint import find_weights as find_weights
 from .checkpoint import load_model as load_model
 from .checkpoint import read_metadata as read_metadata

@@ -58,7 +58,11 @@ def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> 
     if bottleneck_shift is not None:
         config = dataclasses.replace(config, bottleneck_shift=bottleneck_shift)
     model = AST(config)
-    check_fit(state, model.state_dict(), source=path)
+    misfits = find_misfits(state, model.state_dict())
+    if misfits:
+        raise CheckpointError(
+            f"{path}: does not fit any AST: {misfits}. Is it a checkpoint of another network?"
+        )
     model.load_state_dict(state)  # copies into float32, whatever the file holds
     return model.eval()
 
@@ -270,8 +274,8 @@ def describe_misfit(state: Mapping[str, Tensor], error: Exception) -> str:
     return f"is not an AST checkpoint ({type(error).__name__}: {error}); its first keys are {first}"
 
 
-def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: Path) -> None:
-    """Raise if a state dict does not fit, and name the first keys that differ."""
+def find_misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Name the first keys of a state dict that are unknown, missing or of another shape, if any."""
     faults = [
         *(f"{name} is unknown" for name in state if name not in expected),
         *(f"{name} is missing" for name in expected if name not in state),
@@ -281,9 +285,5 @@ def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, so
             if name in expected and tensor.shape != expected[name].shape
         ),
     ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise CheckpointError(
-            f"{source}: does not fit any AST: {'; '.join(faults[:3])}{more}."
-            " Is it a checkpoint of another network?"
-        )
+    more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+    return "; ".join(faults[:3]) + more

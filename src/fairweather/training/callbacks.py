@@ -72,24 +72,21 @@ class BestPoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As Lightning's, which forgets the best score if the checkpoint is of another folder."""
-        old, new = state_dict["dirpath"], str(self.dirpath)
-        if old != new:
+        here = str(self.dirpath)
 
-            def moved(path: str) -> str:
-                return path.replace(old, new, 1)
+        def moved(path: str) -> str:
+            return path.replace(state_dict["dirpath"], here, 1)
 
-            state_dict = {
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(
+            {
                 **state_dict,
-                "dirpath": new,
-                "best_k_models": {
-                    moved(p): score for p, score in state_dict["best_k_models"].items()
-                },
-                **{
-                    name: moved(state_dict[name])
-                    for name in ("best_model_path", "kth_best_model_path", "last_model_path")
-                },
+                **{name: moved(state_dict[name]) for name in paths},
+                "best_k_models": best,
+                "dirpath": here,
             }
-        super().load_state_dict(state_dict)
+        )
 
 
 class Patience(EarlyStopping):
@@ -109,19 +106,10 @@ class Patience(EarlyStopping):
         trainer.should_stop = trainer.should_stop or self.is_exhausted
 
 
-class LastValidation(Callback):
-    """Has the last step validated where no interval ends: else its weights could not be kept."""
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        if trainer.global_step == trainer.max_steps:
-            trainer.should_stop = True  # before which Lightning validates
+def validate_last_step(trainer: lightning.Trainer, *_: object) -> None:
+    """Have the last step validated where no interval ends: else its weights could not be kept."""
+    if trainer.global_step == trainer.max_steps:
+        trainer.should_stop = True  # before which Lightning validates
 
 
 class Triptychs(Callback):

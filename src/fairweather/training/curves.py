@@ -12,12 +12,7 @@ Points = dict[int, float]
 
 
 class CurvePlotter:
-    """Draws the curves of a run after a validation, but not all the time.
-
-    Args:
-        run: the run folder.
-        every_s: least seconds between two drawings; None never draws.
-    """
+    """Draws the curves of a run, at most every so many seconds; None never draws."""
 
     def __init__(self, run: Path, *, every_s: float | None):
         self.run = run

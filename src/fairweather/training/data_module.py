@@ -14,11 +14,7 @@ class RestorationData(lightning.LightningDataModule):
     """The training stream and the held-out crops of one stage."""
 
     def __init__(self, stage: StageRun, *, world_size: int = 1):
-        """Prepare the loaders.
-
-        Args:
-            stage: what is trained on, and what is held out.
-            world_size: over how many processes the batch is spread.
+        """Spread each batch over `world_size` processes.
 
         Raises:
             DataError: if the batch does not divide among the processes and their parts.

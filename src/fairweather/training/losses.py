@@ -6,9 +6,8 @@ mean over the batch, so that devices with equal shares of a batch average to the
 """
 
 import functools
-import importlib
 import math
-import operator
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self, cast
 
@@ -201,51 +200,27 @@ class Perceptual(nn.Module):
 
 
 class WeightedLoss(nn.Module):
-    """Σ weight · loss; made by `build_loss`, with an empty state dict and no parameters."""
+    """Σ weight · loss, with an empty state dict and no parameters.
 
-    def __init__(self, weights: Mapping[str, float], *, perceptual: Perceptual | None):
+    One term of weight 1 is the bare loss to the bit.
+
+    Args:
+        terms: weights by name, as a recipe has them.
+        backbone: makes the features of `perceptual`; see `Perceptual` and `load_backbone`.
+    """
+
+    def __init__(self, terms: Mapping[str, float], *, backbone: Backbone | None = None):
         super().__init__()
-        self.weights = dict(weights)
-        self.perceptual = perceptual  # registered, so that its backbone follows `.to()`
-        self.losses = LOSSES if perceptual is None else {**LOSSES, "perceptual": perceptual}
+        self.terms = dict(terms)
+        self.losses = dict(LOSSES)
+        if backbone is not None:
+            # Also registered, so that the backbone follows `.to()`.
+            self.perceptual = self.losses["perceptual"] = Perceptual(backbone)
 
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
         """Two of (B, 3, H, W) in [0, 1] → a scalar."""
-        terms = [
-            weight * self.losses[name](restored, clean) for name, weight in self.weights.items()
-        ]
+        terms = [weight * self.losses[name](restored, clean) for name, weight in self.terms.items()]
         return torch.stack(terms).sum()
-
-
-def build_loss(terms: Mapping[str, float], *, backbone: Backbone | None = None) -> WeightedLoss:
-    """Weighted sum of losses; one term of weight 1 is the bare loss to the bit.
-
-    Args:
-        terms: weights by name, one of `LOSS_NAMES`.
-        backbone: makes the features of `perceptual`; see `Perceptual` and `load_backbone`.
-
-    Raises:
-        RecipeError: for an unknown name, no terms, a weight that is not finite and above 0, or
-            `perceptual` without a backbone.
-    """
-    if not terms:
-        raise RecipeError(f"loss: has no terms; give a weight to one of {', '.join(LOSS_NAMES)}")
-    for name, weight in terms.items():
-        if name not in LOSS_NAMES:
-            raise RecipeError(f"loss term {name!r}: is none of {', '.join(LOSS_NAMES)}")
-        if not (math.isfinite(weight) and weight > 0):
-            raise RecipeError(
-                f"loss term {name!r}: weight {weight} must be finite and above 0; to go without"
-                " the term, leave it out"
-            )
-    if "perceptual" not in terms:
-        return WeightedLoss(terms, perceptual=None)
-    if backbone is None:
-        raise RecipeError(
-            "loss term 'perceptual': needs a backbone; name what makes one as"
-            " package.module:callable, or leave the term out"
-        )
-    return WeightedLoss(terms, perceptual=Perceptual(backbone))
 
 
 def load_backbone(target: str) -> Backbone:
@@ -260,18 +235,13 @@ def load_backbone(target: str) -> Backbone:
     Raises:
         RecipeError: if there is no such module or callable, or it makes nothing callable.
     """
-    module_name, _, attribute = target.partition(":")
-    if not module_name or not attribute:
-        raise RecipeError(f"backbone {target!r}: write it as package.module:callable")
     try:
-        make = operator.attrgetter(attribute)(importlib.import_module(module_name))
-    except (ImportError, TypeError) as error:  # TypeError: a relative name
+        make = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(
-            f"backbone {target!r}: cannot import {module_name} ({error}); is it installed, or its"
-            " folder on PYTHONPATH?"
+            f"backbone {target!r}: cannot be imported ({error}); write it as"
+            " package.module:callable, and if it is your own, put its folder on PYTHONPATH"
         ) from error
-    except AttributeError as error:
-        raise RecipeError(f"backbone {target!r}: {module_name} has no {attribute}") from error
     if not callable(make):
         raise RecipeError(f"backbone {target!r}: is of type {type(make).__name__}; name a callable")
     backbone = make()

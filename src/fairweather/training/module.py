@@ -18,7 +18,7 @@ from fairweather.training.faults import describe_fault, find_nonfinite_gradient
 from fairweather.training.losses import (
     HIGHEST_PSNR_DB,
     SSIM_WINDOW_PX,
-    build_loss,
+    WeightedLoss,
     load_backbone,
     ssim,
 )
@@ -30,12 +30,7 @@ class RestorationModule(lightning.LightningModule):
     """Trains a network to undo the degradation of a recipe's task."""
 
     def __init__(self, model: AST, *, stage: StageRun):
-        """Prepare a stage.
-
-        Args:
-            model: the network, trained in place.
-            stage: what to train; its pairs name the files of a batch that spoils the run.
-        """
+        """Prepare to train the network in place."""
         super().__init__()
         self.model = model
         self.stage_run = stage
@@ -47,7 +42,7 @@ class RestorationModule(lightning.LightningModule):
             model.compile()
         self._files_of_step: list[Pair] = []
         target = recipe.perceptual_backbone
-        self.loss = build_loss(recipe.loss, backbone=load_backbone(target) if target else None)
+        self.loss = WeightedLoss(recipe.loss, backbone=load_backbone(target) if target else None)
 
     @property
     def _image_dtype(self) -> torch.dtype:

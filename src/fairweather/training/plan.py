@@ -54,30 +54,25 @@ def plan_training(recipe: Recipe, *, data: Path | None, devices: int = 1) -> Pla
     Raises:
         DataError: if a batch does not divide among the devices.
     """
-    images: tuple[int, int] | None = None
-    fault = None
+    training_images = held_out_images = fault = None
     if data is not None:
         try:
-            training, held_out = split_pairs(recipe, data)
-            images = len(training), len(held_out)
+            training_images, held_out_images = map(len, split_pairs(recipe, data))
         except DataError as error:
             fault = str(error)
     stages = []
     for stage in recipe.stages:
         length = None
-        if images is not None or (stage.epochs is None and recipe.validate_every_steps is not None):
-            length = length_of(
-                stage,
-                images=images[0] if images else 1,
-                validate_every_steps=recipe.validate_every_steps,
-            )
+        every = recipe.validate_every_steps
+        if training_images is not None or (stage.epochs is None and every is not None):
+            length = length_of(stage, images=training_images or 1, validate_every_steps=every)
         crops = crops_of_a_part(stage, devices=devices)
         memory = estimate_memory(recipe, crops=crops, crop_px=stage.crop_px)
         stages.append(StagePlan(length=length, memory_bytes=memory))
     return Plan(
         parameters=count(create_model(recipe.config)),
-        training_images=images[0] if images else None,
-        held_out_images=images[1] if images else None,
+        training_images=training_images,
+        held_out_images=held_out_images,
         data_fault=fault,
         stages=tuple(stages),
     )
@@ -113,12 +108,7 @@ class SavedTensors:
     """What autograd saves of a forward pass, by the block of the network that it is saved in."""
 
     def __init__(self, model: AST, *, again: bool):
-        """Watches a model.
-
-        Args:
-            model: the network; it is only watched, and keeps its activations.
-            again: whether a training run would compute what lies inside the blocks again.
-        """
+        """Watch a model; `again` if a run would compute what lies inside the blocks again."""
         self.again = again
         self._of_block: dict[nn.Module | None, dict[int, torch.UntypedStorage]] = {None: {}}
         self._block: nn.Module | None = None

@@ -1,15 +1,15 @@
 """What an experiment is: a frozen, validated piece of data."""
 
 import dataclasses
-import math
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    field_validator,
     model_validator,
 )
 
@@ -17,6 +17,18 @@ from fairweather.data import DEGRADATIONS, WEATHERS, Augmentation, list_layouts
 from fairweather.errors import OptionError
 from fairweather.models import PRESETS, ASTConfig
 from fairweather.training.losses import LOSS_NAMES
+
+
+def _one_of(names: Iterable[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"{name!r} is none of {', '.join(names)}")
+        return name
+
+    return AfterValidator(check)
+
+
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -48,7 +60,9 @@ class PairFolder(Strict):
     """Pairs on disk."""
 
     folder: str = Field(description="relative to the data root of the command line")
-    layout: str = Field("folders", description="see `fairweather data layouts`")
+    layout: Annotated[str, _one_of(list_layouts())] = Field(
+        "folders", description="see `fairweather data layouts`"
+    )
     split: str = Field(
         default_factory=lambda data: "all" if data.get("layout") == "folders" else "train",
         description="by default `train`, or all of plain folders",
@@ -57,13 +71,6 @@ class PairFolder(Strict):
     def __str__(self) -> str:
         told = self.layout == "folders" and self.split == "all"
         return self.folder if told else f"{self.folder} ({self.layout}, {self.split})"
-
-    @field_validator("layout")
-    @classmethod
-    def _layout_exists(cls, layout: str) -> str:
-        if layout not in list_layouts():
-            raise ValueError(f"{layout!r} is none of {', '.join(list_layouts())}")
-        return layout
 
 
 def _as_pair_folder(value: Any) -> Any:
@@ -97,8 +104,9 @@ class DataSpec(Strict):
     layer_fraction: float = Field(
         0.5, ge=0, le=1, description="share of the crops of clean images that get the layers' rain"
     )
-    weather_shares: dict[str, float] | None = Field(
+    weather_shares: dict[Annotated[str, _one_of(WEATHERS)], Weight] | None = Field(
         None,
+        min_length=1,
         description="how often each weather comes among the synthetic crops of task weather, as in"
         " {rain: 1, snow: 2}; by default all as often",
     )
@@ -111,18 +119,6 @@ class DataSpec(Strict):
     resize_px: int | None = Field(
         None, ge=16, description="squeeze every image to a square of this side before cropping"
     )
-
-    @field_validator("weather_shares")
-    @classmethod
-    def _weathers_exist(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
-        for name, share in (shares or {}).items():
-            if name not in WEATHERS:
-                raise ValueError(f"{name!r} is none of {', '.join(WEATHERS)}")
-            if not (0 < share < math.inf):
-                raise ValueError(f"the share {share:g} of {name} must be above 0; or leave it out")
-        if shares is not None and not shares:
-            raise ValueError("names no weather")
-        return shares
 
     @model_validator(mode="after")
     def _has_images(self) -> "DataSpec":
@@ -181,9 +177,6 @@ class Stage(Strict):
         return self
 
 
-LossTerms = dict[str, float]
-
-
 def _as_loss_terms(value: Any) -> Any:
     return {value: 1.0} if isinstance(value, str) else value
 
@@ -196,15 +189,20 @@ class Recipe(Strict):
     description: str
     published: PublishedFigure | None = None
     cost: Cost | None = None
-    preset: str = Field(description="architecture, see `fairweather models list`")
+    preset: Annotated[str, _one_of(PRESETS)] = Field(
+        description="architecture, see `fairweather models list`"
+    )
     architecture: dict[str, Any] = Field(
         default_factory=dict, description="what differs from the preset, as in {window: 4}"
     )
     data: DataSpec
     augmentation: Augmentation = Augmentation()
     stages: tuple[Stage, ...] = Field(min_length=1)
-    loss: Annotated[LossTerms, BeforeValidator(_as_loss_terms)] = Field(
+    loss: Annotated[
+        dict[Annotated[str, _one_of(LOSS_NAMES)], Weight], BeforeValidator(_as_loss_terms)
+    ] = Field(
         default_factory=lambda: {"charbonnier": 1.0},
+        min_length=1,
         description="a name, or names with weights, as in {charbonnier: 1, edge: 0.05}",
     )
     perceptual_backbone: str | None = Field(
@@ -229,25 +227,6 @@ class Recipe(Strict):
         None, ge=1, description="by default once an epoch, that is as many crops as images"
     )
     validation_crop_px: int = Field(256, ge=16)
-
-    @field_validator("preset")
-    @classmethod
-    def _preset_exists(cls, preset: str) -> str:
-        if preset not in PRESETS:
-            raise ValueError(f"is none of {', '.join(PRESETS)}")
-        return preset
-
-    @field_validator("loss")
-    @classmethod
-    def _losses_exist(cls, loss: LossTerms) -> LossTerms:
-        for name, weight in loss.items():
-            if name not in LOSS_NAMES:
-                raise ValueError(f"{name!r} is none of {', '.join(LOSS_NAMES)}")
-            if not (0 < weight < math.inf):
-                raise ValueError(f"the weight {weight:g} of {name} must be above 0")
-        if not loss:
-            raise ValueError("names no loss")
-        return loss
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Recipe":

@@ -83,12 +83,13 @@ def parse_recipe(tree: Mapping[str, Any], *, source: str) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         found = error.errors()
-        # A list whose entries are at fault is also reported as too short, which it is not.
-        lists = {fault["loc"][0] for fault in found if len(fault["loc"]) > 1}
+        # What holds a fault is also reported as too short, which it is not.
+        holders = {fault["loc"][:depth] for fault in found for depth in range(len(fault["loc"]))}
         faults = "; ".join(
             _describe_fault(fault["loc"], fault["type"], fault["msg"])
             for fault in found
-            if fault["type"] != "too_short" or fault["loc"][0] not in lists
+            if fault["type"] != "too_short" or fault["loc"] not in holders
+            if fault["type"] != "default_factory_not_called"
         )
         raise RecipeError(f"{source}: {faults}") from error
 
@@ -96,15 +97,15 @@ def parse_recipe(tree: Mapping[str, Any], *, source: str) -> Recipe:
 def _describe_fault(place: tuple[str | int, ...], kind: str, message: str) -> str:
     message = message.removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        message = "there is no such key" + _suggest(place)
-    return f"{'.'.join(map(str, place)) or 'recipe'}: {message}"
+        message = "there is no such key; " + suggest(place[-1], _keys_beside(place))
+    named = ".".join(str(part) for part in place if part != "[key]")
+    return f"{named or 'recipe'}: {message}"
 
 
-def _suggest(place: tuple[str | int, ...]) -> str:
-    """The nearest valid key, or all of them."""
-    keys = _keys_beside(place)
-    near = difflib.get_close_matches(str(place[-1]), keys, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; it may be one of {', '.join(keys)}"
+def suggest(key: str | int, keys: Sequence[str]) -> str:
+    """Name the nearest valid key, or all of them."""
+    near = difflib.get_close_matches(str(key), keys, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"it may be one of {', '.join(keys)}"
 
 
 def _keys_beside(place: tuple[str | int, ...]) -> list[str]:
@@ -140,5 +141,6 @@ def apply_override(tree: Any, override: str) -> None:
             tree = tree[parent]
         tree[last] = parsed
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        hint = _suggest((parents[0],)) if parents and parents[0] not in Recipe.model_fields else ""
+        keys = list(Recipe.model_fields)
+        hint = f"; {suggest(parents[0], keys)}" if parents and parents[0] not in keys else ""
         raise RecipeError(f"{override!r}: the recipe has no {key!r}{hint}") from error

@@ -17,10 +17,17 @@ import numpy as np
 
 from fairweather.data import Pair, check_pairs
 from fairweather.errors import CheckpointError, DataError, RecipeError
-from fairweather.files import replacing
+from fairweather.files import write_text
 from fairweather.hardware import keep_freed_memory
-from fairweather.imaging import Photo, write_side_by_side
-from fairweather.models import AST, add_global_context, create_model, load_model, save_model
+from fairweather.imaging import Photo, as_bytes, write_side_by_side
+from fairweather.models import (
+    AST,
+    add_global_context,
+    create_model,
+    find_misfits,
+    load_model,
+    save_model,
+)
 from fairweather.training.batches import Split, split_pairs
 from fairweather.training.curves import CurvePlotter
 from fairweather.training.recipe import Recipe, Stage
@@ -66,12 +73,8 @@ class StageRun:
     """One stage of a run: what is trained, on what, and where its files lie.
 
     Attributes:
-        recipe: what is trained.
-        index: the stage's number.
         run: the run folder.
         split: pairs to train on, and held-out ones.
-        machines: where.
-        plotter: draws the curves of the run.
     """
 
     recipe: Recipe
@@ -112,15 +115,13 @@ class StageRun:
         folder = self.run / "triptychs"
         folder.mkdir(exist_ok=True)
         name = f"stage-{self.index}-step-{step:07}-image-{number}.png"
-        write_side_by_side(folder / name, *map(to_photo, images))
+        photos = (Photo(as_bytes(np.clip(image, 0, 1))) for image in images)
+        write_side_by_side(folder / name, *photos)
 
     def tell_resumed(self, checkpoint: Path) -> None:
         """Log that a stopped stage goes on."""
-        log.info("stage %d goes on from %s", self.index, checkpoint)
-
-    def tell_stopped(self, step: int) -> None:
-        """Log that the user stopped the stage."""
-        log.warning("stage %d was stopped at step %d; the same command goes on", self.index, step)
+        if is_first_process():
+            log.info("stage %d goes on from %s", self.index, checkpoint)
 
 
 FitStage = Callable[[StageRun, AST], float]
@@ -136,10 +137,10 @@ def run_recipe(
     load_best: LoadBest,
     framework: str,
     versions: Mapping[str, str],
-    machines: Machines | None = None,
-    weights: str | Path | None = None,
-    unchecked: bool = False,
-    curves_every_s: float | None = SECONDS_BETWEEN_CURVES,
+    machines: Machines,
+    weights: str | Path | None,
+    unchecked: bool,
+    curves_every_s: float | None,
 ) -> Path:
     """Train a recipe's stages, or go on where a killed run of the same folder stopped.
 
@@ -151,7 +152,6 @@ def run_recipe(
     import lightning
 
     keep_freed_memory()
-    machines = machines or Machines()
     split = split_pairs(recipe, data)  # what is wrong is said before anything is written
     lightning.seed_everything(recipe.seed, verbose=False)
     model = start_model(recipe, weights)
@@ -199,11 +199,15 @@ def train_stage(stage: StageRun, model: AST, *, fit_stage: FitStage) -> float:
             *(index, len(stage.recipe.stages), stage.length.steps, shape.crop_px, shape.batch),
             *(shape.learning_rate, shape.final_learning_rate),
         )
-    score_db = fit_stage(stage, model)
+    try:
+        score_db = fit_stage(stage, model)
+    except (KeyboardInterrupt, SystemExit):  # the second is how Lightning ends after Ctrl-C
+        if is_first_process():
+            log.warning("stage %d was stopped; the same command goes on", index)
+        raise
     if is_first_process():
         log.info("stage %d: best %.2f dB on held-out images", index, score_db)
-        with replacing(stage.done) as file:
-            file.write(json.dumps({"held_out_psnr_db": score_db}).encode())
+        write_text(stage.done, json.dumps({"held_out_psnr_db": score_db}))
     return score_db
 
 
@@ -221,21 +225,15 @@ def start_model(recipe: Recipe, weights: str | Path | None) -> AST:
         loaded = load_model(weights)
         if model.config.global_context and not loaded.config.global_context:
             loaded = add_global_context(loaded)
-        shapes, theirs = (
-            {name: tensor.shape for name, tensor in one.state_dict().items()}
-            for one in (model, loaded)
-        )
-        told_apart = ("branches", "bottleneck_shift", "heads", "window")  # that no shape tells
-        differing = [
-            f"{name} {getattr(loaded.config, name)} instead of {getattr(model.config, name)}"
-            for name in told_apart
+        misfits = find_misfits(loaded.state_dict(), model.state_dict()) or "; ".join(
+            f"{name} is {getattr(loaded.config, name)} instead of {getattr(model.config, name)}"
+            for name in ("branches", "bottleneck_shift", "heads", "window")  # that no shape tells
             if getattr(loaded.config, name) != getattr(model.config, name)
-        ]
-        if theirs != shapes or differing:
+        )
+        if misfits:
             raise CheckpointError(
                 f"{weights}: is not of the recipe's architecture, {recipe.preset}"
-                f" {recipe.architecture or ''} {', '.join(differing)}".rstrip()
-                + "; choose a recipe of its own"
+                f" {recipe.architecture or ''} ({misfits}); choose a recipe of its own"
             )
         model.load_state_dict(loaded.state_dict())
     # Here too, so that a resumed run takes the weights of a finished stage without rounding.
@@ -307,8 +305,7 @@ def note_start(
     begun = starts[0].get("framework", "torch") if starts else framework
     if begun != framework:
         raise RecipeError(f"{run} holds a run of {begun}; choose a new folder for {framework}")
-    with replacing(saved) as file:
-        file.write(dump_recipe(recipe).encode())
+    write_text(saved, dump_recipe(recipe))
     starts.append(
         {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -325,8 +322,7 @@ def note_start(
             **versions,
         }
     )
-    with replacing(path) as file:
-        file.write(json.dumps(starts, indent=2).encode())
+    write_text(path, json.dumps(starts, indent=2))
 
 
 def is_first_process() -> bool:
@@ -334,9 +330,3 @@ def is_first_process() -> bool:
     from lightning.pytorch.utilities import rank_zero_only
 
     return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def to_photo(image: np.ndarray) -> Photo:
-    """Return an (H, W, 3) image in [0, 1] as a photo of bytes."""
-    pixels = np.rint(np.asarray(image, np.float32).clip(0, 1) * 255).astype(np.uint8)
-    return Photo(np.ascontiguousarray(pixels))

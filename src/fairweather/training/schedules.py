@@ -41,7 +41,7 @@ class StageLength:
     validate_every_steps: int
 
 
-def length_of(stage: Stage, *, images: int, validate_every_steps: int | None) -> StageLength:
+def length_of(stage: Stage, *, images: int, validate_every_steps: int | None = None) -> StageLength:
     """Counts a stage in steps.
 
     Args:

@@ -19,11 +19,11 @@ from fairweather.models import AST
 from fairweather.training.batches import crops_of_a_part
 from fairweather.training.callbacks import (
     BestPoint,
-    LastValidation,
     Patience,
     ResumePoint,
     Triptychs,
     WholeFiles,
+    validate_last_step,
 )
 from fairweather.training.data_module import RestorationData
 from fairweather.training.module import RestorationModule
@@ -107,14 +107,9 @@ def fit_stage(stage: StageRun, model: AST, *, callbacks: tuple[Callback, ...] = 
     source = RestorationData(stage, world_size=trainer.world_size)
     last = stage.folder / "last.ckpt"
     start = last if last.exists() else None
-    if start and is_first_process():
+    if start:
         stage.tell_resumed(start)
-    try:
-        trainer.fit(module, source, ckpt_path=start, weights_only=True)
-    except (KeyboardInterrupt, SystemExit):  # the second is how Lightning ends after Ctrl-C
-        if is_first_process():
-            stage.tell_stopped(trainer.global_step)
-        raise
+    trainer.fit(module, source, ckpt_path=start, weights_only=True)
     if trainer.global_step < stage.length.steps and not stopped_early(trainer):
         raise TrainingError(
             f"stage {stage.index} stopped at step {trainer.global_step}; the same command goes on"
@@ -162,7 +157,7 @@ def build_trainer(stage: StageRun, *, callbacks: list[Callback]) -> lightning.Tr
         plugins=[WholeFiles()],
         callbacks=[
             *more,
-            LastValidation(),
+            LambdaCallback(on_train_batch_end=validate_last_step),
             LearningRateMonitor(logging_interval="step"),
             Triptychs(stage),
             *callbacks,

@@ -1,6 +1,5 @@
 """A search over a recipe's values: trials trained by `train`, pruned early, resumable (Optuna)."""
 
-import gc
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 
 from fairweather.errors import FairweatherError, OptionError, RecipeError
-from fairweather.files import replacing
+from fairweather.files import write_text
 from fairweather.models import read_metadata
 from fairweather.training.batches import split_pairs
 from fairweather.training.module import RestorationModule
@@ -113,13 +112,15 @@ def search_recipe(
         images=len(training),
         train_it=partial(train_trial, data=data, machines=machines, curves_every_s=curves_every_s),
     )
+    own = {d.key: d.own for d in dimensions if d.own is not None}
     with filelock.FileLock(out / ".lock"):  # of several processes one makes the database
         note_search(recipe, dimensions, out, images=(len(training), len(held_out)))
-        study = open_study(out, first=own_values(dimensions))
+        study = open_study(out, first=own)
     while True:
         results = read_results(study)
         for result in results:
-            remove_checkpoints(out / result.folder)
+            for path in out.glob(f"{result.folder}/stage-*/*.ckpt"):  # which would fill disks
+                path.unlink()
         if results:
             paths = write_summary(out, study, results=results, recipe=recipe, dimensions=dimensions)
             if len(results) >= trials:
@@ -155,13 +156,7 @@ def note_search(
         "held_out": images[1],
         "recipe": recipe.model_dump(mode="json"),
     }
-    with replacing(path) as file:
-        file.write(yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).encode())
-
-
-def own_values(dimensions: Sequence[Dimension]) -> dict[str, float | str]:
-    """Return the recipe's own values, of those dimensions that hold theirs."""
-    return {d.key: d.own for d in dimensions if d.own is not None}
+    write_text(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
 
 
 def run_trial(
@@ -216,7 +211,6 @@ def train_trial(
     curves_every_s: float | None,
 ) -> str:
     """Train a trial; return why it was pruned, empty if it was not."""
-    reason = ""
     try:
         train(
             recipe,
@@ -227,17 +221,11 @@ def train_trial(
             callbacks=(reporter,),
             curves_every_s=curves_every_s,
         )
-    except optuna.TrialPruned as pruned:
-        reason = str(pruned)
-    except (FairweatherError, torch.OutOfMemoryError) as error:
+    except (optuna.TrialPruned, FairweatherError, torch.OutOfMemoryError) as error:
         if error is not reporter.fault:  # raised outside of the fit: no fault of the values
             raise
-        reason = str(error)
-    if reason:
-        gc.collect()  # outside of the except clause, whose traceback holds the network
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    return reason
+        return str(error)
+    return ""
 
 
 class Reporter(Callback):
@@ -245,11 +233,7 @@ class Reporter(Callback):
 
     def __init__(self, trial: optuna.Trial, recipe: Recipe, *, images: int):
         self.trial = trial
-        every = recipe.validate_every_steps
-        self.lengths = [
-            length_of(stage, images=images, validate_every_steps=every).steps
-            for stage in recipe.stages
-        ]
+        self.lengths = [length_of(stage, images=images).steps for stage in recipe.stages]
         self.fault: BaseException | None = None
         # By a process that was stopped.
         self.reported = set(trial.study.trials[trial.number].intermediate_values)
@@ -275,9 +259,3 @@ class Reporter(Callback):
         exception: BaseException,
     ) -> None:
         self.fault = exception
-
-
-def remove_checkpoints(run: Path) -> None:
-    """Remove all but `model.safetensors`, for those of twenty trials would fill disks."""
-    for path in run.glob("stage-*/*.ckpt"):
-        path.unlink()

@@ -1,10 +1,10 @@
 """What a search varies: entries like `stages.*.learning_rate=1e-4..2e-3`, read and applied."""
 
+import contextlib
 import copy
-import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import optuna
@@ -13,7 +13,7 @@ import yaml
 from fairweather.errors import RecipeError
 from fairweather.models import ASTConfig
 from fairweather.training.recipe import Recipe
-from fairweather.training.recipe_files import apply_override, parse_recipe
+from fairweather.training.recipe_files import apply_override, parse_recipe, suggest
 
 Value = float | str
 Values = Mapping[str, Value]
@@ -137,12 +137,6 @@ def _parse_entry(entry: str, recipe: Recipe) -> Dimension:
 
 
 def _parse_values(dimension: Dimension, text: str, *, own: Any) -> Dimension:
-    named = {
-        "entry": dimension.entry,
-        "key": dimension.key,
-        "places": dimension.places,
-        "scales": dimension.scales,
-    }
     low, dots, high = text.partition("..")
     if dots:
         ends = [_parse_value(end, dimension.entry) for end in (low, high)]
@@ -151,7 +145,7 @@ def _parse_values(dimension: Dimension, text: str, *, own: Any) -> Dimension:
         inside = _is_number(own) and ends[0] <= own <= ends[1]
         whole = all(isinstance(end, int) for end in ends) and not dimension.scales
         fits = inside and (isinstance(own, int) or not whole)
-        return Dimension(**named, low=ends[0], high=ends[1], own=own if fits else None)
+        return replace(dimension, low=ends[0], high=ends[1], own=own if fits else None)
     choices = tuple(choice.strip() for choice in text.split("|"))
     if len(set(choices)) < max(2, len(choices)) or not all(choices):
         raise RecipeError(f"{dimension.entry!r}: has no two different values; {HOW}")
@@ -159,19 +153,14 @@ def _parse_values(dimension: Dimension, text: str, *, own: Any) -> Dimension:
     if dimension.scales and not all(_is_number(value) for value in values.values()):
         raise RecipeError(f"{dimension.entry!r}: a factor is a number; {HOW}")
     same = (choice for choice, value in values.items() if own is not None and value == own)
-    return Dimension(**named, choices=choices, own=next(same, None))
+    return replace(dimension, choices=choices, own=next(same, None))
 
 
 def _parse_value(text: str, entry: str) -> Any:
     """As YAML, but 1e-4 is a number, which for YAML 1.1 needs a point."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        pass
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(text)
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -203,11 +192,7 @@ def _own_architecture(recipe: Recipe, place: str) -> Any:
     names = [field.name for field in fields(ASTConfig)]
     name = place.partition(".")[2]
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        raise RecipeError(
-            f"{place}: there is no such key; "
-            + (f"did you mean {near[0]}?" if near else f"it may be one of {', '.join(names)}")
-        )
+        raise RecipeError(f"{place}: there is no such key; {suggest(name, names)}")
     return getattr(recipe.config, name)
 
 

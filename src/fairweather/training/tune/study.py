@@ -115,7 +115,8 @@ def next_trial(
         return objective(trial)
 
     try:
-        study.optimize(begin, n_trials=1)
+        # The traceback of what pruned a trial holds its network until it is collected.
+        study.optimize(begin, n_trials=1, gc_after_trial=True)
     except BaseException:  # also an interrupt, and the exit that Lightning makes of one
         for number in begun:
             study.tell(number, state=TrialState.FAIL, skip_if_finished=True)

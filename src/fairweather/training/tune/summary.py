@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 
-from fairweather.files import replacing
+from fairweather.files import replacing, write_text
 from fairweather.training.recipe import Recipe
 from fairweather.training.recipe_files import dump_recipe
 from fairweather.training.tune.space import Dimension, Values, recipe_with
@@ -62,8 +62,7 @@ def write_summary(
     Returns:
         The paths of the recipe and of `summary.png`.
     """
-    with replacing(out / "trials.csv") as file:
-        file.write(_table(results, dimensions).encode())
+    write_text(out / "trials.csv", _table(results, dimensions))
     summary = draw_plots(out, study)
     best = best_of(results)
     if best is None:
@@ -74,8 +73,7 @@ def write_summary(
         " training images,\n# among which it was chosen; its figure on a test set is still to be"
         " measured.\n"
     )
-    with replacing(path) as file:
-        file.write((note + dump_recipe(recipe_with(recipe, dimensions, best.values))).encode())
+    write_text(path, note + dump_recipe(recipe_with(recipe, dimensions, best.values)))
     return path, summary
 
 
