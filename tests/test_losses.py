@@ -85,9 +85,9 @@ def test_charbonnier_is_what_a_loop_computes(shape: tuple[int, ...]) -> None:
     assert charbonnier(restored, clean).item() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["charbonnier", "edge"])
+@pytest.mark.parametrize("name", ["charbonnier", "edge", "lattice"])
 def test_charbonnier_of_equal_images_is_epsilon(name: str) -> None:
-    clean = images(0, 2, 3, 4, 4)
+    clean = images(0, 2, 3, 16, 16)
     assert LOSSES[name](clean, clean).item() == pytest.approx(1e-3, rel=1e-5)
 
 
@@ -198,6 +198,27 @@ def test_edge_sees_no_change_of_brightness() -> None:
     assert LOSSES["edge"](clean + 0.3, clean).item() == pytest.approx(1e-3)
 
 
+@pytest.mark.parametrize("period", [2, 4, 8, 16])
+def test_lattice_is_what_the_cells_have_in_common(period: int) -> None:
+    clean = images(0, 2, 3, 70, 50).double()
+    cell = images(1, 1, 1, period, period).double()
+    cell -= cell.mean()
+    repeated = cell.repeat(1, 1, 70 // period + 1, 50 // period + 1)[..., :70, :50]
+    expected = (cell.square().mean() + 1e-6).sqrt().item()
+    assert LOSSES["lattice"](clean + 0.2 + repeated, clean).item() == pytest.approx(expected)
+
+
+def test_lattice_hardly_sees_an_error_that_does_not_repeat() -> None:
+    error = images(0, 1, 3, 256, 256) - 0.5
+    share = LOSSES["lattice"](error, torch.zeros_like(error)) / error.square().mean().sqrt()
+    assert share == pytest.approx(1 / 16, rel=0.05)  # of 256 cells
+
+
+def test_lattice_refuses_crops_without_a_cell() -> None:
+    crop = images(0, 1, 3, 15, 40)
+    assert "15×40" in message_of(lambda: LOSSES["lattice"](crop, crop))
+
+
 def test_perceptual_is_the_mean_distance_of_the_features() -> None:
     backbone = TwoStages().double()
     restored, clean = images(0, 2, 3, 9, 9).double(), images(1, 2, 3, 9, 9).double()
@@ -236,7 +257,7 @@ def test_a_loss_is_one_number_that_grows_with_the_difference(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOSS_NAMES)
 def test_a_loss_has_the_right_gradient(name: str) -> None:
-    restored, clean = images(0, 1, 3, 11, 12).double(), images(1, 1, 3, 11, 12).double()
+    restored, clean = images(0, 1, 3, 16, 17).double(), images(1, 1, 3, 16, 17).double()
     loss = loss_of(name).double()
     assert torch.autograd.gradcheck(lambda image: loss(image, clean), restored.requires_grad_())
 

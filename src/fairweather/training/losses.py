@@ -24,6 +24,7 @@ CHARBONNIER_EPSILON = 1e-3
 SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
 LEAST_MSE = 1e-4  # 40 dB
+LATTICE_PX = 16
 HIGHEST_PSNR_DB = 100.0  # of images without a difference, whose own would be infinite
 
 
@@ -137,6 +138,32 @@ def laplacian(images: Tensor) -> Tensor:
     )
 
 
+@in_full_precision
+def lattice(restored: Tensor, clean: Tensor) -> Tensor:
+    """Root mean square of what the difference repeats every 16 px, or every 8, 4 or 2 px.
+
+    A transposed convolution gives each pixel of a cell its own weights, so that smooth surfaces
+    come out as checkerboards (Odena et al., "Deconvolution and Checkerboard Artifacts", 2016). Four
+    of them make cells of 16 px. The error of a picture does not repeat, so its mean over all cells
+    is small, and that of a checkerboard is not.
+
+    Raises:
+        RecipeError: if a side is shorter than a cell.
+    """
+    rows, columns = (length // LATTICE_PX for length in clean.shape[-2:])
+    if not (rows and columns):
+        height, width = clean.shape[-2:]
+        raise RecipeError(
+            f"loss term 'lattice': crops of {height}×{width} px are smaller than its cells of"
+            f" {LATTICE_PX} px; raise crop_px, or leave the term out"
+        )
+    difference = (restored - clean)[..., : rows * LATTICE_PX, : columns * LATTICE_PX]
+    cells = difference.unflatten(-1, (columns, LATTICE_PX)).unflatten(-3, (rows, LATTICE_PX))
+    cell = cells.mean((-4, -2))
+    repeated = cell - cell.mean((-2, -1), keepdim=True)
+    return (repeated.square().mean((1, 2, 3)) + CHARBONNIER_EPSILON**2).sqrt().mean()
+
+
 LOSSES: dict[str, Loss] = {
     "charbonnier": charbonnier,
     "l1": l1,
@@ -145,6 +172,7 @@ LOSSES: dict[str, Loss] = {
     "ssim": ssim,
     "frequency": frequency,
     "edge": edge,
+    "lattice": lattice,
 }
 LOSS_NAMES = (*LOSSES, "perceptual")
 
