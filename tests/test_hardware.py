@@ -27,25 +27,16 @@ def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cgroups:
 
     monkeypatch.setattr(hardware, "_OWN_CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(hardware, "_CGROUPS", tmp_path / "fs")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     lay_out("")
     return lay_out
 
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine of 64 GiB, 32 of them free, and of 16 cores for 32 threads, all allowed."""
+    """A machine of 64 GiB, 32 of them free."""
     memory = type("Memory", (), {"total": 64 * GIB, "available": 32 * GIB})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(psutil, "cpu_count", lambda *, logical=True: 32 if logical else 16)
-    process = type(
-        "Process",
-        (),
-        {
-            "memory_info": lambda self: type("Info", (), {"rss": GIB}),
-            "cpu_affinity": lambda self: list(range(32)),
-        },
-    )
+    process = type("Process", (), {"memory_info": lambda self: type("Info", (), {"rss": GIB})})
     monkeypatch.setattr(psutil, "Process", process)
 
 
@@ -56,7 +47,7 @@ def test_commands_can_ask_for_names_without_torch() -> None:
         "sys.modules['fairweather'] = package\n"
         "from fairweather import hardware\n"
         "hardware.check_precision('bf16')\n"
-        "hardware.physical_memory_bytes(), hardware.thread_count()\n"
+        "hardware.physical_memory_bytes()\n"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -99,26 +90,21 @@ def test_facts_are_those_of_psutil_where_nothing_limits(cgroups: Cgroups, large:
     assert hardware.physical_memory_bytes() == 64 * GIB
     assert hardware.available_memory_bytes() == 32 * GIB
     assert hardware.host_budget_bytes() == GIB
-    assert hardware.thread_count() == 16
 
 
 def test_the_limits_of_a_container_count(cgroups: Cgroups, large: None) -> None:
-    files = {"memory.max": f"{3 * GIB}\n", "cpu.max": "250000 100000\n"}
-    cgroups("0::/\n", **files)
+    cgroups("0::/\n", **{"memory.max": f"{3 * GIB}\n"})
     assert hardware.physical_memory_bytes() == 3 * GIB
     assert hardware.available_memory_bytes() == 2 * GIB  # of which this process holds one
     assert hardware.host_budget_bytes() == 3 * GIB // 4
-    assert hardware.thread_count() == 3
 
 
 def test_the_smallest_limit_on_the_way_up_counts(cgroups: Cgroups, large: None) -> None:
     cgroups(
         "0::/a/b/gone\n",
         **{"a/memory.max": f"{8 * GIB}", "a/b/memory.max": "max", "memory.max": f"{9 * GIB}"},
-        **{"a/cpu.max": "max 100000", "cpu.max": "400000 100000"},
     )
     assert hardware.physical_memory_bytes() == 8 * GIB
-    assert hardware.thread_count() == 4
 
 
 def test_the_first_version_of_control_groups(cgroups: Cgroups, large: None) -> None:
@@ -126,36 +112,8 @@ def test_the_first_version_of_control_groups(cgroups: Cgroups, large: None) -> N
         "5:cpu,cpuacct:/box\n4:memory:/box\n3:cpuset:/\n",
         **{"memory/box/memory.limit_in_bytes": f"{2 * GIB}"},
         **{"memory/memory.limit_in_bytes": "9223372036854771712"},
-        **{"cpu/box/cpu.cfs_quota_us": "-1", "cpu/box/cpu.cfs_period_us": "100000"},
-        **{"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "50000"},
     )
     assert hardware.physical_memory_bytes() == 2 * GIB
-    assert hardware.thread_count() == 2
-
-
-@pytest.mark.parametrize(
-    ("told", "threads"), [("5", 5), ("7,2", 7), ("", 16), ("0", 16), ("many", 16)]
-)
-def test_omp_num_threads_decides(
-    cgroups: Cgroups, large: None, monkeypatch: pytest.MonkeyPatch, told: str, threads: int
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", told)
-    assert hardware.thread_count() == threads
-
-
-def test_the_cpus_that_a_process_is_bound_to_count(
-    cgroups: Cgroups, large: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: [3, 4, 9])
-    assert hardware.thread_count() == 3
-
-
-def test_a_machine_that_tells_nothing_gets_one_thread(
-    cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(psutil, "cpu_count", lambda *, logical=True: None)
-    monkeypatch.delattr(psutil.Process, "cpu_affinity", raising=False)
-    assert hardware.thread_count() == 1
 
 
 def test_the_processor_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What this machine computes with: devices, precisions, threads, memory and its allocator.
+"""What this machine computes with: devices, precisions, memory and its allocator.
 
 Light commands import this module too, so PyTorch, which takes a second, is imported where it is
 needed. psutil knows the machine but not the limits of a container: those are read from the control
@@ -7,8 +7,6 @@ groups of this process.
 
 import ctypes
 import logging
-import math
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -121,23 +119,6 @@ def available_memory_bytes() -> int:
     return max(0, min([psutil.virtual_memory().available, *left]))
 
 
-def thread_count() -> int:
-    """Return how many threads to compute with.
-
-    `OMP_NUM_THREADS` decides where it is set. Otherwise it is one for each physical core, and no
-    more than the CPUs to which this process is bound and the CPU time that its container gets.
-    """
-    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    if told.isdecimal() and int(told):
-        return int(told)
-    process = psutil.Process()
-    bound = (
-        len(process.cpu_affinity() or ()) if hasattr(process, "cpu_affinity") else 0
-    )  # not macOS
-    known = (bound, psutil.cpu_count(logical=False), psutil.cpu_count(), *_cpu_quotas())
-    return min((count for count in known if count), default=1)
-
-
 def cpu_name() -> str:
     """Return what the processor calls itself."""
     try:
@@ -166,23 +147,10 @@ def keep_freed_memory() -> None:
 
 
 def _memory_limits() -> Iterator[int]:
-    for name in ("memory.max", "memory.limit_in_bytes"):  # of versions 2 and 1
-        for (limit,) in _cgroup_values("memory", name):
-            yield limit
-
-
-def _cpu_quotas() -> Iterator[int]:
-    """Yield numbers of CPUs, rounded up."""
-    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # of versions 2 and 1
-        for quota_us, period_us in _cgroup_values("cpu", *names):
-            yield math.ceil(quota_us / period_us)
-
-
-def _cgroup_values(controller: str, *names: str) -> Iterator[tuple[int, ...]]:
-    """Yield the numbers in the named files of each control group that this process is in.
+    """Yield the limit of each control group that this process is in.
 
     A container often sees its own group as the root, and its path as the host does: folders that
-    are not there are passed over, as are files that set no limit (`max`, or -1).
+    are not there are passed over, as are files that set no limit (`max`).
     """
     try:
         lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
@@ -190,15 +158,16 @@ def _cgroup_values(controller: str, *names: str) -> Iterator[tuple[int, ...]]:
         return
     for line in lines:
         _, controllers, group = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
+        if controllers and "memory" not in controllers.split(","):
             continue
-        root = _CGROUPS / controller if controllers else _CGROUPS  # version 2 names no controllers
+        # Version 2 names no controllers.
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        root = _CGROUPS / "memory" if controllers else _CGROUPS
         inner = root / group.lstrip("/")
         for folder in (inner, *inner.parents[: len(inner.relative_to(root).parts)]):
             try:
-                texts = [(folder / name).read_text(encoding="ascii") for name in names]
+                limit = (folder / name).read_text(encoding="ascii").strip()
             except OSError:
                 continue
-            words = " ".join(texts).split()
-            if all(word.isdecimal() for word in words):
-                yield tuple(map(int, words))
+            if limit.isdecimal():
+                yield int(limit)
