@@ -9,8 +9,7 @@ from typing import Literal
 
 from fairweather.errors import FairweatherError, OptionError
 from fairweather.imaging import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES
-from fairweather.restoration.files import Restored
-from fairweather.restoration.restorer import Restorer
+from fairweather.restoration.restorer import Restored, Restorer
 from fairweather.restoration.tiled import OnTile
 
 MARK = ".restored"  # photo.jpg → photo.restored.jpg
