@@ -29,9 +29,9 @@ from fairweather.restoration.in_memory import from_memory
 from fairweather.restoration.proxy import apply_from_proxy, make_proxy
 from fairweather.restoration.scales import (
     MOST_LEVELS,
-    Change,
     Source,
     choose_levels,
+    find_change,
     make_versions,
 )
 from fairweather.restoration.tiled import OnTile, TiledRun, smallest_tile_px
@@ -194,7 +194,7 @@ class Restorer:
             overwrite: whether files at `target` and `compare` may be replaced.
             compare: where to write input and result side by side, if anywhere.
             max_pixels: larger images are refused.
-            on_tile: called with (tiles done, tiles in all).
+            on_tile: called with (tiles done, tiles in all), of all levels.
 
         Raises:
             ImageError: if the source cannot be read or the target not be written.
@@ -234,7 +234,7 @@ class Restorer:
         Args:
             pixels: the image.
             grey: whether its channels are equal, and shall stay so.
-            on_tile: called with (tiles done, tiles in all).
+            on_tile: called with (tiles done, tiles in all), of all levels.
         """
         restored = self._restore(pixels, grey=grey, on_tile=on_tile).pixels
         return pixels.copy() if restored is pixels else restored
@@ -266,17 +266,23 @@ class Restorer:
         versions = make_versions(pixels, levels=levels)
         if self.levels == "auto":
             del versions[choose_levels(versions, run.restore_part) + 1 :]
-        levels = len(versions) - 1
-        change = None
-        while len(versions) > 1:
-            version = versions.pop()
-            restored = np.empty_like(version)
-            run.restore(Source(version, change), out=restored, grey=grey)
-            change = Change.between(version, restored)
-        out = np.empty_like(pixels)
-        source = Source(pixels, change)
-        run.restore(source, out=out, strength=self.strength, grey=grey, on_tile=on_tile)
-        return Outcome(out, levels=levels)
+        levels, done, change = len(versions) - 1, 0, None
+        while True:
+            source = Source(versions.pop(), change)
+            restored = np.empty_like(source.pixels)
+            tiles = len(run.plan(source.pixels))
+            to_come = sum(len(run.plan(version)) for version in versions)
+            run.restore(
+                source,
+                out=restored,
+                strength=1.0 if versions else self.strength,
+                grey=grey,
+                on_tile=count_among_all(on_tile, before=done, after=to_come),
+            )
+            if not versions:
+                return Outcome(restored, levels=levels)
+            change = find_change(source.pixels, restored)
+            done += tiles
 
     def _start(self) -> TiledRun:
         """What one call works with, so that nothing that befalls it concerns another one."""
@@ -309,6 +315,13 @@ class Restorer:
                     f" of {least_overlap_px} px"
                 )
         return None if tile is None else max(tile, smallest_px)
+
+
+def count_among_all(on_tile: OnTile | None, *, before: int, after: int) -> OnTile | None:
+    """Count the tiles of one level among those of the levels before and after it, too."""
+    if on_tile is None:
+        return None
+    return lambda done, total: on_tile(before + done, before + total + after)
 
 
 def refuse_existing(*paths: Path | None, overwrite: bool) -> None:
