@@ -47,14 +47,10 @@ class Diagnosis:
 
 
 class Chooser(Generic[T]):
-    """Finds what restores each photograph, and loads it once for each of the bundled weights."""
+    """Find what restores each photograph, and load it once for each of the bundled weights."""
 
     def __init__(self, load: Callable[[str], T]):
-        """Load nothing yet.
-
-        Args:
-            load: called once with the name of each bundled weights file that is needed.
-        """
+        """Load nothing yet; `load` is called once with each name of bundled weights needed."""
         self._load = load
         self._loaded: dict[str, T] = {}
         self._loading = threading.Lock()

@@ -69,7 +69,7 @@ class Outcome(NamedTuple):
 
 
 class Restorer:
-    """Restores photographs with one set of weights, or each with those for its degradation.
+    """Restore photographs with one set of weights, or each with those for its degradation.
 
     Calling it restores an image in memory, `restore_file` a file. The image stays in host memory as
     it is; tiles go through the network and are merged so that no seam shows. It keeps nothing of a
@@ -246,7 +246,15 @@ class Restorer:
                 return Outcome(pixels, notes, diagnosis)
             outcome = restorer._restore(pixels, grey=grey, on_tile=on_tile)
             return outcome._replace(notes=notes, diagnosis=diagnosis)
-        run = self._start()
+        assert self.engine is not None
+        # Made for one call, so that nothing that befalls it concerns another one.
+        run = TiledRun(
+            self.engine,
+            tile_px=self.tile_px,
+            overlap_px=self.overlap_px,
+            batch=self.batch,
+            self_ensemble=self.self_ensemble,
+        )
         proxy_px = run.engine.config.proxy_px
         if proxy_px is None:
             return self._restore_coarse_to_fine(run, pixels, grey=grey, on_tile=on_tile)
@@ -283,17 +291,6 @@ class Restorer:
                 return Outcome(restored, levels=levels)
             change = find_change(source.pixels, restored)
             done += tiles
-
-    def _start(self) -> TiledRun:
-        """What one call works with, so that nothing that befalls it concerns another one."""
-        assert self.engine is not None
-        return TiledRun(
-            self.engine,
-            tile_px=self.tile_px,
-            overlap_px=self.overlap_px,
-            batch=self.batch,
-            self_ensemble=self.self_ensemble,
-        )
 
     def _pick_tile(
         self, tile: TilePx, budget_bytes: int | None, *, least_overlap_px: int

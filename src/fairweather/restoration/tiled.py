@@ -182,13 +182,7 @@ def look_at(source: Source, engine: Engine, *, tile_px: int, margin_px: int) -> 
     """Return the context of an image, the mean of what its places say, (1, 1, 1, C).
 
     A place counts in the one tile that shows it with all that it depends on, so the context is
-    that of the whole, however large a tile is.
-
-    Args:
-        source: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
-        engine: what looks.
-        tile_px: side of a tile, a multiple of what the network pads to [px].
-        margin_px: `look_margin_px` of the network.
+    that of the whole, however large a tile is: any multiple of what the network pads to.
     """
     place, multiple = place_px(engine.config), engine.config.size_multiple
     size = source.pixels.shape[:2]
