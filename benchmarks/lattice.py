@@ -27,12 +27,12 @@ TASK_OF = {"weather": "haze"}  # of what the all-in-one weights restore, the smo
 def main() -> None:
     """Print the lattice of each weights file, and what it may be."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", nargs="*", default=sorted(list_weights()))
+    parser.add_argument("weights", nargs="*", default=[*list_weights()])
     asked = parser.parse_args()
     print(f"growth of the lattice [grey levels], at most {ALLOWED} is allowed")
     for weights in asked.weights:
         restorer = Restorer(weights, device="cpu")
-        for scene, found in lattice_of(restorer, TASK_OF.get(weights, weights)).items():
+        for scene, found in lattice_of(restorer, TASK_OF.get(weights) or weights).items():
             print(f"{weights:10} {scene:18} {found:+.3f}", flush=True)
 
 

@@ -44,7 +44,7 @@ COMMAND = "from fairweather.cli import main; main()"
 def main() -> None:
     """Measure what is asked for, and write the page with all that is known."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", nargs="*", default=sorted(list_weights()))
+    parser.add_argument("--weights", nargs="*", default=[*list_weights()])
     parser.add_argument("--megapixels", nargs="*", type=int, default=MEGAPIXELS)
     parser.add_argument("--fast", action="store_true", help="with --fast")
     parser.add_argument("--before", type=Path, help="a checkout to measure instead of this one")
@@ -56,7 +56,7 @@ def main() -> None:
         for megapixels in asked.megapixels:
             with tempfile.TemporaryDirectory() as folder:
                 photo = Path(folder) / "photo.jpg"
-                photograph(TASK_OF.get(weights, weights), megapixels).save(photo, quality=95)
+                photograph(TASK_OF.get(weights) or weights, megapixels).save(photo, quality=95)
                 options = ["--task", weights, *(["--fast"] if asked.fast else [])]
                 seconds, peak_mb = measure(photo, options, checkout=asked.before or ROOT)
             figures.setdefault(when, {})[f"{weights} {megapixels}"] = [seconds, peak_mb]

@@ -47,7 +47,7 @@ def with_sky(ground: np.ndarray, random: np.random.Generator) -> np.ndarray:
     sky = smooth_sky(height, width, random)
     if random.random() < WITHOUT_GROUND:
         return sky
-    hills = smooth_noise(1, width, random.integers(*SKYLINE_CELLS), random)[0]
+    hills = smooth_noise(1, width, int(random.integers(*SKYLINE_CELLS)), random)[0]
     skyline = (random.uniform(*HORIZON) + SKYLINE_HEIGHT * hills) * height
     below = (np.arange(height)[:, None] - skyline) / random.uniform(*EDGE_PX)
     share = 1 / (1 + np.exp(-below.clip(-30, 30)))[..., None]
@@ -67,7 +67,7 @@ def smooth_sky(height: int, width: int, random: np.random.Generator) -> np.ndarr
 def smooth_noise(height: int, width: int, cells: int, random: np.random.Generator) -> np.ndarray:
     """Return (H, W) noise without detail finer than one of so many cells."""
     coarse = random.normal(size=(min(cells, height), cells))
-    return resize(coarse, (height, width), order=3, mode="edge")
+    return np.asarray(resize(coarse, (height, width), order=3, mode="edge"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ on the CPU; otherwise on a CUDA device. test_fast_kernels.py starts them in a pr
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -42,6 +42,13 @@ def errors(found: list[Tensor], expected: list[Tensor]) -> list[float]:
     return [relative_error(one, other) for one, other in zip(found, expected, strict=True)]
 
 
+def in_every_dtype(cases: Iterable[Any], *, in_float32: Iterable[Any]) -> list[Any]:
+    """Cases of every dtype, and more of them in float32, for `pytest.mark.parametrize`."""
+    cases = list(cases)
+    every = [(case, dtype) for dtype in (torch.float32, *HALVES) for case in cases]
+    return [*every, *((case, torch.float32) for case in in_float32)]
+
+
 def check(
     fused: Callable[..., Tensor], plain: Callable[..., Tensor], inputs: list[Tensor], dtype: Any
 ) -> None:
@@ -58,6 +65,14 @@ def check(
         # A single number may come out right by chance: it only has to be as good as its type.
         floor = torch.finfo(dtype).eps if value.numel() == 1 else 0
         assert our <= max(1.5 * their, floor), (ours, theirs)
+
+
+def assert_repeatable(function: Callable[..., Tensor], inputs: list[Tensor]) -> None:
+    """The output and all gradients are the same in each run, bit for bit."""
+    once, twice = (
+        values_and_gradients(function, inputs, dtype=torch.float32, device=DEVICE) for _ in range(2)
+    )
+    assert all(torch.equal(one, other) for one, other in zip(once, twice, strict=True))
 
 
 def assert_autocast_fits(function: Callable[..., Tensor], leaves: list[Tensor]) -> None:

@@ -26,16 +26,16 @@ from fairweather.models import (
     create_model,
     from_official,
     pad_to_multiple,
+    stochastic_depth_schedule,
     to_official,
 )
 from fairweather.models.ast import (
     Block,
     FeatureRefinement,
-    LocallyEnhancedFeedForward,
     StochasticDepth,
     WindowAttention,
 )
-from fairweather.models.config import stochastic_depth_schedule
+from fairweather.models.feed_forwards import LocallyEnhancedFeedForward
 
 VARIANTS = {
     f"{preset}_{kind}": preset for preset in ("ast_t", "ast_b") for kind in ("frfn", "leff")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from parity import known_state, official_state_dicts
+from parity import known_state, official_state_dicts, random_model
 from torch import Tensor
 
 from fairweather.errors import CheckpointError
@@ -32,12 +32,8 @@ SMALL = ASTConfig(
 )
 
 
-def random_model(**changes: object) -> AST:
-    torch.manual_seed(0)
-    model = AST(dataclasses.replace(SMALL, **changes))  # type: ignore[arg-type]
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
+def a_model(**changes: object) -> AST:
+    return random_model(SMALL, std=0.2, **changes)
 
 
 def assert_same(ours: AST, theirs: AST) -> None:
@@ -52,7 +48,7 @@ def assert_same(ours: AST, theirs: AST) -> None:
 def test_official_checkpoints_load_in_every_wrapping(
     tmp_path: Path, wrapper: str | None, prefix: str
 ) -> None:
-    model = random_model()
+    model = a_model()
     state = {f"{prefix}{name}": value for name, value in to_official(model.state_dict()).items()}
     content = {wrapper: state, "epoch": 3, "optimizer": {"lr": 0.1}} if wrapper else state
     torch.save(content, tmp_path / "model_best.pth")
@@ -85,7 +81,7 @@ def test_official_presets_are_told_from_their_keys() -> None:
 def test_architecture_is_told_from_official_names(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    model = random_model(**changes)
+    model = a_model(**changes)
     save_official(model, tmp_path / "model.pth")
     loaded = load_model(tmp_path / "model.pth")
     assert_same(loaded, model)
@@ -95,7 +91,7 @@ def test_architecture_is_told_from_official_names(
 
 
 def test_bottleneck_shift_is_chosen_by_the_caller_or_by_our_file(tmp_path: Path) -> None:
-    model = random_model(depths=(1, 1, 2, 1, 1), bottleneck_shift=True)
+    model = a_model(depths=(1, 1, 2, 1, 1), bottleneck_shift=True)
     save_official(model, tmp_path / "official.pth")
     save_model(model, tmp_path / "ours.safetensors")
     shifts = {
@@ -114,7 +110,7 @@ def test_bottleneck_shift_is_chosen_by_the_caller_or_by_our_file(tmp_path: Path)
 
 
 def test_a_global_context_is_told_from_names_but_no_official_file_has_one(tmp_path: Path) -> None:
-    model = random_model(global_context=True)
+    model = a_model(global_context=True)
     torch.save(model.state_dict(), tmp_path / "plain.pth")
     assert load_model(tmp_path / "plain.pth").config.global_context
     with pytest.raises(CheckpointError, match="global_context"):
@@ -134,7 +130,7 @@ def test_key_table_works_both_ways() -> None:
 
 def test_our_files_keep_config_and_metadata(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    model = random_model(branches="sparse", stochastic_depth=0.05)
+    model = a_model(branches="sparse", stochastic_depth=0.05)
     save_model(model, path, metadata={"task": "rain", "licence": "Apache-2.0"})
     loaded = load_model(path)
     assert loaded.config == model.config  # sparse-only and stochastic depth are in no key
@@ -145,7 +141,7 @@ def test_our_files_keep_config_and_metadata(tmp_path: Path) -> None:
 
 
 def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:
-    model = random_model().half()
+    model = a_model().half()
     save_model(model, tmp_path / "half.safetensors")
     loaded = load_model(tmp_path / "half.safetensors")
     assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
@@ -154,7 +150,7 @@ def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:
 
 def test_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.safetensors"
-    save_model(random_model(), path)
+    save_model(a_model(), path)
     before = path.read_bytes()
 
     def fail(*args: object) -> bytes:
@@ -162,7 +158,7 @@ def test_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("safetensors.torch.save", fail)
     with pytest.raises(OSError, match="disk full"):
-        save_model(random_model(window=8), path)
+        save_model(a_model(window=8), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -177,7 +173,7 @@ def test_checkpoint_that_would_run_code_is_refused_and_does_not_run_it(
         def __reduce__(self) -> tuple[object, tuple[str, str]]:
             return open, (str(trap), "w")  # type: ignore[return-value]
 
-    content = {"state_dict": random_model().state_dict(), "extra": Touch()}
+    content = {"state_dict": a_model().state_dict(), "extra": Touch()}
     if layout == "pickle":
         path.write_bytes(pickle.dumps({"extra": Touch()}, protocol=2))
     else:
@@ -198,7 +194,7 @@ def test_checkpoint_of_another_network_names_its_first_keys(tmp_path: Path) -> N
 
 
 def test_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    state = to_official(random_model().state_dict())
+    state = to_official(a_model().state_dict())
     del state["conv.blocks.0.norm1.weight"]
     state["conv.blocks.0.gamma"] = torch.ones(1)
     torch.save(state, tmp_path / "odd.pth")
@@ -237,9 +233,9 @@ def test_weights_are_found_by_folder_and_missing_ones_are_named(tmp_path: Path) 
         find_weights("nowhere")
     with pytest.raises(CheckpointError, match="holds none"):
         find_weights(tmp_path)
-    save_model(random_model(), tmp_path / "model.safetensors")
+    save_model(a_model(), tmp_path / "model.safetensors")
     assert find_weights(tmp_path) == tmp_path / "model.safetensors"
-    save_official(random_model(), tmp_path / "model.pth")
+    save_official(a_model(), tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=r"model\.pth, model\.safetensors"):
         find_weights(tmp_path)
 

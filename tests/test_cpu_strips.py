@@ -1,10 +1,10 @@
 """The CPU's way through a block beside the plain one."""
 
-import dataclasses
 from typing import Any
 
 import pytest
 import torch
+from parity import random_model
 
 from fairweather.models import AST, ASTConfig, create_model, plain_kernels
 from fairweather.models.ast import sides_to_compute
@@ -25,11 +25,7 @@ pytestmark = pytest.mark.skipif(not strips.HAS_ONEDNN, reason="NOT TESTED: no on
 
 
 def a_model(**changes: Any) -> AST:
-    torch.manual_seed(0)
-    model = AST(dataclasses.replace(SMALL, **changes))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
+    return random_model(SMALL, std=0.2, **changes)
 
 
 def error_of(model: torch.nn.Module, x: torch.Tensor) -> float:

@@ -136,7 +136,7 @@ def test_the_samples_fit_the_operations_and_leave_the_random_state_alone(
     layer, refinement = block.attention, block.feed_forward
     x = torch.zeros(1, 8, 8, 16, dtype=dtype)
     options = {"heads": 2, "window": 4, "shift": layer.shift, "branches": "both"}
-    bias, share, masks = layer.position_bias(), layer.dense_share(), layer.masks()
+    bias, share, masks = layer.position_bias(), layer.dense_share(), layer.shift_masks
     state = torch.get_rng_state()
     for operation, args, extra in (
         (window_attention, (x, layer.qkv, bias, share, masks), options),

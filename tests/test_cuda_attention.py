@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from kernel_cases import DEVICE, HALVES, assert_autocast_fits, check, numbers, values_and_gradients
+from kernel_cases import (
+    DEVICE,
+    assert_autocast_fits,
+    assert_repeatable,
+    check,
+    in_every_dtype,
+    numbers,
+)
 from torch import Tensor, nn
 from triton_kernels import compile_kernel, fits_registers, needs_triton
 
@@ -81,41 +88,28 @@ def attend(function: Callable[..., Tensor], case: Attention) -> Callable[..., Te
     return lambda qkv, bias, share=None: function(qkv, bias, share, **case.options)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs of several windows in a small image."""
     monkeypatch.setattr(attention, "FORWARD_PROGRAMS", 4)
     monkeypatch.setattr(attention, "BACKWARD_PROGRAMS", 3)
 
 
-@pytest.mark.usefixtures("few_programs")
-@pytest.mark.parametrize("case", [*ATTENTIONS, *map(random_attention, range(12))], ids=str)
-def check_float32(case: Attention) -> None:
-    fused, plain = attention.fused_window_attention, plain_attention
-    check(attend(fused, case), attend(plain, case), attention_inputs(case), torch.float32)
-
-
-@pytest.mark.usefixtures("few_programs")
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
-@pytest.mark.parametrize("case", ATTENTIONS, ids=str)
-def check_half_precision(case: Attention, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    in_every_dtype(ATTENTIONS, in_float32=map(random_attention, range(12))),
+    ids=str,
+)
+def check_that_it_computes_the_formula(case: Attention, dtype: torch.dtype) -> None:
     fused, plain = attention.fused_window_attention, plain_attention
     check(attend(fused, case), attend(plain, case), attention_inputs(case), dtype)
 
 
-@pytest.mark.usefixtures("few_programs")
 def check_that_gradients_are_the_same_bit_for_bit_in_each_run() -> None:
-    function, inputs = (
-        attend(attention.fused_window_attention, ATTENTIONS[0]),
-        attention_inputs(ATTENTIONS[0]),
-    )
-    once, twice = (
-        values_and_gradients(function, inputs, dtype=torch.float32, device=DEVICE) for _ in range(2)
-    )
-    assert all(torch.equal(one, other) for one, other in zip(once, twice, strict=True))
+    case = ATTENTIONS[0]
+    assert_repeatable(attend(attention.fused_window_attention, case), attention_inputs(case))
 
 
-@pytest.mark.usefixtures("few_programs")
 def check_that_parameters_stay_in_float32_under_autocast() -> None:
     case = Attention(4, 2, 1, 16, "both", 1, 2, 1)
     first, *parameters = attention_inputs(case)
@@ -123,7 +117,6 @@ def check_that_parameters_stay_in_float32_under_autocast() -> None:
     assert_autocast_fits(attend(attention.fused_window_attention, case), leaves)
 
 
-@pytest.mark.usefixtures("few_programs")
 def check_tensors_that_do_not_lie_in_order() -> None:
     case = Attention(4, 2, 1, 16, "both", 1, 2, 1)
     qkv, bias, share = (value.float().to(DEVICE) for value in attention_inputs(case))

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from kernel_cases import (
     DEVICE,
-    HALVES,
     INTERPRETED,
     assert_autocast_fits,
+    assert_repeatable,
     check,
+    in_every_dtype,
     numbers,
-    values_and_gradients,
 )
 from torch import Tensor
 from triton_kernels import compile_kernel, fits_registers, needs_triton
@@ -61,7 +61,7 @@ def plain_gelu_depthwise(expanded: Tensor, weight: Tensor, bias: Tensor) -> Tens
     return F.gelu(local) * F.gelu(gate)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def short_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several strips in a small image; the interpreter takes long for each row."""
     if INTERPRETED:
@@ -70,22 +70,16 @@ def short_strips(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(feed_forward, "TILE", 256)
 
 
-@pytest.mark.usefixtures("short_strips")
-@pytest.mark.parametrize("case", [*FEED_FORWARDS, *map(random_feed_forward, range(3))], ids=str)
-def check_float32(case: FeedForward) -> None:
-    fused, plain = feed_forward.fused_gelu_depthwise, plain_gelu_depthwise
-    check(fused, plain, feed_forward_inputs(case), torch.float32)
-
-
-@pytest.mark.usefixtures("short_strips")
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
-@pytest.mark.parametrize("case", FEED_FORWARDS[1:3], ids=str)
-def check_half_precision(case: FeedForward, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    in_every_dtype(FEED_FORWARDS, in_float32=map(random_feed_forward, range(3))),
+    ids=str,
+)
+def check_that_they_compute_the_formula(case: FeedForward, dtype: torch.dtype) -> None:
     fused, plain = feed_forward.fused_gelu_depthwise, plain_gelu_depthwise
     check(fused, plain, feed_forward_inputs(case), dtype)
 
 
-@pytest.mark.usefixtures("short_strips")
 def check_gelu_and_its_slope_far_out() -> None:
     """A filter that only passes the middle on: the output is GELU of GELU."""
     x = torch.linspace(-40, 40, 16 * 80).view(1, 4, 4, 80).to(DEVICE)
@@ -95,19 +89,11 @@ def check_gelu_and_its_slope_far_out() -> None:
     check(feed_forward.fused_gelu_depthwise, plain_gelu_depthwise, inputs, torch.float32)
 
 
-@pytest.mark.usefixtures("short_strips")
 def check_that_gradients_are_the_same_bit_for_bit_in_each_run() -> None:
-    function, inputs = (
-        feed_forward.fused_gelu_depthwise,
-        feed_forward_inputs(FeedForward(8, 1, 3, 2)),
-    )
-    once, twice = (
-        values_and_gradients(function, inputs, dtype=torch.float32, device=DEVICE) for _ in range(2)
-    )
-    assert all(torch.equal(one, other) for one, other in zip(once, twice, strict=True))
+    inputs = feed_forward_inputs(FeedForward(8, 1, 3, 2))
+    assert_repeatable(feed_forward.fused_gelu_depthwise, inputs)
 
 
-@pytest.mark.usefixtures("short_strips")
 def check_that_parameters_stay_in_float32_under_autocast() -> None:
     first, *parameters = feed_forward_inputs(FeedForward(5, 1, 1, 2))
     leaves = [first.bfloat16(), *(value.float() for value in parameters)]

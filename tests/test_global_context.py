@@ -1,36 +1,23 @@
-"""A network that knows what the whole image looks like, and tiles that are told."""
+"""A network that knows what the whole image looks like."""
 
 import dataclasses
 import math
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from parity import SMALL
-from skimage import data
-from skimage.metrics import peak_signal_noise_ratio
 from test_ast import small_model
-from test_restorer import PHOTO, ScarceMemory, assert_alike, changing_model
 
-from fairweather.data import degrade_pixels
 from fairweather.errors import OptionError
-from fairweather.models import AST, OPEN_GATE, PRESETS, look_margin_px
-from fairweather.models.ast import GlobalContext
-from fairweather.restoration import Restorer, create_engine
-from fairweather.restoration.scales import Source
-from fairweather.restoration.tiled import look_at
+from fairweather.models import AST, OPEN_GATE
+from fairweather.models.global_context import GlobalContext
 
 
-def test_a_global_context_is_the_mean_over_the_image_alone() -> None:
+def test_a_global_context_is_one_for_the_whole_image() -> None:
     generator = torch.Generator().manual_seed(4)
     context = GlobalContext(8).requires_grad_(False)
     x = torch.randn(2, 6, 8, 8, generator=generator)
-    said = context.look(x, height=3, width=5)
-    torch.testing.assert_close(said, context.look(x[:, :3, :5], height=3, width=5))
-    halves = [context.look(part, height=3, width=4) for part in (x[:, :3, :4], x[:, :3, 4:])]
-    torch.testing.assert_close(sum(halves) / 2, context.look(x, height=3, width=8))
+    said = context.places(x).mean((1, 2), keepdim=True)
     changed, gate = context(x, said)
     assert gate.shape == (2, 1, 1, 1)
     assert not torch.allclose(gate[0], gate[1])
@@ -41,8 +28,12 @@ def test_a_global_context_is_the_mean_over_the_image_alone() -> None:
 
 def test_a_tile_is_told_of_the_whole() -> None:
     model = small_model(global_context=True)
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    scale = 2**model.config.levels
+    image = torch.rand(1, 3, 41, 29, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
+        places = model.look_around(image)
+        assert places.shape[1:3] == (math.ceil(41 / scale), math.ceil(29 / scale))  # no padding
+        assert torch.equal(model.look(image), places.mean((1, 2), keepdim=True))
         assert torch.equal(model(image, model.look(image)), model(image))
         told = model(image, model.look(image.flip(1) / 2))
         assert not torch.allclose(told, model(image), atol=1e-4)
@@ -59,88 +50,3 @@ def test_a_new_global_context_changes_little() -> None:
     with torch.no_grad():
         residual, whole = model(image) - image, plain(image) - image
     torch.testing.assert_close(residual, whole / (1 + math.exp(-OPEN_GATE)))
-
-
-def unlike_halves() -> np.ndarray:
-    """A photo whose left half does not tell of its right one."""
-    photo = PHOTO.copy()
-    photo[:, 150:] //= 4
-    return photo
-
-
-def judging_model() -> AST:
-    """Whose gate is half open for that photo, and elsewhere for its halves."""
-    network = changing_model(dataclasses.replace(PRESETS["ast_n"], global_context=True))
-    context = network.context
-    assert context is not None
-    said = network.look(torch.from_numpy(unlike_halves() / np.float32(255)).permute(2, 0, 1)[None])
-    with torch.no_grad():
-        torch.nn.init.normal_(context.gate.weight, std=100.0)
-        context.gate.bias.copy_(-context.gate.weight @ F.gelu(said)[0, 0, 0])
-    return network
-
-
-def test_tiles_are_judged_as_the_photograph_that_they_make_up() -> None:
-    model, photo = judging_model(), unlike_halves()
-    whole = Restorer(model, device="cpu", tile=None)(photo)
-    restorer = Restorer(model, device="cpu", tile=128)
-    assert_alike(restorer(photo), whole)
-    restorer.engine = JudgesForItself(restorer.engine)
-    assert peak_signal_noise_ratio(restorer(photo), whole) < 45
-
-
-class JudgesForItself:
-    """An engine that is told, and does not listen."""
-
-    def __init__(self, engine: Any):
-        self.engine, self.config = engine, engine.config
-        self.look = engine.look
-
-    def __call__(self, tiles: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
-        return self.engine(tiles)
-
-
-@pytest.mark.parametrize("tile_px", [64, 128, 192])
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"encoder_attention": True}, {"depths": (2, 1, 1, 1, 1, 1, 1), "feed_forward": "leff"}],
-)
-def test_the_context_does_not_depend_on_the_tiles(changes: dict[str, Any], tile_px: int) -> None:
-    config = dataclasses.replace(PRESETS["ast_n"], global_context=True, **changes)
-    engine = create_engine("torch", changing_model(config), device="cpu")
-    image = PHOTO[:291, :200] / np.float32(255)
-    expected = engine.look(image[None]).mean((1, 2), keepdims=True)
-    margin_px = look_margin_px(config)
-    tile_px = max(tile_px, 2 * margin_px // 64 * 64 + 64)
-    found = look_at(Source(image), engine, tile_px=tile_px, margin_px=margin_px)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
-
-
-def test_what_lies_within_the_margin_matters() -> None:
-    config = dataclasses.replace(PRESETS["ast_n"], global_context=True)
-    engine = create_engine("torch", changing_model(config), device="cpu")
-    image = PHOTO / np.float32(255)
-    expected = engine.look(image[None]).mean((1, 2), keepdims=True)
-    found = look_at(Source(image), engine, tile_px=128, margin_px=0)
-    assert np.abs(found - expected).max() > 1e-4
-
-
-def test_where_memory_runs_out_the_photograph_is_looked_at_in_smaller_tiles() -> None:
-    model, photo = judging_model(), unlike_halves()
-    restorer = Restorer(model, device="cpu", tile=128)
-    engine = ScarceMemory(restorer.engine, most_px=128 * 128)
-    restorer.engine = engine
-    assert_alike(restorer(photo), Restorer(model, device="cpu", tile=None)(photo))
-    assert engine.refused == [(1, 256, 256)]  # twice the tile, as looking takes less
-    assert {shape[1:] for shape in engine.accepted} == {(128, 128)}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["rain", "haze", "moire"])
-def test_tiles_of_bundled_weights_give_the_pixels_of_the_whole(name: str) -> None:
-    """In small; `benchmarks/tiles.py` measures all weights and engines on a large photograph."""
-    clean = np.ascontiguousarray(np.kron(data.coffee()[:300, :450], np.ones((2, 2, 1), np.uint8)))
-    degraded = degrade_pixels(clean, task=name, seed=0) / np.float32(255)
-    whole = Restorer(name, device="cpu", tile=None)(degraded)
-    tiled = Restorer(name, device="cpu", tile=256)(degraded)
-    assert peak_signal_noise_ratio(tiled, whole, data_range=1) > 55

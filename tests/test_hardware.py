@@ -94,8 +94,7 @@ def test_facts_are_those_of_psutil_where_nothing_limits(cgroups: Cgroups, large:
 
 
 def test_the_limits_of_a_container_count(cgroups: Cgroups, large: None) -> None:
-    files = {"memory.max": f"{3 * GIB}\n"}
-    cgroups("0::/\n", **files)
+    cgroups("0::/\n", **{"memory.max": f"{3 * GIB}\n"})
     assert hardware.physical_memory_bytes() == 3 * GIB
     assert hardware.available_memory_bytes() == 2 * GIB  # of which this process holds one
     assert hardware.host_budget_bytes() == 3 * GIB // 4

@@ -15,10 +15,11 @@ from fairweather.imaging import Span, as_float
 from fairweather.restoration.scales import (
     FOUND,
     SURELY_FOUND,
-    Change,
     Source,
     choose_levels,
     empty_octaves,
+    enlarge,
+    find_change,
     halve,
     make_versions,
 )
@@ -94,17 +95,17 @@ def test_an_enlarged_photograph_starts_where_its_detail_does_if_anything_is_foun
 def test_a_change_is_enlarged_linearly_in_any_parts() -> None:
     generator = np.random.default_rng(0)
     before, after = (generator.random((9, 6, 3), dtype=np.float32) for _ in range(2))
-    change = Change.between(before, after)
+    change = find_change(before, after)
     planes = torch.from_numpy(after - before).permute(2, 0, 1)[None]
     whole = F.interpolate(planes, scale_factor=2.0, mode="bilinear")[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(
-        change.enlarged(np.arange(4, 15), np.arange(3, 11)), whole[4:15, 3:11], atol=2e-3
+        enlarge(change, np.arange(4, 15), np.arange(3, 11)), whole[4:15, 3:11], atol=2e-3
     )
 
 
 def test_a_source_is_changed_alike_whole_and_in_tiles() -> None:
     pixels = PHOTO[:100, :150]
-    change = Change((np.random.default_rng(0).random((50, 75, 3)) - 0.5).astype(np.float16))
+    change = (np.random.default_rng(0).random((50, 75, 3)) - 0.5).astype(np.float16)
     source = Source(pixels, change)
     weights = np.ones(64, np.float32)
     tile = source.tile(Span(32, 96, weights), Span(64, 128, weights))
@@ -149,6 +150,15 @@ def test_each_level_restores_what_the_one_before_left(
     difference = np.abs(as_float(result) - share * as_float(photo))
     # The changes of a smaller version are smooth, so edges keep a little of theirs.
     assert difference.mean() < 0.003
+
+
+def test_the_tiles_of_all_levels_are_counted_from_the_start() -> None:
+    photo = enlarged(PHOTO, 2)  # 1024 × 1024, then 512 × 512, then 256 × 256
+    restorer = Restorer("rain", device="cpu", levels=2, tile=512)
+    restorer.engine = Darkens(restorer)  # type: ignore[assignment]
+    told: list[tuple[int, int]] = []
+    restorer.restore_pixels(photo, on_tile=lambda *count: told.append(count))
+    assert told == [(count, 1 + 1 + 9) for count in range(1, 12)]
 
 
 def test_levels_are_told_and_strength_is_of_the_whole_change() -> None:

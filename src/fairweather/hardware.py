@@ -150,7 +150,7 @@ def _memory_limits() -> Iterator[int]:
     """Yield the limit of each control group that this process is in.
 
     A container often sees its own group as the root, and its path as the host does: folders that
-    are not there are passed over, as are files that set no limit (`max`, or -1).
+    are not there are passed over, as are files that set no limit (`max`).
     """
     try:
         lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
@@ -158,11 +158,11 @@ def _memory_limits() -> Iterator[int]:
         return
     for line in lines:
         _, controllers, group = line.split(":", 2)
-        root, name = _CGROUPS, "memory.max"
-        if controllers:  # which version 2 does not name
-            if "memory" not in controllers.split(","):
-                continue
-            root, name = _CGROUPS / "memory", "memory.limit_in_bytes"
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        # Version 2 names no controllers.
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        root = _CGROUPS / "memory" if controllers else _CGROUPS
         inner = root / group.lstrip("/")
         for folder in (inner, *inner.parents[: len(inner.relative_to(root).parts)]):
             try:

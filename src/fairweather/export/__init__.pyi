@@ -3,11 +3,13 @@ from .graphs import PortableLook as PortableLook
 from .graphs import export_onnx as export_onnx
 from .graphs import export_openvino as export_openvino
 from .graphs import export_torch as export_torch
+from .graphs import onnx_runner as onnx_runner
 from .graphs import to_onnx as to_onnx
 from .int8 import Quantized as Quantized
 from .int8 import export_openvino_int8 as export_openvino_int8
 from .verification import Exported as Exported
 from .verification import Images as Images
+from .verification import Runner as Runner
 from .verification import Size as Size
 from .verification import check_target as check_target
 from .verification import describe_export as describe_export

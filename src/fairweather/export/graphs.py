@@ -72,12 +72,7 @@ class Portable(nn.Module):
     output_axes = IMAGE_AXES
 
     def __init__(self, model: AST, *, clips: bool = True):
-        """Copy the weights.
-
-        Args:
-            model: stays as it is.
-            clips: whether the output is clipped to [0, 1].
-        """
+        """Copy the weights; the model stays as it is."""
         super().__init__()
         self.clips = clips
         self.model = copied(model)
@@ -139,11 +134,12 @@ def export_onnx(
         MissingExtraError: without the extra `export`.
         OSError: if the files cannot be written.
     """
-    onnx, onnxruntime = import_extra("onnx"), import_extra("onnxruntime")
+    onnx = import_extra("onnx")
+    import_extra("onnxruntime")
 
     def write(graph: Graph, whole: Path, about: Mapping[str, str]) -> Runner:
         onnx.save(to_onnx(graph, about), whole)
-        return onnx_runner(onnxruntime, whole)
+        return onnx_runner(whole)
 
     return export_graphs(
         model, path, suffixes=(".onnx",), write=write, metadata=metadata, overwrite=overwrite
@@ -173,8 +169,13 @@ def export_openvino(
         model, path, suffixes=OPENVINO_SUFFIXES, write=write, metadata=metadata, overwrite=overwrite
     )
     precision = core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
-    notes = () if precision == "f32" else (coarse_note(precision),)
-    return dataclasses.replace(done, notes=(*done.notes, *notes))
+    if precision == "f32":
+        return done
+    note = (
+        f"OpenVINO computes in {precision} on this processor unless INFERENCE_PRECISION_HINT is"
+        " f32; it was verified with f32"
+    )
+    return dataclasses.replace(done, notes=(*done.notes, note))
 
 
 def export_torch(
@@ -215,13 +216,8 @@ def export_graphs(
 ) -> Exported:
     """Write the restorer, and the looker of a network with a global context, and verify both.
 
-    Args:
-        model: stays as it is.
-        path: where the restorer goes.
-        suffixes: of the files of one graph; `path` ends in the first.
-        write: writes a graph with that metadata to a path, and gives what runs the file.
-        metadata: of the weights.
-        overwrite: whether files may be replaced.
+    `write` writes a graph with that metadata to a path, and gives what runs the file; the files of
+    a graph have those `suffixes`.
     """
     path, config = Path(path), model.config
     files = check_targets(path, config, suffixes=suffixes, overwrite=overwrite)
@@ -307,19 +303,14 @@ def to_onnx(portable: Graph, about: Mapping[str, str] | None = None) -> Any:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")  # how PyTorch came to it, with paths of this machine
     del graph.value_info[:]  # in the names of symbols that are replaced here
-    values = zip((*graph.input, *graph.output), all_axes(portable), strict=True)
-    for value, axes in values:
+    all_axes = (*portable.input_axes.values(), portable.output_axes)
+    for value, axes in zip((*graph.input, *graph.output), all_axes, strict=True):
         for name, dimension in zip(axes, value.type.tensor_type.shape.dim, strict=True):
             if name:
                 dimension.dim_param = name
     onnx.helper.set_model_props(message, dict(about or {}))
     onnx.checker.check_model(message, full_check=True)
     return message
-
-
-def all_axes(graph: Graph) -> list[Axes]:
-    """Return the names of the free axes of each input, then of the output."""
-    return [*graph.input_axes.values(), graph.output_axes]
 
 
 def to_openvino(core: Any, graph: Graph) -> Any:
@@ -344,10 +335,12 @@ def module_runner(module: nn.Module) -> Runner:
     return run
 
 
-def onnx_runner(onnxruntime: Any, path: Path) -> Runner:
-    """Run an ONNX file in ONNX Runtime."""
+def onnx_runner(path: Path) -> Runner:
+    """Run an ONNX file in ONNX Runtime, with as many threads as PyTorch has."""
+    onnxruntime = import_extra("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what fails is raised, and may be mended with smaller tiles
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
     return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
@@ -361,14 +354,6 @@ def openvino_runner(core: Any, network: Any) -> Runner:
     }
     run = core.compile_model(network, "CPU", settings)
     return lambda *inputs: run(list(inputs))[0]
-
-
-def coarse_note(precision: str) -> str:
-    """Say what to know where OpenVINO does not compute in float32 by itself."""
-    return (
-        f"OpenVINO computes in {precision} on this processor unless INFERENCE_PRECISION_HINT is"
-        " f32; it was verified with f32"
-    )
 
 
 def import_extra(name: str, *, extra: str = "export") -> Any:

@@ -51,7 +51,6 @@ TIMED_ROUNDS = 9
 KEPT_TYPES = ["Add", "Divide", "Gelu", "MVN", "Multiply", "ReduceMean", "Relu", "Softmax"]
 
 Inputs = tuple[np.ndarray, ...]  # an image, and its context where the network has one
-InputsAndClean = tuple[Inputs, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +195,7 @@ def read_middle(path: Path) -> np.ndarray:
 
 
 def compare(
-    core: Any, network: Any, eight: Any, *, pairs: Sequence[InputsAndClean]
+    core: Any, network: Any, eight: Any, *, pairs: Sequence[tuple[Inputs, np.ndarray]]
 ) -> dict[str, Variant]:
     """Measure quality and speed: of a network, of it in 8 bits, and of both with bfloat16."""
     variants = {"fp32": (network, "f32"), "int8": (eight, "f32")}
@@ -208,7 +207,11 @@ def compare(
         fixed.reshape({index: list(each.shape) for index, each in enumerate(pairs[0][0])})
         settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1}
         runs[name] = core.compile_model(fixed, "CPU", settings)
-        psnr_db[name] = mean_psnr_db(runs[name], pairs)
+        scores = [
+            peak_signal_noise_ratio(clean, runs[name](list(inputs))[0], data_range=1)
+            for inputs, clean in pairs
+        ]
+        psnr_db[name] = float(np.mean(scores))
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(TIMED_ROUNDS):
         for name, run in runs.items():  # in turns: other work disturbs all alike
@@ -220,15 +223,6 @@ def compare(
         name: Variant(psnr_db[name], float(np.median(exact / np.asarray(taken))))
         for name, taken in seconds.items()
     }
-
-
-def mean_psnr_db(run: Any, pairs: Sequence[InputsAndClean]) -> float:
-    """Return the mean PSNR over pairs, RGB, of floats."""
-    scores = [
-        peak_signal_noise_ratio(clean, run(list(inputs))[0], data_range=1)
-        for inputs, clean in pairs
-    ]
-    return float(np.mean(scores))
 
 
 def import_nncf() -> Any:

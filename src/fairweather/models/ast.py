@@ -38,7 +38,15 @@ from fairweather.models.windows import (
 
 
 class WindowAttention(nn.Module):
-    """Adaptive sparse self-attention (ASSA, section 3.2) in windows, shifted in odd blocks."""
+    """Adaptive sparse self-attention (ASSA, section 3.2) in windows, shifted in odd blocks.
+
+    Attributes:
+        bias_index: `relative_position_index` of the window.
+        shift_masks: `shift_masks` of the window and shift; None if its windows are not shifted.
+    """
+
+    bias_index: Tensor
+    shift_masks: Tensor | None
 
     def __init__(self, channels: int, heads: int, *, window: int, shifts: bool, branches: Branches):
         super().__init__()
@@ -63,17 +71,13 @@ class WindowAttention(nn.Module):
             self.qkv,
             self.position_bias(),
             self.dense_share(),
-            self.masks(),
+            self.shift_masks,
             heads=self.heads,
             window=self.window,
             shift=self.shift,
             branches=self.branches,
         )
         return self.output(attended)
-
-    def masks(self) -> Tensor | None:
-        """Return the `shift_masks` of this layer; None if its windows are not shifted."""
-        return self._buffers["shift_masks"]
 
     def dense_share(self) -> Tensor | None:
         """Return the softmax's share of the weights, (); None if there is one branch.
@@ -94,7 +98,7 @@ class WindowAttention(nn.Module):
         return self._bias_cache[2]
 
     def _expand_bias(self, table: Tensor) -> Tensor:
-        return table[self.get_buffer("bias_index")].permute(2, 0, 1).contiguous()
+        return table[self.bias_index].permute(2, 0, 1).contiguous()
 
 
 @operation
@@ -314,7 +318,8 @@ class AST(nn.Module):
         gate = None
         if self.context is not None:
             if context is None:
-                context = self._look(x, height=height, width=width)
+                places = self._places(x, height=height, width=width)
+                context = places.mean((1, 2), keepdim=True)
             x, gate = self.context(x, context)
         x = self._run(self.bottleneck, x)
         sides = sides_to_compute(x, self.decoder, height=height, width=width)
@@ -343,20 +348,12 @@ class AST(nn.Module):
     def look_around(self, image: Tensor) -> Tensor:
         """Return what each place says, so that `look`, their mean, can be had from tiles.
 
-        Args:
-            image: (B, 3, H, W) RGB in [0, 1].
-
-        Returns:
-            (B, H / 2^levels, W / 2^levels, C), rounded up: a place for each 2^levels pixels.
-
-        Raises:
-            OptionError: as for `look`.
+        As `look`; a place is 2^levels pixels wide: (B, ⌈H / 2^levels⌉, ⌈W / 2^levels⌉, C).
         """
         if self.context is None:
             raise OptionError("this network has no global context, so it does not look")
-        x, scale = self._encode(image)[1], 2**self.config.levels
-        rows, columns = ((side + scale - 1) // scale for side in image.shape[-2:])
-        return self.context.places(x[:, :rows, :columns])
+        height, width = image.shape[-2:]
+        return self._places(self._encode(image)[1], height=height, width=width)
 
     def _encode(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the padded image, the features before the bottleneck, and the skips."""
@@ -371,11 +368,12 @@ class AST(nn.Module):
             x = convolve(x, downsample)
         return padded, x, skips
 
-    def _look(self, x: Tensor, *, height: int, width: int) -> Tensor:
+    def _places(self, x: Tensor, *, height: int, width: int) -> Tensor:
+        """Return what each place says that shows some of the image, and not padding alone."""
         assert self.context is not None
         scale = 2**self.config.levels
         rows, columns = ((side + scale - 1) // scale for side in (height, width))
-        return self.context.look(x, height=rows, width=columns)
+        return self.context.places(x[:, :rows, :columns])
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         checkpoints = self.activation_checkpointing and torch.is_grad_enabled()
@@ -385,9 +383,8 @@ class AST(nn.Module):
 
     def zero_output(self) -> None:
         """Make the predicted residual zero, so that the model returns its input until trained."""
-        nn.init.zeros_(self.output_conv.weight)
-        if self.output_conv.bias is not None:
-            nn.init.zeros_(self.output_conv.bias)
+        for parameter in self.output_conv.parameters():
+            nn.init.zeros_(parameter)
 
 
 def initialise_as_official(module: nn.Module) -> None:

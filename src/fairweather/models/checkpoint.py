@@ -54,7 +54,10 @@ def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> 
     try:
         config = read_config(metadata) or infer_config(state)
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{path}: {describe_misfit(state, error)}") from error
+        raise CheckpointError(
+            f"{path}: is not an AST checkpoint ({type(error).__name__}: {error}); its first keys"
+            f" are {', '.join(list(state)[:3])}"
+        ) from error
     if bottleneck_shift is not None:
         config = dataclasses.replace(config, bottleneck_shift=bottleneck_shift)
     model = AST(config)
@@ -75,17 +78,19 @@ def save_model(model: AST, path: str | Path, *, metadata: Mapping[str, str] | No
         path: where to; a file of that name is replaced.
         metadata: what else the file shall say (task, training_data, licence, figures …).
     """
-    header = {
-        "architecture": "ast",
-        "config": json.dumps(dataclasses.asdict(model.config)),
-        "fairweather_version": version("fairweather"),
-        **(metadata or {}),
-    }
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
+    config = json.dumps(dataclasses.asdict(model.config))
+    about = {"architecture": "ast", "config": config, **(metadata or {})}
+    write_safetensors(model.state_dict(), path, about=about)
+
+
+def write_safetensors(
+    state: Mapping[str, Tensor], path: str | Path, *, about: Mapping[str, str]
+) -> None:
+    """Write a state dict in one move, with that and our version as metadata."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    header = {"fairweather_version": version("fairweather"), **about}
     with replacing(path) as file:
-        file.write(safetensors.torch.save(state, header))
+        file.write(safetensors.torch.save(tensors, header))
 
 
 def save_official(model: AST, path: str | Path) -> None:
@@ -266,12 +271,6 @@ def infer_config(state: Mapping[str, Tensor]) -> ASTConfig:
 def count_numbers(state: Iterable[str], prefix: str) -> int:
     """Count the numbers that follow a prefix."""
     return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
-
-
-def describe_misfit(state: Mapping[str, Tensor], error: Exception) -> str:
-    """Say why a state dict is no AST, with its first names."""
-    first = ", ".join(list(state)[:3])
-    return f"is not an AST checkpoint ({type(error).__name__}: {error}); its first keys are {first}"
 
 
 def find_misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:

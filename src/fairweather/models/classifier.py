@@ -7,18 +7,15 @@ on what both found.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairweather.errors import CheckpointError
-from fairweather.files import replacing
 from fairweather.models.bundled import CLASSIFIER_WEIGHTS
-from fairweather.models.checkpoint import Metadata, read_state
+from fairweather.models.checkpoint import Metadata, read_state, write_safetensors
 
 CLASSES = ("clean", "rain", "raindrop", "haze", "snow", "shadow", "moire")
 VIEW_PX = 96
@@ -103,19 +100,13 @@ def save_classifier(
         path: where to; a file of that name is replaced.
         metadata: what else the file shall say; `threshold` is what `load_classifier` gives back.
     """
-    header = {
-        "architecture": "classifier",
-        "classes": ",".join(CLASSES),
-        "fairweather_version": version("fairweather"),
-        **metadata,
-    }
     state = {
-        name: tensor.detach().cpu().contiguous()
+        name: tensor
         for name, tensor in net.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    with replacing(path) as file:
-        file.write(safetensors.torch.save(state, header))
+    about = {"architecture": "classifier", "classes": ",".join(CLASSES), **metadata}
+    write_safetensors(state, path, about=about)
 
 
 def load_classifier(

@@ -25,10 +25,6 @@ class GlobalContext(nn.Module):
         context = F.gelu(context)
         return x + self.spread(context), self.gate(context).sigmoid()
 
-    def look(self, x: Tensor, *, height: int, width: int) -> Tensor:
-        """Return the context (B, 1, 1, C) of features (B, H, W, C), of the first height × width."""
-        return self.places(x[:, :height, :width]).mean((1, 2), keepdim=True)
-
     def places(self, x: Tensor) -> Tensor:
         """Return what each place says, (B, H, W, C) → the same; the mean is the context."""
         return F.gelu(self.gather(self.norm(x)))

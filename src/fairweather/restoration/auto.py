@@ -3,6 +3,7 @@
 import functools
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,7 +19,6 @@ from fairweather.models import (
     list_weights,
     load_classifier,
 )
-from fairweather.restoration.files import Diagnosis
 from fairweather.restoration.in_memory import from_memory
 
 SEEN_PX = 768  # long side at which larger photographs are looked at, too
@@ -29,15 +29,28 @@ WEATHER = ("rain", "raindrop", "haze", "snow")  # what the all-in-one weights re
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the classifier found, and what is done about it.
+
+    Attributes:
+        degradation: the most probable of `CLASSES` (`fairweather.models`).
+        probability: of it.
+        sure: whether that is enough to act on.
+        weights: bundled weights to restore with; None leaves the photograph as it is.
+    """
+
+    degradation: str
+    probability: float
+    sure: bool
+    weights: str | None
+
+
 class Chooser(Generic[T]):
-    """Finds what restores each photograph, and loads it once for each of the bundled weights."""
+    """Find what restores each photograph, and load it once for each of the bundled weights."""
 
     def __init__(self, load: Callable[[str], T]):
-        """Load nothing yet.
-
-        Args:
-            load: called once with the name of each bundled weights file that is needed.
-        """
+        """Load nothing yet; `load` is called once with each name of bundled weights needed."""
         self._load = load
         self._loaded: dict[str, T] = {}
         self._loading = threading.Lock()
@@ -139,15 +152,14 @@ def diagnose(found: dict[str, float], *, threshold: float, weights: Iterable[str
     bundled = set(weights)
     degradation = max(found, key=found.__getitem__)
     sure = found[degradation] >= threshold
-    if degradation == "clean":
-        return Diagnosis(degradation, found[degradation], sure, None)
-    if sure:
+    choice = None
+    if degradation != "clean" and sure:
         by_all = degradation not in bundled and degradation in WEATHER and "weather" in bundled
-        return Diagnosis(
-            degradation, found[degradation], sure, "weather" if by_all else degradation
-        )
-    is_weather = sum(found[name] for name in WEATHER) >= threshold and "weather" in bundled
-    return Diagnosis(degradation, found[degradation], sure, "weather" if is_weather else None)
+        choice = "weather" if by_all else degradation
+    elif degradation != "clean" and "weather" in bundled:
+        is_weather = sum(found[name] for name in WEATHER) >= threshold
+        choice = "weather" if is_weather else None
+    return Diagnosis(degradation, found[degradation], sure, choice)
 
 
 def classifier_views(pixels: np.ndarray) -> Views:

@@ -9,8 +9,7 @@ from typing import Literal
 
 from fairweather.errors import FairweatherError, OptionError
 from fairweather.imaging import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES
-from fairweather.restoration.files import Restored
-from fairweather.restoration.restorer import Restorer
+from fairweather.restoration.restorer import Restored, Restorer
 from fairweather.restoration.tiled import OnTile
 
 MARK = ".restored"  # photo.jpg → photo.restored.jpg
@@ -43,7 +42,7 @@ class Summary:
 
 
 def plan_jobs(inputs: Sequence[str], *, out: Path | None = None) -> tuple[list[Job], list[Failure]]:
-    """Finds the images that the inputs stand for and names their targets.
+    """Find the images that the inputs stand for, and name their targets.
 
     A file becomes `name.restored.ext` beside it, or OUT itself if that has an image suffix, or
     OUT/name. A folder `photos` is searched with all below and mirrored in `photos-restored` or OUT.
@@ -94,7 +93,7 @@ def plan_jobs(inputs: Sequence[str], *, out: Path | None = None) -> tuple[list[J
 
 
 def refuse_unknown_suffix(out: Path | None) -> None:
-    """One photo with `-o result.heic` asks for a file, not for a folder of that name."""
+    """Raise if `-o result.heic` asks for a file of one photo, and not for a folder of that name."""
     if out is None or is_folder(out) or out.suffix.lower() in IMAGE_SUFFIXES:
         return
     if out.suffix[1:].isalnum() and not out.suffix[1:].isdecimal():
@@ -105,21 +104,20 @@ def refuse_unknown_suffix(out: Path | None) -> None:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder; False, not an error, for a name that no file can have."""
+    """Return whether there is a folder; False, not an error, for a name that no file can have."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def mirror_of(folder: Path) -> Path:
-    """`photos-restored` beside `photos`, also where that is called `.` or `..`."""
+    """Return `photos-restored` beside `photos`, also where that is called `.` or `..`."""
     named = Path(os.path.realpath(folder)) if folder.name in ("", "..") else folder
     return named.parent / f"{named.name}-restored"
 
 
 def images_under(folder: Path, *, out: Path | None) -> tuple[list[Path], list[Failure]]:
-    """Images in a folder and all below, except hidden ones and what an earlier run wrote.
+    """Find images in a folder and all below, and the folders there that cannot be read.
 
-    Returns:
-        The images, and the folders that could not be read.
+    Hidden ones, and what an earlier run wrote, are passed over.
     """
     results = os.path.realpath(out or mirror_of(folder))
     found: list[Path] = []
@@ -141,7 +139,7 @@ def images_under(folder: Path, *, out: Path | None) -> tuple[list[Path], list[Fa
 
 
 def is_candidate(path: Path) -> bool:
-    """Whether a file found in a folder or by a glob is to be restored."""
+    """Return whether a file found in a folder or by a glob is to be restored."""
     return (
         path.suffix.lower() in IMAGE_SUFFIXES
         and not is_folder(path)
@@ -150,21 +148,21 @@ def is_candidate(path: Path) -> bool:
 
 
 def target_of(source: Path, *, out: Path | None, names_file: bool) -> Path:
-    """Where the restored version of a single file goes."""
+    """Return where the restored version of a single file goes."""
     if out is None:
         return source.with_name(f"{source.stem}{MARK}{source.suffix}")
     return out if names_file else out / source.name
 
 
 def comparison_of(target: Path) -> Path:
-    """Where input and result side by side go; unique, since the target is."""
+    """Return where input and result side by side go; unique, since the target is."""
     return target.with_name(f"{target.name}.compare.jpg")
 
 
 def without_clashes(
     jobs: Iterable[Job], failures: list[Failure]
 ) -> tuple[list[Job], list[Failure]]:
-    """Drops repeated sources; a target that is an input, or another job's, becomes a failure."""
+    """Drop repeated sources; a target that is an input, or another job's, becomes a failure."""
     unique: dict[str, Job] = {}
     for job in jobs:
         unique.setdefault(os.path.abspath(job.source), job)  # noqa: PTH100
@@ -199,7 +197,7 @@ def run_jobs(
     on_start: Callable[[Job], OnTile | None] = lambda job: None,
     on_done: Callable[[Restored | Failure | Job], None] = lambda outcome: None,
 ) -> None:
-    """Restores one file after the other; a file that fails does not stop the rest.
+    """Restore one file after the other; a file that fails does not stop the rest.
 
     Args:
         restorer: what restores.
@@ -235,7 +233,7 @@ def run_jobs(
 
 
 def reason_of(error: Exception, *, job: Job) -> str:
-    """What to tell the user: one line, which names the file."""
+    """Return what to tell the user: one line, which names the file."""
     if isinstance(error, OSError):
         return f"'{job.source}' cannot be written to '{job.target}': {error.strerror or error}"
     if isinstance(error, MemoryError):

@@ -18,14 +18,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import platformdirs
 import torch
 
 from fairweather.errors import OptionError
-from fairweather.export import Portable, PortableLook, to_onnx
+from fairweather.export import Portable, PortableLook, Runner, to_onnx
 from fairweather.files import staging
 from fairweather.hardware import host_budget_bytes
 from fairweather.models import AST, ASTConfig
@@ -41,35 +41,11 @@ OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 MOST_FIXED_SHAPES = 2  # each holds the weights once more
 
 
-class Graph(Protocol):
-    """An ONNX graph in a runtime."""
-
-    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the first output."""
-        ...
-
-    def release(self) -> None:
-        """Give memory back that is kept for later."""
-        ...
-
-
 class ConvertedEngine:
-    """The graphs of a converted model on the CPU.
+    """An `Engine` of the graphs of a converted model on the CPU."""
 
-    Attributes:
-        device: the CPU.
-        config: the network's config.
-        bytes_per_px: memory that restoring takes for each pixel, with a margin.
-    """
-
-    def __init__(self, config: ASTConfig, folder: Path, read: Callable[[Path], Graph]):
-        """Read a converted model.
-
-        Args:
-            config: what it was made from.
-            folder: where its graphs lie.
-            read: reads one of them.
-        """
+    def __init__(self, config: ASTConfig, folder: Path, read: Callable[[Path], Runner]):
+        """Read the graphs in a folder, which were made from a model of that config."""
         self.device = torch.device("cpu")
         self.config = config
         self.bytes_per_px = activation_bytes_per_px(config)
@@ -96,8 +72,9 @@ class ConvertedEngine:
         return host_budget_bytes()
 
     def release(self) -> None:
-        """Give memory back that the runtime keeps for later."""
-        self._restorer.release()
+        """Give memory back that OpenVINO keeps; ONNX Runtime takes its own for smaller tiles."""
+        if isinstance(self._restorer, OpenVINOGraph):
+            self._restorer.release()
 
 
 class OpenVINOGraph:
@@ -148,45 +125,7 @@ class OpenVINOGraph:
             self._fixed.clear()
 
 
-class OnnxRuntimeGraph:
-    """A graph in ONNX Runtime."""
-
-    def __init__(self, path: Path):
-        onnxruntime: Any = importlib.import_module("onnxruntime")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 4  # what fails is raised, and may be mended with smaller tiles
-        self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
-        self._names = [each.name for each in self._session.get_inputs()]
-
-    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
-        """Return the first output."""
-        return self._session.run(None, dict(zip(self._names, inputs, strict=True)))[0]
-
-    def release(self) -> None:
-        """Do nothing: ONNX Runtime takes what it keeps for the next, smaller tile."""
-
-
-def create_openvino_engine(model: AST, *, precision: str = "fp32") -> ConvertedEngine:
-    """Convert a model for OpenVINO, or find what was converted before.
-
-    Raises:
-        OptionError: for a precision that OpenVINO does not have here.
-    """
-    if precision not in OPENVINO_PRECISIONS:
-        known = " and ".join(OPENVINO_PRECISIONS)
-        raise OptionError(f"precision {precision!r}: engine 'openvino' has {known}")
-    return load_converted(model, lambda path: OpenVINOGraph(path, precision=precision))
-
-
-def create_onnxruntime_engine(model: AST) -> ConvertedEngine:
-    """Convert a model for ONNX Runtime, or find what was converted before."""
-    return load_converted(model, OnnxRuntimeGraph)
-
-
-def load_converted(model: AST, read: Callable[[Path], Graph]) -> ConvertedEngine:
+def load_converted(model: AST, read: Callable[[Path], Runner]) -> ConvertedEngine:
     """Load a converted model from the cache; convert it if it is not there, or broken."""
     entry = cache_folder() / f"onnx-{content_key(model)}"
     if entry.is_dir():

@@ -1,18 +1,19 @@
 """Which engines there are, which of them are installed, and which one `auto` takes."""
 
+import functools
 import importlib.util
 from dataclasses import dataclass
 
 from fairweather.errors import MissingExtraError, OptionError
+from fairweather.export import onnx_runner
 from fairweather.models import AST
 from fairweather.restoration.converted import (
     CONVERTERS,
-    create_onnxruntime_engine,
-    create_openvino_engine,
+    OPENVINO_PRECISIONS,
+    OpenVINOGraph,
+    load_converted,
 )
 from fairweather.restoration.engines import Engine, TorchEngine
-
-EXTRA = "cpu"
 
 # What `auto` takes. Processor seconds of one thread, the rain weights (ast_n) at 256×256 and at
 # 512×512, each row measured in turns in one run:
@@ -48,10 +49,7 @@ DESCRIPTIONS = {
     "openvino": "OpenVINO on the CPU; converted once for each model",
     "onnxruntime": "ONNX Runtime on the CPU; converted once for each model",
 }
-NEEDS = {
-    "openvino": ("openvino", *CONVERTERS),
-    "onnxruntime": ("onnxruntime", *CONVERTERS),
-}
+NEEDS = {name: (name, *CONVERTERS) for name in ("openvino", "onnxruntime")}
 
 
 def list_engines() -> list[EngineEntry]:
@@ -82,7 +80,7 @@ def pick_engine(name: str) -> str:
     if missing := missing_packages(name):
         raise MissingExtraError(
             f"engine {name!r} needs {', '.join(missing)}, which is missing; install it with:"
-            f" pip install 'fairweather[{EXTRA}]'"
+            f" pip install 'fairweather[cpu]'"
         )
     return name
 
@@ -112,7 +110,10 @@ def create_engine(
     if device not in ("auto", "cpu"):
         raise OptionError(f"device {device!r}: engine {name!r} runs on the CPU; use engine 'torch'")
     if name == "openvino":
-        return create_openvino_engine(model, precision=precision)
+        if precision not in OPENVINO_PRECISIONS:
+            known = " and ".join(OPENVINO_PRECISIONS)
+            raise OptionError(f"precision {precision!r}: engine 'openvino' has {known}")
+        return load_converted(model, functools.partial(OpenVINOGraph, precision=precision))
     if precision != "fp32":
         raise OptionError(f"precision {precision!r}: engine {name!r} has only fp32")
-    return create_onnxruntime_engine(model)
+    return load_converted(model, onnx_runner)

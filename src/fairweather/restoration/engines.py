@@ -54,21 +54,10 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """PyTorch on one device, eager or compiled.
-
-    Attributes:
-        device: where the network runs.
-        config: the network's config.
-        bytes_per_px: memory that restoring takes for each pixel, with a margin.
-    """
+    """An `Engine` of PyTorch on one device, eager or compiled."""
 
     def __init__(
-        self,
-        model: AST,
-        *,
-        device: str = "auto",
-        precision: str = "fp32",
-        compiles: bool = False,
+        self, model: AST, *, device: str = "auto", precision: str = "fp32", compiles: bool = False
     ):
         """Move the model to the device.
 

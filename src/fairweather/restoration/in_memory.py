@@ -29,7 +29,7 @@ class RestorePixels(Protocol):
 
 
 def from_memory(image: Any, restore: RestorePixels) -> Any:
-    """Restores an image of any supported kind and gives back the same kind.
+    """Restore an image of any supported kind, and give back the same kind.
 
     Raises:
         ImageError: for other shapes, types and ranges.
@@ -44,11 +44,10 @@ def from_memory(image: Any, restore: RestorePixels) -> Any:
 
 
 def restore_array(image: np.ndarray, restore: RestorePixels) -> np.ndarray:
-    """(H, W), (H, W, 3) or (H, W, 4): grey stays grey and alpha is kept."""
+    """Restore (H, W), (H, W, 3) or (H, W, 4): grey stays grey and alpha is kept."""
     if image.ndim == 2:
-        return restore_array(np.stack((image,) * 3, -1), functools.partial(restore, grey=True))[
-            ..., 0
-        ]
+        coloured = np.stack((image,) * 3, -1)
+        return restore_array(coloured, functools.partial(restore, grey=True))[..., 0]
     if image.ndim != 3 or image.shape[2] not in (3, 4) or 0 in image.shape:
         raise ImageError(f"cannot restore an array of shape {image.shape}; give {KINDS}")
     check_range(image)
@@ -60,7 +59,7 @@ def restore_array(image: np.ndarray, restore: RestorePixels) -> np.ndarray:
 
 
 def restore_tensor(image: Tensor, restore: RestorePixels) -> Tensor:
-    """(3, H, W) or (B, 3, H, W), on any device."""
+    """Restore (3, H, W) or (B, 3, H, W), on any device."""
     if image.ndim == 4:
         if not len(image):
             raise ImageError("cannot restore a batch of no images")
@@ -74,7 +73,7 @@ def restore_tensor(image: Tensor, restore: RestorePixels) -> Tensor:
 
 
 def restore_pil(image: Image.Image, restore: RestorePixels) -> Image.Image:
-    """Any mode but floats and 32-bit integers; palettes and CMYK come back as RGB."""
+    """Restore any mode but floats and 32-bit integers; palettes and CMYK come back as RGB."""
     mode = PIL_MODES.get(image.mode, image.mode)
     if mode in ("L", "RGB") and image.has_transparency_data:
         mode += "A"  # also for a transparent colour, which no restored pixel would have
@@ -96,7 +95,7 @@ def restore_pil(image: Image.Image, restore: RestorePixels) -> Image.Image:
 
 
 def check_range(image: np.ndarray) -> None:
-    """Refuses types and values that a model would make nonsense of."""
+    """Refuse types and values that a model would make nonsense of."""
     if image.dtype in INTEGERS:
         return
     if image.dtype not in FLOATS:

@@ -14,7 +14,7 @@ from fairweather.errors import OptionError
 
 
 def restore_square_padded(model: nn.Module, image: Tensor, *, multiple: int = 128) -> Tensor:
-    """As the official SPAD script: the image in the middle of a black square.
+    """Restore as the official SPAD script does: in the middle of a black square.
 
     Args:
         model: (B, 3, H, W) → the same.
@@ -33,14 +33,14 @@ def restore_square_padded(model: nn.Module, image: Tensor, *, multiple: int = 12
 
 
 def square_side(height: int, width: int, *, multiple: int) -> int:
-    """Side of the square into which `restore_square_padded` puts an image [px]."""
+    """Return the side of the square into which `restore_square_padded` puts an image [px]."""
     return math.ceil(max(height, width) / multiple) * multiple
 
 
 def restore_equal_tiles(
     model: nn.Module, image: Tensor, *, tile_px: int, overlap_px: int
 ) -> Tensor:
-    """As the official raindrop and haze scripts: tiles averaged with equal weight.
+    """Restore as the official raindrop and haze scripts do: tiles averaged with equal weight.
 
     Args:
         model: (B, 3, H, W) → the same.
@@ -69,5 +69,5 @@ def restore_equal_tiles(
 
 
 def equal_starts(length: int, *, tile_px: int, overlap_px: int) -> Sequence[int]:
-    """Where the official tiles start on an axis; the last one ends with it."""
+    """Return where the official tiles start on an axis; the last one ends with it."""
     return [*range(0, length - tile_px, tile_px - overlap_px), length - tile_px]

@@ -150,16 +150,9 @@ def window_mean(planes: Tensor, radius: int = RADIUS_PX) -> Tensor:
 
 
 def enlarge_rows(maps: Tensor, start: int, stop: int, *, length: int) -> Tensor:
-    """Scale the first axis up to a length, linearly between the middles of the rows.
+    """Scale the first axis of (h, …) up to a length, and return a part of it, (stop − start, …).
 
-    Args:
-        maps: (h, …).
-        start: first row of the part that is wanted.
-        stop: behind its last row.
-        length: rows in all.
-
-    Returns:
-        (stop − start, …).
+    Values are interpolated linearly between the middles of the rows.
     """
     before = maps.shape[0]
     place = (torch.arange(start, stop) + 0.5) * (before / length) - 0.5

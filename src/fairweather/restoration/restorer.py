@@ -3,27 +3,35 @@
 import dataclasses
 import functools
 import logging
+import shutil
+import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fairweather.errors import OptionError
+from fairweather.errors import ImageError, OptionError
+from fairweather.files import replacing
 from fairweather.hardware import pick_device
-from fairweather.imaging import DEFAULT_MAX_PIXELS, Photo, as_float
+from fairweather.imaging import (
+    DEFAULT_MAX_PIXELS,
+    as_float,
+    read_image,
+    write_image,
+    write_side_by_side,
+)
 from fairweather.models import AST, find_weights, load_model
 from fairweather.models import overlap_px as default_overlap_px
-from fairweather.restoration.auto import Chooser
+from fairweather.restoration.auto import Chooser, Diagnosis
 from fairweather.restoration.engine_choice import create_engine, pick_engine
 from fairweather.restoration.engines import Engine
-from fairweather.restoration.files import Outcome, Restored, restore_file
 from fairweather.restoration.in_memory import from_memory
 from fairweather.restoration.proxy import apply_from_proxy, make_proxy
 from fairweather.restoration.scales import (
     MOST_LEVELS,
-    Change,
     Source,
     choose_levels,
+    find_change,
     make_versions,
 )
 from fairweather.restoration.tiled import OnTile, TiledRun, smallest_tile_px
@@ -36,8 +44,32 @@ TilePx = int | Literal["auto"] | None
 Levels = int | Literal["auto"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What restoring a file gave: where it was written, how long it took, what to tell the user."""
+
+    source: Path
+    target: Path
+    compare: Path | None
+    height: int
+    width: int
+    seconds: float
+    notes: tuple[str, ...]
+    diagnosis: Diagnosis | None = None  # where the degradation was not given, but found
+    levels: int = 0  # how often the photograph was halved, to be restored coarse to fine
+
+
+class Outcome(NamedTuple):
+    """Restored pixels, or those that were given if they are left as they are; see `Restored`."""
+
+    pixels: np.ndarray
+    notes: tuple[str, ...] = ()
+    diagnosis: Diagnosis | None = None
+    levels: int = 0
+
+
 class Restorer:
-    """Restores photographs with one set of weights, or each with those for its degradation.
+    """Restore photographs with one set of weights, or each with those for its degradation.
 
     Calling it restores an image in memory, `restore_file` a file. The image stays in host memory as
     it is; tiles go through the network and are merged so that no seam shows. It keeps nothing of a
@@ -162,34 +194,37 @@ class Restorer:
             overwrite: whether files at `target` and `compare` may be replaced.
             compare: where to write input and result side by side, if anywhere.
             max_pixels: larger images are refused.
-            on_tile: called with (tiles done, tiles in all).
+            on_tile: called with (tiles done, tiles in all), of all levels.
 
         Raises:
             ImageError: if the source cannot be read or the target not be written.
             CheckpointError: if no bundled weights restore the degradation that `auto` finds.
         """
-        return restore_file(
-            functools.partial(self.process_photo, on_tile=on_tile),
-            Path(source),
-            Path(target),
-            overwrite=overwrite,
-            compare=compare,
-            max_pixels=max_pixels,
+        started = time.monotonic()
+        source, target = Path(source), Path(target)
+        refuse_existing(target, compare, overwrite=overwrite)
+        photo = read_image(source, max_pixels=max_pixels)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        outcome = self._restore(photo.pixels, grey=photo.grey, on_tile=on_tile)
+        notes = outcome.notes
+        restored = dataclasses.replace(photo, pixels=outcome.pixels)
+        if outcome.pixels is photo.pixels and target.suffix.lower() == source.suffix.lower():
+            with source.open("rb") as file, replacing(target, overwrite=overwrite) as copy:
+                shutil.copyfileobj(file, copy)
+        else:
+            notes += (*photo.notes, *write_image(target, restored, overwrite=overwrite))
+        if compare is not None:
+            write_side_by_side(compare, photo, restored)
+        return Restored(
+            source,
+            target,
+            compare,
+            *photo.pixels.shape[:2],
+            seconds=time.monotonic() - started,
+            notes=notes,
+            diagnosis=outcome.diagnosis,
+            levels=outcome.levels,
         )
-
-    def restore_photo(self, photo: Photo, *, on_tile: OnTile | None = None) -> Photo:
-        """Restore a photo that was read with `read_image`."""
-        return self.process_photo(photo, on_tile=on_tile).photo
-
-    def process_photo(self, photo: Photo, *, on_tile: OnTile | None = None) -> Outcome:
-        """As `restore_photo`; also say what `auto` found."""
-        restorer, diagnosis, notes = self, None, ()
-        if self._choose is not None:
-            restorer, diagnosis, notes = self._choose(photo.pixels)
-        if restorer is None:
-            return Outcome(photo, notes, diagnosis)
-        pixels, levels = restorer._restore(photo.pixels, grey=photo.grey, on_tile=on_tile)
-        return Outcome(dataclasses.replace(photo, pixels=pixels), notes, diagnosis, levels)
 
     def restore_pixels(
         self, pixels: np.ndarray, *, grey: bool = False, on_tile: OnTile | None = None
@@ -199,20 +234,27 @@ class Restorer:
         Args:
             pixels: the image.
             grey: whether its channels are equal, and shall stay so.
-            on_tile: called with (tiles done, tiles in all).
+            on_tile: called with (tiles done, tiles in all), of all levels.
         """
-        if self._choose is not None:
-            restorer = self._choose(pixels)[0]
-            if restorer is None:
-                return pixels.copy()
-            return restorer.restore_pixels(pixels, grey=grey, on_tile=on_tile)
-        return self._restore(pixels, grey=grey, on_tile=on_tile)[0]
+        restored = self._restore(pixels, grey=grey, on_tile=on_tile).pixels
+        return pixels.copy() if restored is pixels else restored
 
-    def _restore(
-        self, pixels: np.ndarray, *, grey: bool, on_tile: OnTile | None
-    ) -> tuple[np.ndarray, int]:
-        """Return the restored pixels, and how many levels it took."""
-        run = self._start()
+    def _restore(self, pixels: np.ndarray, *, grey: bool, on_tile: OnTile | None) -> Outcome:
+        if self._choose is not None:
+            restorer, diagnosis, notes = self._choose(pixels)
+            if restorer is None:
+                return Outcome(pixels, notes, diagnosis)
+            outcome = restorer._restore(pixels, grey=grey, on_tile=on_tile)
+            return outcome._replace(notes=notes, diagnosis=diagnosis)
+        assert self.engine is not None
+        # Made for one call, so that nothing that befalls it concerns another one.
+        run = TiledRun(
+            self.engine,
+            tile_px=self.tile_px,
+            overlap_px=self.overlap_px,
+            batch=self.batch,
+            self_ensemble=self.self_ensemble,
+        )
         proxy_px = run.engine.config.proxy_px
         if proxy_px is None:
             return self._restore_coarse_to_fine(run, pixels, grey=grey, on_tile=on_tile)
@@ -221,44 +263,34 @@ class Restorer:
         restored = np.empty_like(proxy)
         run.restore(Source(proxy), out=restored, strength=self.strength, grey=grey, on_tile=on_tile)
         apply_from_proxy(
-            pixels,
-            proxy=proxy,
-            restored=restored,
-            out=out,
-            strength=self.strength,
-            grey=grey,
+            pixels, proxy=proxy, restored=restored, out=out, strength=self.strength, grey=grey
         )
-        return out, 0
+        return Outcome(out)
 
     def _restore_coarse_to_fine(
         self, run: TiledRun, pixels: np.ndarray, *, grey: bool, on_tile: OnTile | None
-    ) -> tuple[np.ndarray, int]:
+    ) -> Outcome:
         levels = MOST_LEVELS if self.levels == "auto" else self.levels
         versions = make_versions(pixels, levels=levels)
         if self.levels == "auto":
             del versions[choose_levels(versions, run.restore_part) + 1 :]
-        levels = len(versions) - 1
-        change = None
-        while len(versions) > 1:
-            version = versions.pop()
-            restored = np.empty_like(version)
-            run.restore(Source(version, change), out=restored, grey=grey)
-            change = Change.between(version, restored)
-        out = np.empty_like(pixels)
-        source = Source(pixels, change)
-        run.restore(source, out=out, strength=self.strength, grey=grey, on_tile=on_tile)
-        return out, levels
-
-    def _start(self) -> TiledRun:
-        """What one call works with, so that nothing that befalls it concerns another one."""
-        assert self.engine is not None
-        return TiledRun(
-            self.engine,
-            tile_px=self.tile_px,
-            overlap_px=self.overlap_px,
-            batch=self.batch,
-            self_ensemble=self.self_ensemble,
-        )
+        levels, done, change = len(versions) - 1, 0, None
+        while True:
+            source = Source(versions.pop(), change)
+            restored = np.empty_like(source.pixels)
+            tiles = len(run.plan(source.pixels))
+            to_come = sum(len(run.plan(version)) for version in versions)
+            run.restore(
+                source,
+                out=restored,
+                strength=1.0 if versions else self.strength,
+                grey=grey,
+                on_tile=count_among_all(on_tile, before=done, after=to_come),
+            )
+            if not versions:
+                return Outcome(restored, levels=levels)
+            change = find_change(source.pixels, restored)
+            done += tiles
 
     def _pick_tile(
         self, tile: TilePx, budget_bytes: int | None, *, least_overlap_px: int
@@ -282,6 +314,23 @@ class Restorer:
         return None if tile is None else max(tile, smallest_px)
 
 
+def count_among_all(on_tile: OnTile | None, *, before: int, after: int) -> OnTile | None:
+    """Count the tiles of one level among those of the levels before and after it, too."""
+    if on_tile is None:
+        return None
+    return lambda done, total: on_tile(before + done, before + total + after)
+
+
+def refuse_existing(*paths: Path | None, overwrite: bool) -> None:
+    """Raise, before any work, an ImageError for files that may not be replaced."""
+    for path in filter(None, paths):
+        if path.exists() and not overwrite:
+            raise ImageError(
+                f"'{path}' exists already; choose another name, or allow it with --overwrite"
+                " (overwrite=True)"
+            )
+
+
 def check_options(
     *,
     tile: TilePx,
@@ -290,11 +339,7 @@ def check_options(
     strength: float,
     levels: Levels,
 ) -> None:
-    """Refuse options that no weights could have.
-
-    Raises:
-        OptionError: naming the option.
-    """
+    """Refuse options that no weights could have."""
     if not 0 <= strength <= 1:
         raise OptionError(f"strength {strength}: must lie in [0, 1]")
     if levels != "auto" and (isinstance(levels, str) or not 0 <= levels <= MOST_LEVELS):

@@ -94,13 +94,9 @@ def empty_octaves(pixels: np.ndarray) -> int:
 
 
 def octave_energies(pixels: np.ndarray) -> list[float]:
-    """Return the energy of the brightness in each octave where it is strongest, finest first.
+    """Return the energy in each octave where it is strongest, `MOST_LEVELS` + 1, finest first.
 
-    Args:
-        pixels: (H, W, 3), as for `empty_octaves`.
-
-    Returns:
-        `MOST_LEVELS` + 1 mean squares of brightness in [0, 1].
+    An energy is a mean square of the brightness, which lies in [0, 1].
     """
     parts = [as_float(part).mean(-1) for part in samples(pixels, most=MOST_SAMPLES)]
     finer = torch.from_numpy(np.stack(parts))[:, None]
@@ -119,13 +115,9 @@ def octave_energies(pixels: np.ndarray) -> list[float]:
 def samples(pixels: np.ndarray, *, most: int) -> list[np.ndarray]:
     """Return parts of one size that are spread evenly over an image, or all of a small one."""
     sides = [min(length, SAMPLE_PX) for length in pixels.shape[:2]]
-    counts = [
-        min(-(-length // side), round(most**0.5))
-        for length, side in zip(pixels.shape[:2], sides, strict=True)
-    ]
     rows, columns = (
-        np.linspace(0, length - side, count + 2)[1:-1] if length > side else np.zeros(1)
-        for length, side, count in zip(pixels.shape[:2], sides, counts, strict=True)
+        np.linspace(0, length - side, min(-(-length // side), round(most**0.5)) + 2)[1:-1]
+        for length, side in zip(pixels.shape[:2], sides, strict=True)
     )
     height, width = sides
     starts = [(round(y), round(x)) for y in rows for x in columns]
@@ -153,42 +145,24 @@ def halve(pixels: np.ndarray) -> np.ndarray:
     return out
 
 
-@dataclass(frozen=True)
-class Change:
-    """What a restoration changed at half the size, for the next larger version.
+def find_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return what `after`, (H, W, 3) of any type, is more than `before`, in float16."""
+    change = np.empty(before.shape, np.float16)
+    for start in range(0, len(before), ROWS):
+        rows = slice(start, start + ROWS)
+        change[rows] = as_float(after[rows]) - as_float(before[rows])
+    return change
 
-    Attributes:
-        values: (⌈H/2⌉, ⌈W/2⌉, 3) float16.
-    """
 
-    values: np.ndarray
-
-    @classmethod
-    def between(cls, before: np.ndarray, after: np.ndarray) -> "Change":
-        """Return what `after` is more than `before`, arrays of one size and any type."""
-        values = np.empty(before.shape, np.float16)
-        for start in range(0, len(before), ROWS):
-            rows = slice(start, start + ROWS)
-            values[rows] = as_float(after[rows]) - as_float(before[rows])
-        return cls(values)
-
-    def enlarged(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Return the change at pixels of the larger version, interpolated between four values.
-
-        Args:
-            rows: their rows, (h,).
-            columns: their columns, (w,).
-
-        Returns:
-            (h, w, 3) float32.
-        """
-        above, below, share = neighbours(rows, len(self.values))
-        left, right, share_x = neighbours(columns, self.values.shape[1])
-        first, last = min(above.min(), below.min()), max(above.max(), below.max()) + 1
-        band = self.values[first:last].astype(np.float32)
-        band = band[:, left] + share_x[:, None] * (band[:, right] - band[:, left])
-        upper, lower = band[above - first], band[below - first]
-        return upper + share[:, None, None] * (lower - upper)
+def enlarge(change: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Interpolate a change at some rows and columns of twice the size: (h, w, 3) float32."""
+    above, below, share = neighbours(rows, len(change))
+    left, right, share_x = neighbours(columns, change.shape[1])
+    first, last = min(above.min(), below.min()), max(above.max(), below.max()) + 1
+    band = change[first:last].astype(np.float32)
+    band = band[:, left] + share_x[:, None] * (band[:, right] - band[:, left])
+    upper, lower = band[above - first], band[below - first]
+    return upper + share[:, None, None] * (lower - upper)
 
 
 def neighbours(places: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -204,11 +178,11 @@ class Source:
 
     Attributes:
         pixels: (H, W, 3), uint8, uint16 or floats in [0, 1].
-        change: of a smaller version, if one was restored.
+        change: `find_change` at half the size, if that was restored.
     """
 
     pixels: np.ndarray
-    change: Change | None = None
+    change: np.ndarray | None = None
 
     def tile(self, row: Span, column: Span) -> np.ndarray:
         """Return a tile as float32, padded at the bottom and right as the network would."""
@@ -217,7 +191,7 @@ class Source:
             return tile
         height, width = self.pixels.shape[:2]
         places = padded_indices(height, row), padded_indices(width, column)
-        return (tile + self.change.enlarged(*places)).clip(0, 1)
+        return (tile + enlarge(self.change, *places)).clip(0, 1)
 
     def whole(self) -> np.ndarray:
         """Return all of it as float32."""
@@ -225,4 +199,4 @@ class Source:
         if self.change is None:
             return whole
         rows, columns = (np.arange(length) for length in whole.shape[:2])
-        return (whole + self.change.enlarged(rows, columns)).clip(0, 1)
+        return (whole + enlarge(self.change, rows, columns)).clip(0, 1)

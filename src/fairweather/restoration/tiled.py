@@ -8,7 +8,7 @@ import numpy as np
 
 from fairweather.errors import FairweatherError
 from fairweather.hardware import is_out_of_memory
-from fairweather.imaging import Span, merge_tiles, plan_tiles, quantise
+from fairweather.imaging import Span, TilePlan, merge_tiles, plan_tiles, quantise
 from fairweather.models import look_margin_px, place_px
 from fairweather.restoration.engines import Context, Engine
 from fairweather.restoration.scales import Source
@@ -67,12 +67,7 @@ class TiledRun:
             on_tile: called with (tiles done, tiles in all).
         """
         context = self.look(source) if context is None else context
-        plan = plan_tiles(
-            source.pixels.shape[:2],
-            tile_px=self.tile_px,
-            overlap_px=self.overlap_px,
-            multiple=self.multiple,
-        )
+        plan = self.plan(source.pixels)
         # Without padding, which has no say in what the network sees as a whole. The views of an
         # ensemble would each be padded elsewhere, and not as tiles are.
         if len(plan) == 1 and not self.self_ensemble:
@@ -99,6 +94,15 @@ class TiledRun:
                     on_tile(done, len(plan))
 
         merge_tiles(plan, restored, out=out)
+
+    def plan(self, pixels: np.ndarray) -> TilePlan:
+        """Return the tiles in which an image is restored."""
+        return plan_tiles(
+            pixels.shape[:2],
+            tile_px=self.tile_px,
+            overlap_px=self.overlap_px,
+            multiple=self.multiple,
+        )
 
     def restore_part(self, part: np.ndarray) -> np.ndarray:
         """Restore (h, w, 3) float32 by itself."""
@@ -163,9 +167,7 @@ class TiledRun:
         return smaller
 
     def _run(self, tiles: np.ndarray, context: Context) -> np.ndarray:
-        def run(view: np.ndarray) -> np.ndarray:
-            return self.engine(view, context)
-
+        run = functools.partial(self.engine, context=context)
         restored = self_ensemble(run, tiles) if self.self_ensemble else run(tiles)
         return restored.clip(0, 1)
 
@@ -180,13 +182,7 @@ def look_at(source: Source, engine: Engine, *, tile_px: int, margin_px: int) -> 
     """Return the context of an image, the mean of what its places say, (1, 1, 1, C).
 
     A place counts in the one tile that shows it with all that it depends on, so the context is
-    that of the whole, however large a tile is.
-
-    Args:
-        source: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
-        engine: what looks.
-        tile_px: side of a tile, a multiple of what the network pads to [px].
-        margin_px: `look_margin_px` of the network.
+    that of the whole, however large a tile is: any multiple of what the network pads to.
     """
     place, multiple = place_px(engine.config), engine.config.size_multiple
     size = source.pixels.shape[:2]

@@ -29,14 +29,10 @@ REACH = 2  # rows: what the partial and the depthwise convolution reach together
 onednn: Any = torch.ops.mkldnn
 
 
-def find_onednn() -> bool:
-    """Return whether this PyTorch has oneDNN's layers that also apply what follows them."""
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(onednn, name) for name in ("_linear_pointwise", "_convolution_pointwise")
-    )
-
-
-HAS_ONEDNN = find_onednn()
+# Its layers that also apply what follows them.
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
+    hasattr(onednn, name) for name in ("_linear_pointwise", "_convolution_pointwise")
+)
 
 
 def find(operation: Any, args: Any, options: Any, **_: Any) -> Callable[..., Any] | None:
@@ -44,8 +40,10 @@ def find(operation: Any, args: Any, options: Any, **_: Any) -> Callable[..., Any
     backend = BACKENDS.get(operation.name)
     if backend is None or not runs_in_strips(args[0]):
         return None
-    if backend is run_in_strips and not is_frfn_block(args[1]):
-        return None
+    if backend is run_in_strips:
+        block = args[1]
+        if block.training or not hasattr(block.feed_forward, "partial"):  # it is no FRFN
+            return None
     return backend
 
 
@@ -59,11 +57,6 @@ def runs_in_strips(x: Tensor) -> bool:
     )
 
 
-def is_frfn_block(block: nn.Module) -> bool:
-    """Return whether a block is one of FRFN in evaluation mode."""
-    return not block.training and hasattr(block.feed_forward, "partial")
-
-
 def needed_sides(
     x: Tensor, decoder: nn.ModuleList, *, height: int, width: int
 ) -> list[tuple[int, int]]:
@@ -71,12 +64,6 @@ def needed_sides(
 
     Around the image lies padding. The encoder and the bottleneck need all of it; a block of the
     decoder reaches only so far.
-
-    Args:
-        x: what comes out of the bottleneck.
-        decoder: its stages.
-        height: of the image.
-        width: of the image.
     """
     sides: list[tuple[int, int]] = []
     rows, columns = height + 1, width + 1  # the last convolution reaches one pixel
@@ -158,7 +145,7 @@ def attend_strip(attention: WindowAttention, qkv: Tensor, *, columns: int, is_la
     count, tokens, channels = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     size = channels // attention.heads
     query, key, value = qkv.view(count, tokens, 3, attention.heads, size).unbind(2)
-    bias, share, masks = attention.position_bias(), attention.dense_share(), attention.masks()
+    bias, share, masks = attention.position_bias(), attention.dense_share(), attention.shift_masks
     attended = torch.empty(count, tokens, attention.heads, size)
     for head in range(attention.heads):
         logits = torch.baddbmm(bias[head], query[:, :, head], key[:, :, head].mT, alpha=size**-0.5)

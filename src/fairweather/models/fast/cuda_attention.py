@@ -228,16 +228,7 @@ def _tile_side(length: int) -> int:
 def launch_settings(
     kind: torch.dtype, *, channels: int, heads: int, window: int, shift: int, branches: str
 ) -> dict[str, Any]:
-    """Return what the kernels are compiled for.
-
-    Args:
-        kind: of the queries, keys and values.
-        channels: of the attention's input and output, C.
-        heads: that share the channels.
-        window: side of the window [tokens].
-        shift: of the windows [tokens], 0 for none.
-        branches: `both`, `dense` or `sparse`.
-    """
+    """Return what the kernels are compiled for; the queries, keys and values are of that kind."""
     tensor_cores = kind != torch.float32 or torch.backends.cuda.matmul.fp32_precision == "tf32"
     tokens, lanes = _tile_side(window**2), _tile_side(channels // heads)
     # Chosen by the compiler's report for capability 9.0, not by time. Four warps are one warp
@@ -314,16 +305,6 @@ def fused_window_attention(
     shift: int,
     branches: str,
 ) -> Tensor:
-    """Attend in shifted windows, behind the projection: (B, H, W, 3C) → (B, H, W, C).
-
-    Args:
-        qkv: queries, keys and values of every token; H and W are multiples of the window.
-        bias: the position bias, (heads, window², window²).
-        dense_share: the dense branch's share of the weights, (); None if there is one branch.
-        heads: that share the C channels.
-        window: side of the window [tokens].
-        shift: of the windows, down and right [tokens].
-        branches: `both`, `dense` or `sparse`.
-    """
+    """Compute `window_attention` of ast.py behind the projection: (B, H, W, 3C) → (B, H, W, C)."""
     options = {"heads": heads, "window": window, "shift": shift, "branches": branches}
     return _WindowAttention.apply(qkv, bias, dense_share, options)

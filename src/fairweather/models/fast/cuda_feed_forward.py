@@ -258,12 +258,7 @@ def gelu_depthwise_backward_filters(
 
 
 def launch_settings(hidden: int, *, rows: int) -> dict[str, Any]:
-    """Return what the kernels are compiled for.
-
-    Args:
-        hidden: channels of the depthwise convolution; as many of the gate follow them.
-        rows: of a strip.
-    """
+    """Return what the kernels are compiled for: so many channels, in strips of so many rows."""
     channels = 64 if hidden % 64 == 0 else 32
     return {
         "HIDDEN": hidden,
@@ -322,14 +317,8 @@ class _GeluDepthwise(torch.autograd.Function):
 
 
 def fused_gelu_depthwise(expanded: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Apply GELU, a depthwise 3×3 convolution and GELU, and multiply by the GELU of the gate.
+    """Compute `gated_depthwise` of ast.py behind the expansion: (B, H, W, 2 · hidden) → half that.
 
-    Args:
-        expanded: (B, H, W, 2 · hidden), the gate behind what is convolved.
-        weight: of the convolution, (hidden, 1, 3, 3); it pads with zeros, behind the first GELU.
-        bias: of the convolution, (hidden,).
-
-    Returns:
-        (B, H, W, hidden).
+    The convolution pads with zeros, behind the first GELU.
     """
     return _GeluDepthwise.apply(expanded, weight, bias)

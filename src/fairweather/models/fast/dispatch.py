@@ -9,7 +9,7 @@ they make of it runs anywhere.
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
@@ -56,23 +56,19 @@ def operation(formula: Callable[P, R]) -> Operation[P, R]:
     return Operation(formula)
 
 
-@contextmanager
-def plain_kernels() -> Iterator[None]:
+def plain_kernels() -> AbstractContextManager[None]:
     """Compute all models of the process in plain PyTorch within the block: for comparisons."""
-    with _in_mode("plain"):
-        yield
+    return _in_mode("plain")
 
 
-@contextmanager
-def gpu_kernels() -> Iterator[None]:
+def gpu_kernels() -> AbstractContextManager[None]:
     """Compute with the fused GPU kernels within the block, wherever they run.
 
     They are off by default on GPUs without a committed measurement (see `fast/cuda.py`); the
     environment variable FAIRWEATHER_KERNELS=1 does the same for a whole process. Elsewhere than on
     an NVIDIA GPU this changes nothing.
     """
-    with _in_mode("all"):
-        yield
+    return _in_mode("all")
 
 
 @contextmanager

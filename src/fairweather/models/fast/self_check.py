@@ -21,7 +21,9 @@ class Verdict(NamedTuple):
 
     Attributes:
         fault: why the kernel is not used; None if it agrees.
-        errors: `relative_errors`, empty if the kernel failed.
+        errors: for the output and each gradient, the kernel's error, plain PyTorch's in the same
+            dtype, and what the kernel is allowed, each beside the largest exact number; empty if
+            the kernel failed.
     """
 
     fault: str | None
@@ -55,7 +57,8 @@ class SelfCheck:
             key: what the verdict holds for: the operation, device, dtype and sizes.
             kernel: takes the same arguments as the formula.
             formula: the operation in plain PyTorch.
-            sample: makes small random arguments in float64, called if the key is new.
+            sample: makes small random arguments in float64, tensors or modules, if the key is new;
+                those that require it get a gradient.
             like: the arguments at hand, which give device and dtype of each.
             options: keyword arguments of both.
         """
@@ -77,7 +80,7 @@ class SelfCheck:
 def _judge(kernel: Function, formula: Function, sample: Any, like: Any, options: Any) -> Verdict:
     name = formula.__name__
     try:
-        errors = relative_errors(kernel, formula, sample, like=like, options=options)
+        errors = _relative_errors(kernel, formula, sample, like, options)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # Triton raises nearly anything on what it cannot compile
@@ -90,27 +93,10 @@ def _judge(kernel: Function, formula: Function, sample: Any, like: Any, options:
     return Verdict(None, errors)
 
 
-def relative_errors(
-    kernel: Function,
-    formula: Function,
-    sample: Sequence[Any],
-    *,
-    like: Sequence[Any],
-    options: dict[str, Any],
+def _relative_errors(
+    kernel: Function, formula: Function, sample: Any, like: Any, options: Any
 ) -> list[tuple[float, float, float]]:
-    """Measure how far the output and each gradient are from those of the formula in float64.
-
-    Args:
-        kernel: takes the same arguments as the formula.
-        formula: the operation in plain PyTorch.
-        sample: arguments in float64, tensors or modules; those that require it get a gradient.
-        like: arguments of the device and dtype to compute in.
-        options: keyword arguments of both.
-
-    Returns:
-        The kernel's error, plain PyTorch's in the same dtype, and what the kernel is allowed, each
-        beside the largest exact number.
-    """
+    """Measure how far the output and each gradient are from those of the formula in float64."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         args = [_cast(one, *_kind_of(other)) for one, other in zip(sample, like, strict=True)]
         doubles = [_cast(one, _kind_of(one)[0], torch.float64) for one in args]
