@@ -15,7 +15,7 @@ COMMANDS = {
     "": {"--version"},
     "restore": {
         "[inputs …]", "-o", "--out", "--task", "--weights", "--device", "--engine", "--precision",
-        "--tile", "--levels", "--strength", "--self-ensemble", "--compare", "--overwrite",
+        "--tile", "--levels", "--fast", "--finish", "--strength", "--self-ensemble", "--compare", "--overwrite",
         "--skip-existing", "--max-pixels", "--json", "--sample",
     },
     "models": set(),

@@ -94,6 +94,29 @@ def test_a_sharp_shadow_goes_and_every_detail_stays() -> None:
     assert after > 30
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_preview_changes_a_large_photograph_as_its_small_version(dtype: Any) -> None:
+    large = np.kron(PHOTO, np.ones((4, 4, 1), np.uint8)).astype(dtype)  # 2.2 megapixels
+    large = large * 257 if dtype is np.uint16 else large
+    large = large / np.float32(255) if dtype is np.float32 else large
+    model = create_model(ASTConfig(embed_dim=8, depths=(1, 1, 1), heads=(1, 1, 1), window=4))
+    with torch.no_grad():
+        model.output_conv.weight.zero_()
+        assert model.output_conv.bias is not None
+        model.output_conv.bias.fill_(-0.1)  # 0.1 darker everywhere
+    preview = Restorer(model, device="cpu", fast=True, levels=0)
+    result = preview.restore_pixels(large)
+    assert result.dtype == dtype
+    expected = (as_float(large) - 0.1).clip(0)
+    assert np.abs(as_float(result) - expected).mean() < 0.003
+
+
+def test_a_small_photograph_has_no_preview() -> None:
+    model = create_model("ast_n", init="official")
+    preview, full = (Restorer(model, device="cpu", fast=fast) for fast in (True, False))
+    np.testing.assert_array_equal(preview(PHOTO), full(PHOTO))
+
+
 def enlarged_by_torch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
     return F.interpolate(planes, size=size, mode="bilinear")[0].permute(1, 2, 0).numpy()

@@ -65,6 +65,19 @@ def restore_command(
             help="How often to halve a photo, to restore it coarse to fine: 0 to 3, or auto."
         ),
     ] = "auto",
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast",
+            help="Restore a version of one megapixel and hand its change on: a quick preview.",
+        ),
+    ] = False,
+    finish: Annotated[
+        Literal["colour", "smooth", "contrast"] | None,
+        typer.Option(
+            help="A last touch: take back a colour cast, smooth blotches, raise local contrast."
+        ),
+    ] = None,
     strength: Annotated[
         float, typer.Option(help="From 0, the input, to 1, the restored image.")
     ] = 1.0,
@@ -127,6 +140,8 @@ def restore_command(
         tile=side,
         strength=strength,
         levels=parse_levels(levels),
+        fast=fast,
+        finish=finish,
         self_ensemble=self_ensemble,
     )
     jobs, failures = plan_jobs(inputs, out=out)

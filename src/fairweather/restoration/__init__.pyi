@@ -10,6 +10,7 @@ from .batch import plan_jobs as plan_jobs
 from .batch import run_jobs as run_jobs
 from .engine_choice import create_engine as create_engine
 from .engine_choice import list_engines as list_engines
+from .finishing import list_finishes as list_finishes
 from .official_inference import restore_equal_tiles as restore_equal_tiles
 from .official_inference import restore_square_padded as restore_square_padded
 from .official_inference import square_side as square_side

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairweather.imaging import as_bytes, as_float, quantise, resized
+from fairweather.restoration.scales import Levels, Source
+from fairweather.restoration.tiled import OnTile, TiledRun
 
 RADIUS_PX = 2  # of the windows of a model, on the proxy
 CONTRAST_RADIUS_PX = 8  # of the windows that say how contrast changes where a small one is flat
@@ -23,7 +25,71 @@ FLAT = 1e-4  # variance of the colours below which a small window is flat
 BLANK = 1e-6  # the same for a larger one: that of rounding to 8 bits
 DARKEST = 0.02  # is added to both before they are compared: a factor of nearly black is noise
 UNNOTICED, CERTAIN = 0.15, 0.2  # root mean square of the log factors: nothing counts, all of it
+FAST_PIXELS = 1_000_000  # of the small version of a preview
 ROWS = 64  # of the photograph at a time
+
+
+def run_on_proxy(
+    run: TiledRun,
+    pixels: np.ndarray,
+    *,
+    strength: float = 1.0,
+    grey: bool = False,
+    on_tile: OnTile | None = None,
+) -> np.ndarray:
+    """Restore a small version of a photograph, and change the photograph as that was changed.
+
+    Args:
+        run: of a network with `proxy_px`.
+        pixels: (H, W, 3) RGB, uint8, uint16 or floats in [0, 1].
+        strength: 0 returns the pixels, 1 the restored ones.
+        grey: whether the channels are equal, and shall stay so.
+        on_tile: called with (tiles done, tiles in all).
+
+    Returns:
+        The same size and type.
+    """
+    proxy_px = run.engine.config.proxy_px
+    assert proxy_px is not None
+    proxy = as_float(make_proxy(pixels, longest_px=proxy_px))
+    restored, out = np.empty_like(proxy), np.empty_like(pixels)
+    run.restore(Source(proxy), out=restored, strength=strength, grey=grey, on_tile=on_tile)
+    apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out, strength=strength, grey=grey)
+    return out
+
+
+def run_fast(
+    run: TiledRun,
+    pixels: np.ndarray,
+    *,
+    levels: Levels = "auto",
+    strength: float = 1.0,
+    grey: bool = False,
+    on_tile: OnTile | None = None,
+) -> tuple[np.ndarray, int]:
+    """Restore `FAST_PIXELS` of a photograph, and hand on what that changes.
+
+    Args:
+        run: of any network.
+        pixels: (H, W, 3) RGB, uint8, uint16 or floats in [0, 1], more than that.
+        levels: how often the small version is halved.
+        strength: 0 returns the pixels, 1 the restored ones.
+        grey: whether the channels are equal, and shall stay so.
+        on_tile: called with (tiles done, tiles in all).
+
+    Returns:
+        The same size and type, and how many levels the small version took.
+    """
+    height, width = pixels.shape[:2]
+    longest_px = round(max(height, width) * (FAST_PIXELS / (height * width)) ** 0.5)
+    small = make_proxy(pixels, longest_px=longest_px)
+    restored, taken = run.restore_coarse_to_fine(
+        small, levels=levels, strength=strength, grey=grey, on_tile=on_tile
+    )
+    out = np.empty_like(pixels)
+    change = as_float(restored) - as_float(small)
+    hand_on_residual(pixels, change=change, out=out, grey=grey)
+    return out, taken
 
 
 def make_proxy(pixels: np.ndarray, *, longest_px: int) -> np.ndarray:
@@ -50,28 +116,47 @@ def apply_from_proxy(
     strength: float = 1.0,
     grey: bool = False,
 ) -> None:
-    """Change a photograph as its proxy was changed.
+    """Change a photograph as its proxy was changed, if that is certain.
 
     Args:
         pixels: (H, W, 3) RGB, uint8, uint16 or floats in [0, 1].
         proxy: (h, w, 3) float32 in [0, 1].
         restored: the same, restored.
-        out: (H, W, 3) to write to, of any of those types.
+        out: (H, W, 3) to write to, of the same type.
         strength: with which it was restored, in [0, 1]; less changes less, and is as certain.
         grey: whether the channels are equal, and shall stay so.
     """
     share = certainty(proxy, restored=restored, strength=strength)
     if share == 0:
-        quantise(as_float(pixels), out=out)
+        out[:] = pixels
         return
     change = (restored - proxy) * np.float32(share)
+    hand_on_colours(pixels, proxy=proxy, change=change, out=out, grey=grey)
+
+
+def hand_on_colours(
+    pixels: np.ndarray,
+    *,
+    proxy: np.ndarray,
+    change: np.ndarray,
+    out: np.ndarray,
+    grey: bool = False,
+) -> None:
+    """Change a photograph as its proxy was changed, colour by colour: for what has no detail.
+
+    Args:
+        pixels: (H, W, 3) RGB, uint8, uint16 or floats in [0, 1].
+        proxy: (h, w, 3) float32 in [0, 1].
+        change: (h, w, 3) float32, what the proxy lacks.
+        out: (H, W, 3) to write to, of the same type.
+        grey: whether the channels are equal, and shall stay so.
+    """
     height, width = pixels.shape[:2]
     if proxy.shape[:2] == (height, width):
-        quantise(as_float(pixels) + change, out=out)
+        hand_on_residual(pixels, change=change, out=out, grey=grey)
         return
     least, most = (torch.from_numpy(ends) for ends in (change.min((0, 1)), change.max((0, 1))))
-    models = fit_models(proxy, change)
-    models = enlarge_rows(models.transpose(0, 1), 0, width, length=width).transpose(0, 1)
+    models = enlarge_columns(fit_models(proxy, change), width)
     for start in range(0, height, ROWS):
         stop = min(start + ROWS, height)
         matrix, offset = enlarge_rows(models, start, stop, length=height).split((9, 3), -1)
@@ -79,8 +164,32 @@ def apply_from_proxy(
         for channel in range(3):
             offset += colours[..., channel : channel + 1] * matrix[..., 3 * channel :][..., :3]
         changed = colours + offset.clamp(least, most)  # no edge changes more than the proxy did
-        result = changed.mean(-1, keepdim=True) if grey else changed
-        quantise(result.numpy(), out=out[start:stop])
+        write_rows(changed, out=out[start:stop], grey=grey)
+
+
+def hand_on_residual(
+    pixels: np.ndarray, *, change: np.ndarray, out: np.ndarray, grey: bool = False
+) -> None:
+    """Add to a photograph what its proxy lacks, enlarged: for what has detail of its own.
+
+    Args:
+        pixels: (H, W, 3) RGB, uint8, uint16 or floats in [0, 1].
+        change: (h, w, 3) float32, what the proxy lacks.
+        out: (H, W, 3) to write to, of the same type.
+        grey: whether the channels are equal, and shall stay so.
+    """
+    height, width = pixels.shape[:2]
+    wide = enlarge_columns(torch.from_numpy(change), width)
+    for start in range(0, height, ROWS):
+        stop = min(start + ROWS, height)
+        added = enlarge_rows(wide, start, stop, length=height)
+        colours = torch.from_numpy(as_float(pixels[start:stop]))
+        write_rows(colours + added, out=out[start:stop], grey=grey)
+
+
+def write_rows(changed: Tensor, *, out: np.ndarray, grey: bool) -> None:
+    """Write (h, w, 3) into an array of any type."""
+    quantise((changed.mean(-1, keepdim=True) if grey else changed).numpy(), out=out)
 
 
 def certainty(proxy: np.ndarray, *, restored: np.ndarray, strength: float) -> float:
@@ -147,6 +256,11 @@ def window_mean(planes: Tensor, radius: int = RADIUS_PX) -> Tensor:
     rows = F.avg_pool2d(rows, (2 * radius + 1, 1), stride=1)
     both = F.pad(rows, (radius, radius, 0, 0), mode="replicate")
     return F.avg_pool2d(both, (1, 2 * radius + 1), stride=1)
+
+
+def enlarge_columns(maps: Tensor, length: int) -> Tensor:
+    """Scale the second axis up to a length, as `enlarge_rows` does the first."""
+    return enlarge_rows(maps.transpose(0, 1), 0, length, length=length).transpose(0, 1)
 
 
 def enlarge_rows(maps: Tensor, start: int, stop: int, *, length: int) -> Tensor:

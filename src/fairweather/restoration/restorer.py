@@ -15,7 +15,6 @@ from fairweather.files import replacing
 from fairweather.hardware import pick_device
 from fairweather.imaging import (
     DEFAULT_MAX_PIXELS,
-    as_float,
     read_image,
     write_image,
     write_side_by_side,
@@ -25,15 +24,10 @@ from fairweather.models import overlap_px as default_overlap_px
 from fairweather.restoration.auto import Chooser, Diagnosis
 from fairweather.restoration.engine_choice import create_engine, pick_engine
 from fairweather.restoration.engines import Engine
+from fairweather.restoration.finishing import apply_finish, list_finishes
 from fairweather.restoration.in_memory import from_memory
-from fairweather.restoration.proxy import apply_from_proxy, make_proxy
-from fairweather.restoration.scales import (
-    MOST_LEVELS,
-    Source,
-    choose_levels,
-    find_change,
-    make_versions,
-)
+from fairweather.restoration.proxy import FAST_PIXELS, run_fast, run_on_proxy
+from fairweather.restoration.scales import MOST_LEVELS, Levels
 from fairweather.restoration.tiled import OnTile, TiledRun, smallest_tile_px
 
 log = logging.getLogger(__name__)
@@ -41,7 +35,6 @@ log = logging.getLogger(__name__)
 AUTO = "auto"  # instead of weights: those for the degradation that a photograph shows
 MOST_TILE_PX = {"cpu": 512}  # larger tiles gain nothing on a CPU and take longer to show progress
 TilePx = int | Literal["auto"] | None
-Levels = int | Literal["auto"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +88,8 @@ class Restorer:
         self_ensemble: bool = False,
         strength: float = 1.0,
         levels: Levels = "auto",
+        fast: bool = False,
+        finish: str | None = None,
     ):
         """Load the weights and move them to the device.
 
@@ -116,6 +111,10 @@ class Restorer:
             strength: 0 returns the input, 1 the restored image, between them a blend.
             levels: how often an image is halved to be restored coarse to fine, 0 to 3; `auto`
                 chooses for each image. Not read by weights that restore a small version anyway.
+            fast: restore a version of one megapixel and hand its change on to larger images: a
+                preview, which leaves details that are finer than that as they are.
+            finish: a last touch for the eye, one of `list_finishes`: `colour` takes back a cast,
+                `smooth` evens out blotches, `contrast` raises local contrast.
 
         Raises:
             CheckpointError: if the weights cannot be loaded.
@@ -125,8 +124,12 @@ class Restorer:
         check_options(
             tile=tile, overlap_px=overlap_px, batch=batch, strength=strength, levels=levels
         )
+        if finish is not None and finish not in list_finishes():
+            raise OptionError(f"finish {finish!r}: is none of {', '.join(list_finishes())}")
         self.strength = strength
         self.levels: Levels = levels
+        self.fast = fast
+        self.finish = finish
         self.self_ensemble = self_ensemble
         self.engine: Engine | None = None
         self._choose: Chooser[Restorer] | None = None
@@ -146,6 +149,8 @@ class Restorer:
                     self_ensemble=self_ensemble,
                     strength=strength,
                     levels=levels,
+                    fast=fast,
+                    finish=finish,
                 )
             )
             return
@@ -255,42 +260,20 @@ class Restorer:
             batch=self.batch,
             self_ensemble=self.self_ensemble,
         )
-        proxy_px = run.engine.config.proxy_px
-        if proxy_px is None:
-            return self._restore_coarse_to_fine(run, pixels, grey=grey, on_tile=on_tile)
-        out = np.empty_like(pixels)
-        proxy = as_float(make_proxy(pixels, longest_px=proxy_px))
-        restored = np.empty_like(proxy)
-        run.restore(Source(proxy), out=restored, strength=self.strength, grey=grey, on_tile=on_tile)
-        apply_from_proxy(
-            pixels, proxy=proxy, restored=restored, out=out, strength=self.strength, grey=grey
-        )
-        return Outcome(out)
-
-    def _restore_coarse_to_fine(
-        self, run: TiledRun, pixels: np.ndarray, *, grey: bool, on_tile: OnTile | None
-    ) -> Outcome:
-        levels = MOST_LEVELS if self.levels == "auto" else self.levels
-        versions = make_versions(pixels, levels=levels)
-        if self.levels == "auto":
-            del versions[choose_levels(versions, run.restore_part) + 1 :]
-        levels, done, change = len(versions) - 1, 0, None
-        while True:
-            source = Source(versions.pop(), change)
-            restored = np.empty_like(source.pixels)
-            tiles = len(run.plan(source.pixels))
-            to_come = sum(len(run.plan(version)) for version in versions)
-            run.restore(
-                source,
-                out=restored,
-                strength=1.0 if versions else self.strength,
-                grey=grey,
-                on_tile=count_among_all(on_tile, before=done, after=to_come),
+        levels = 0
+        if run.engine.config.proxy_px is not None:
+            restored = run_on_proxy(run, pixels, strength=self.strength, grey=grey, on_tile=on_tile)
+        elif self.fast and pixels[..., 0].size > FAST_PIXELS:
+            restored, levels = run_fast(
+                run, pixels, levels=self.levels, strength=self.strength, grey=grey, on_tile=on_tile
             )
-            if not versions:
-                return Outcome(restored, levels=levels)
-            change = find_change(source.pixels, restored)
-            done += tiles
+        else:
+            restored, levels = run.restore_coarse_to_fine(
+                pixels, levels=self.levels, strength=self.strength, grey=grey, on_tile=on_tile
+            )
+        if self.finish is not None:
+            restored = apply_finish(pixels, restored, name=self.finish)
+        return Outcome(restored, levels=levels)
 
     def _pick_tile(
         self, tile: TilePx, budget_bytes: int | None, *, least_overlap_px: int
@@ -312,13 +295,6 @@ class Restorer:
                     f" of {least_overlap_px} px"
                 )
         return None if tile is None else max(tile, smallest_px)
-
-
-def count_among_all(on_tile: OnTile | None, *, before: int, after: int) -> OnTile | None:
-    """Count the tiles of one level among those of the levels before and after it, too."""
-    if on_tile is None:
-        return None
-    return lambda done, total: on_tile(before + done, before + total + after)
 
 
 def refuse_existing(*paths: Path | None, overwrite: bool) -> None:

@@ -11,6 +11,7 @@ finest detail is, and by the scale at which the network finds most to change.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ FOUND = 7 / 255
 SURELY_FOUND = 13 / 255  # for a version that lacks detail
 MUCH_MORE = 1.15  # times what it finds in the finest version that holds all detail
 ROWS = 256
+Levels = int | Literal["auto"]
 Restore = Callable[[np.ndarray], np.ndarray]
 
 

@@ -11,7 +11,14 @@ from fairweather.hardware import is_out_of_memory
 from fairweather.imaging import Span, TilePlan, merge_tiles, plan_tiles, quantise
 from fairweather.models import look_margin_px, place_px
 from fairweather.restoration.engines import Context, Engine
-from fairweather.restoration.scales import Source
+from fairweather.restoration.scales import (
+    MOST_LEVELS,
+    Levels,
+    Source,
+    choose_levels,
+    find_change,
+    make_versions,
+)
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +102,48 @@ class TiledRun:
 
         merge_tiles(plan, restored, out=out)
 
+    def restore_coarse_to_fine(
+        self,
+        pixels: np.ndarray,
+        *,
+        levels: Levels = "auto",
+        strength: float = 1.0,
+        grey: bool = False,
+        on_tile: OnTile | None = None,
+    ) -> tuple[np.ndarray, int]:
+        """Restore halved versions of an image first, each with what the smaller one changed.
+
+        Args:
+            pixels: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
+            levels: how often it is halved; `auto` chooses by what the image shows.
+            strength: as for `restore`.
+            grey: as for `restore`.
+            on_tile: called with (tiles done, tiles in all), of all levels.
+
+        Returns:
+            The restored image, of the same size and type, and how many levels it took.
+        """
+        versions = make_versions(pixels, levels=MOST_LEVELS if levels == "auto" else levels)
+        if levels == "auto":
+            del versions[choose_levels(versions, self.restore_part) + 1 :]
+        taken, done, change = len(versions) - 1, 0, None
+        while True:
+            source = Source(versions.pop(), change)
+            restored = np.empty_like(source.pixels)
+            tiles = len(self.plan(source.pixels))
+            to_come = sum(len(self.plan(version)) for version in versions)
+            self.restore(
+                source,
+                out=restored,
+                strength=1.0 if versions else strength,
+                grey=grey,
+                on_tile=count_among_all(on_tile, before=done, after=to_come),
+            )
+            if not versions:
+                return restored, taken
+            change = find_change(source.pixels, restored)
+            done += tiles
+
     def plan(self, pixels: np.ndarray) -> TilePlan:
         """Return the tiles in which an image is restored."""
         return plan_tiles(
@@ -170,6 +219,13 @@ class TiledRun:
         run = functools.partial(self.engine, context=context)
         restored = self_ensemble(run, tiles) if self.self_ensemble else run(tiles)
         return restored.clip(0, 1)
+
+
+def count_among_all(on_tile: OnTile | None, *, before: int, after: int) -> OnTile | None:
+    """Count the tiles of one level among those of the levels before and after it, too."""
+    if on_tile is None:
+        return None
+    return lambda done, total: on_tile(before + done, before + total + after)
 
 
 def smallest_tile_px(*, overlap_px: int, multiple: int) -> int:
