@@ -15,8 +15,8 @@ COMMANDS = {
     "": {"--version"},
     "restore": {
         "[inputs …]", "-o", "--out", "--task", "--weights", "--device", "--engine", "--precision",
-        "--tile", "--levels", "--fast", "--finish", "--strength", "--self-ensemble", "--compare", "--overwrite",
-        "--skip-existing", "--max-pixels", "--json", "--sample",
+        "--tile", "--levels", "--fast", "--finish", "--strength", "--self-ensemble", "--compare",
+        "--overwrite", "--skip-existing", "--max-pixels", "--json", "--sample",
     },
     "models": set(),
     "models list": {"--json"},

@@ -51,6 +51,8 @@ def choose_levels(versions: Sequence[np.ndarray], restore: Restore) -> int:
     Returns:
         The index of a version; 0 restores the photograph at its own size alone.
     """
+    if len(versions) == 1:
+        return 0
     detailed = min(empty_octaves(versions[0]), len(versions) - 1)
     smaller = [version for version in versions[detailed + 1 :] if max(version.shape) >= WIDE_PX]
     found = [change_found(version, restore) for version in smaller]
