@@ -316,3 +316,21 @@ def test_the_example_gives_the_pixels_of_a_restorer(
     with PIL.Image.open(tmp_path / "out.png") as written:
         assert np.abs(np.asarray(written).astype(int) - np.asarray(small)).max() <= 1
     assert len(example.read_text("utf-8").splitlines()) <= 80
+
+
+@pytest.mark.slow
+def test_the_example_of_a_proxy_gives_the_pixels_of_a_restorer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need(".onnx")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    import onnx_proxy
+
+    model = fw.load_model("shadow")
+    export_onnx(model, tmp_path / "shadow.onnx")
+    photo = fw.data.degrade_pixels(skimage.data.coffee(), task="shadow", seed=1)
+    expected = fw.Restorer(model, device="cpu")(photo / np.float32(255))
+    found = onnx_proxy.restore(tmp_path / "shadow.onnx", PIL.Image.fromarray(photo))
+    assert -10 * np.log10(np.square(found - expected).mean()) > 60
+    assert np.abs(expected - photo / 255).mean() > 0.03
+    assert len(Path(onnx_proxy.__file__).read_text("utf-8").splitlines()) <= 90

@@ -13,7 +13,13 @@ import numpy as np
 
 from fairweather.errors import RecipeError
 from fairweather.keras.layers import ops, register
-from fairweather.training import CHARBONNIER_EPSILON, LEAST_MSE, SSIM_SIGMA_PX, SSIM_WINDOW_PX
+from fairweather.training import (
+    CHARBONNIER_EPSILON,
+    LATTICE_PX,
+    LEAST_MSE,
+    SSIM_SIGMA_PX,
+    SSIM_WINDOW_PX,
+)
 
 
 @register
@@ -146,6 +152,17 @@ def laplacian(images: Any) -> Any:
     return down_and_up + padded[:, :, 2:] + padded[:, :, :-2] - 4 * images
 
 
+def lattice(clean: Any, restored: Any) -> Any:
+    """Root mean square of what the difference of each image repeats every 16 px."""
+    rows, columns = (length // LATTICE_PX for length in clean.shape[1:3])
+    difference = (restored - clean)[:, : rows * LATTICE_PX, : columns * LATTICE_PX]
+    cells = ops.reshape(difference, (-1, rows, LATTICE_PX, columns, LATTICE_PX, 3))
+    cell = ops.mean(cells, axis=(1, 3))
+    repeated = cell - ops.mean(cell, axis=(1, 2), keepdims=True)
+    squares = ops.mean(ops.square(repeated), axis=(1, 2, 3))
+    return ops.sqrt(squares + CHARBONNIER_EPSILON**2)
+
+
 LOSSES: dict[str, Callable[[Any, Any], Any]] = {
     "charbonnier": charbonnier,
     "l1": keras.losses.mean_absolute_error,
@@ -154,4 +171,5 @@ LOSSES: dict[str, Callable[[Any, Any], Any]] = {
     "ssim": structural_dissimilarity,
     "frequency": frequency,
     "edge": edge,
+    "lattice": lattice,
 }

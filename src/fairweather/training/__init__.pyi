@@ -7,6 +7,7 @@ from .batches import training_crops as training_crops
 from .faults import describe_fault as describe_fault
 from .losses import CHARBONNIER_EPSILON as CHARBONNIER_EPSILON
 from .losses import HIGHEST_PSNR_DB as HIGHEST_PSNR_DB
+from .losses import LATTICE_PX as LATTICE_PX
 from .losses import LEAST_MSE as LEAST_MSE
 from .losses import SSIM_SIGMA_PX as SSIM_SIGMA_PX
 from .losses import SSIM_WINDOW_PX as SSIM_WINDOW_PX
