@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import fairweather as fw
 from fairweather import cli, models
+from fairweather.data import degrade_pixels
 from fairweather.errors import ExportError, MissingExtraError, OptionError
 from fairweather.export import (
     Exported,
@@ -328,7 +329,7 @@ def test_the_example_of_a_proxy_gives_the_pixels_of_a_restorer(
 
     model = fw.load_model("shadow")
     export_onnx(model, tmp_path / "shadow.onnx")
-    photo = fw.data.degrade_pixels(skimage.data.coffee(), task="shadow", seed=1)
+    photo = degrade_pixels(skimage.data.coffee(), task="shadow", seed=1)
     expected = fw.Restorer(model, device="cpu")(photo / np.float32(255))
     found = onnx_proxy.restore(tmp_path / "shadow.onnx", PIL.Image.fromarray(photo))
     assert -10 * np.log10(np.square(found - expected).mean()) > 60
