@@ -26,7 +26,6 @@ PAIRS = {
     ("shadow", "shadow/UIUC"): 2.0,
     ("weather", "rain/Rain100L"): 4.03,  # within 2 dB of the weights `rain`, as the next
     ("weather", "rain/Rain100H"): 6.21,
-    ("weather", "haze/REVIDE"): 1.0,
 }
 SYNTHETIC = {
     "rain": 2.0,
