@@ -21,7 +21,7 @@ from fairweather.models import list_weights
 # picture with degradation in it repeats a little of everything by chance.
 CONTROLS_PX = {16: (13, 19), 32: (27, 37), 64: (53, 79), 128: (107, 149)}
 LEAST_REPEATS = 5
-SIDE_PX = 640  # five of the longest period
+SIDE_PX = 768  # six of the longest period
 NOISE = 0.5  # standard deviation, grey levels
 ALLOWED = 0.05  # more than the input holds, grey levels
 TASK_OF = {"weather": "haze"}  # of what the all-in-one weights restore, the smoothest
