@@ -20,7 +20,7 @@ from fairweather.models import list_weights
 # Windows of 8 px, halved up to four times, and for each period two near it that nothing has. A
 # picture with degradation in it repeats a little of everything by chance.
 CONTROLS_PX = {16: (13, 19), 32: (27, 37), 64: (53, 79), 128: (107, 149)}
-LEAST_REPEATS = 5
+LEAST_REPEATS = 6
 SIDE_PX = 768  # six of the longest period
 NOISE = 0.5  # standard deviation, grey levels
 ALLOWED = 0.05  # more than the input holds, grey levels
@@ -100,7 +100,7 @@ def lattice(image: np.ndarray, longest_px: int) -> float:
     n times as large. The frequencies half-way between them tell what is there without it.
 
     Args:
-        image: (H, W, 3) in [0, 1], at least five of the longest period on each side.
+        image: (H, W, 3) in [0, 1], at least six of the longest period on each side.
         longest_px: the longest period; those that divide it count as well.
 
     Returns:
