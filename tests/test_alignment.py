@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from scenes import SIZE, scene
 
-from fairweather.data import DEGRADATIONS, degrade_pixels
-from fairweather.data.alignment import ORIENTATIONS, find_offset, find_orientation
+from fairweather.data import (
+    DEGRADATIONS,
+    ORIENTATIONS,
+    degrade_pixels,
+    find_offset,
+    find_orientation,
+)
 
 
 @pytest.mark.parametrize("task", list(DEGRADATIONS))

@@ -35,7 +35,6 @@ from fairweather.models.ast import (
     StochasticDepth,
     WindowAttention,
 )
-from fairweather.models.feed_forwards import LocallyEnhancedFeedForward
 
 VARIANTS = {
     f"{preset}_{kind}": preset for preset in ("ast_t", "ast_b") for kind in ("frfn", "leff")
@@ -151,7 +150,8 @@ def check_gradients(module: torch.nn.Module, prefix: str, *, part: str) -> None:
 
 def test_leff_is_the_official_one() -> None:
     archive = load("blocks")
-    network = LocallyEnhancedFeedForward(32, 128).double()
+    config = ASTConfig(embed_dim=32, mlp_ratio=4, feed_forward="leff")
+    network = Block(config, 0, shifts=False, drop_probability=0.0).feed_forward.double()
     network.load_state_dict(block_state("leff", part="mlp."))
     with torch.no_grad():
         output = network(torch.from_numpy(archive["leff.input"]).double().view(2, 16, 16, 32))

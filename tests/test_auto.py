@@ -27,9 +27,14 @@ from fairweather.models import (
     load_classifier,
     save_classifier,
 )
-from fairweather.restoration import auto, classifier_views, classify_degradation, diagnose
+from fairweather.restoration import (
+    Diagnosis,
+    auto,
+    classifier_views,
+    classify_degradation,
+    diagnose,
+)
 from fairweather.restoration import restorer as restorer_module
-from fairweather.restoration.auto import Diagnosis
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket")
 PHOTO = np.ascontiguousarray(skimage.data.astronaut()[20:76, 180:240])

@@ -12,8 +12,7 @@ import torch
 from parity import random_model
 
 from fairweather.models import AST, ASTConfig
-from fairweather.restoration import converted
-from fairweather.restoration.converted import load_converted
+from fairweather.restoration import converted, load_converted
 
 
 @pytest.fixture

@@ -1,3 +1,6 @@
+from .alignment import ORIENTATIONS as ORIENTATIONS
+from .alignment import find_offset as find_offset
+from .alignment import find_orientation as find_orientation
 from .augmentation import Augmentation as Augmentation
 from .augmentation import RandomCrops as RandomCrops
 from .augmentation import mix_up as mix_up

@@ -1,3 +1,4 @@
+from .auto import Diagnosis as Diagnosis
 from .auto import classifier_views as classifier_views
 from .auto import classify_degradation as classify_degradation
 from .auto import diagnose as diagnose
@@ -8,6 +9,7 @@ from .batch import Job as Job
 from .batch import Summary as Summary
 from .batch import plan_jobs as plan_jobs
 from .batch import run_jobs as run_jobs
+from .converted import load_converted as load_converted
 from .engine_choice import create_engine as create_engine
 from .engine_choice import list_engines as list_engines
 from .finishing import list_finishes as list_finishes

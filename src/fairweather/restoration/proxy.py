@@ -10,13 +10,15 @@ A network that is not sure changes a little everywhere. A photograph that is har
 therefore left as it was.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fairweather.imaging import as_bytes, as_float, quantise, resized
-from fairweather.restoration.scales import Levels, Source
+from fairweather.restoration.scales import Source
 from fairweather.restoration.tiled import OnTile, TiledRun
 
 RADIUS_PX = 2  # of the windows of a model, on the proxy
@@ -59,23 +61,14 @@ def run_on_proxy(
 
 
 def run_fast(
-    run: TiledRun,
-    pixels: np.ndarray,
-    *,
-    levels: Levels = "auto",
-    strength: float = 1.0,
-    grey: bool = False,
-    on_tile: OnTile | None = None,
+    restore: Callable[[np.ndarray], tuple[np.ndarray, int]], pixels: np.ndarray, *, grey: bool
 ) -> tuple[np.ndarray, int]:
     """Restore `FAST_PIXELS` of a photograph, and hand on what that changes.
 
     Args:
-        run: of any network.
+        restore: (h, w, 3) uint8 → the same, restored, and how many levels it took.
         pixels: (H, W, 3) RGB, uint8, uint16 or floats in [0, 1], more than that.
-        levels: how often the small version is halved.
-        strength: 0 returns the pixels, 1 the restored ones.
         grey: whether the channels are equal, and shall stay so.
-        on_tile: called with (tiles done, tiles in all).
 
     Returns:
         The same size and type, and how many levels the small version took.
@@ -83,13 +76,10 @@ def run_fast(
     height, width = pixels.shape[:2]
     longest_px = round(max(height, width) * (FAST_PIXELS / (height * width)) ** 0.5)
     small = make_proxy(pixels, longest_px=longest_px)
-    restored, taken = run.restore_coarse_to_fine(
-        small, levels=levels, strength=strength, grey=grey, on_tile=on_tile
-    )
+    restored, levels = restore(small)
     out = np.empty_like(pixels)
-    change = as_float(restored) - as_float(small)
-    hand_on_residual(pixels, change=change, out=out, grey=grey)
-    return out, taken
+    hand_on_residual(pixels, change=as_float(restored) - as_float(small), out=out, grey=grey)
+    return out, levels
 
 
 def make_proxy(pixels: np.ndarray, *, longest_px: int) -> np.ndarray:

@@ -260,17 +260,20 @@ class Restorer:
             batch=self.batch,
             self_ensemble=self.self_ensemble,
         )
+        coarse_to_fine = functools.partial(
+            run.restore_coarse_to_fine,
+            levels=self.levels,
+            strength=self.strength,
+            grey=grey,
+            on_tile=on_tile,
+        )
         levels = 0
         if run.engine.config.proxy_px is not None:
             restored = run_on_proxy(run, pixels, strength=self.strength, grey=grey, on_tile=on_tile)
         elif self.fast and pixels[..., 0].size > FAST_PIXELS:
-            restored, levels = run_fast(
-                run, pixels, levels=self.levels, strength=self.strength, grey=grey, on_tile=on_tile
-            )
+            restored, levels = run_fast(coarse_to_fine, pixels, grey=grey)
         else:
-            restored, levels = run.restore_coarse_to_fine(
-                pixels, levels=self.levels, strength=self.strength, grey=grey, on_tile=on_tile
-            )
+            restored, levels = coarse_to_fine(pixels)
         if self.finish is not None:
             restored = apply_finish(pixels, restored, name=self.finish)
         return Outcome(restored, levels=levels)
