@@ -21,12 +21,12 @@ from PIL import Image
 
 from fairweather.data import degrade_pixels
 from fairweather.models import list_weights
+from laboratory.pages import RESULTS, line_of
 
 MEGAPIXELS = (1, 12, 24, 48, 96)
 TASK_OF = {"weather": "rain"}
 SCENE_PX = 1000  # longer side of the photograph that is degraded and then enlarged
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "results"
 PAGE = """# Large photographs
 
 Written by `python benchmarks/megapixels.py`; do not edit it.
@@ -95,12 +95,12 @@ def page(figures: dict[str, dict[str, list[float]]]) -> str:
     tables = []
     for weights in sorted({key.split()[0] for part in figures.values() for key in part}):
         columns = [when for when in ("before", "now", "fast") if when in figures]
-        rows = [["megapixels", *(f"{when}" for when in columns)]]
+        rows = [["megapixels", *columns]]
         rows.append(["---:"] * len(rows[0]))
         for megapixels in MEGAPIXELS:
             cells = [cell(figures[when].get(f"{weights} {megapixels}")) for when in columns]
             rows.append([str(megapixels), *cells])
-        tables.append(f"## {weights}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
+        tables.append(f"## {weights}\n\n" + "\n".join(line_of(*row) for row in rows))
     return PAGE.format(tables="\n\n".join(tables))
 
 

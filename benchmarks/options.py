@@ -19,8 +19,8 @@ from fairweather import Restorer
 from fairweather.data import degrade_pixels, find_layout_pairs
 from fairweather.imaging import read_image
 from fairweather.restoration import list_finishes
+from laboratory.pages import RESULTS, line_of
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 PAIRS = {  # weights, layout and most pairs of each set below DATA/dev/pairs
     "haze/REVIDE": ("haze", "folders", 3),
     "haze/SOTS-indoor": ("haze", "sots", 9),
@@ -119,11 +119,11 @@ def page(figures: dict[str, dict[str, dict]]) -> str:
     """Return the page of these figures."""
     fast = ["| weights | full | `--fast` |", "| --- | ---: | ---: |"]
     fast += [
-        f"| {weights} | {gain['full']:+.2f} | {gain['fast']:+.2f} |"
+        line_of(weights, f"{gain['full']:+.2f}", f"{gain['fast']:+.2f}")
         for weights, gain in figures["fast"].items()
     ]
     finishes = ["none", *list_finishes()]
-    finish = [f"| set | {' | '.join(finishes)} |", f"| --- |{' ---: |' * len(finishes)}"]
+    finish = [line_of("set", *finishes), line_of("---", *["---:"] * len(finishes))]
     for name, found in figures["finish"].items():
         cells = []
         for one in finishes:
@@ -134,7 +134,7 @@ def page(figures: dict[str, dict[str, dict]]) -> str:
                 )
             ]
             cells.append(" / ".join(parts))
-        finish.append(f"| {name} | {' | '.join(cells)} |")
+        finish.append(line_of(name, *cells))
     return PAGE.format(count=KODAK, times=TIMES, fast="\n".join(fast), finish="\n".join(finish))
 
 
