@@ -43,7 +43,7 @@ def lattice_of(restorer: Restorer, task: str) -> dict[str, float]:
     """Return how much lattice a restorer adds to smooth pictures.
 
     Args:
-        restorer: a Restorer, or any callable with an `engine.config` of a network.
+        restorer: what runs the weights.
         task: the degradation that its weights are for.
 
     Returns:

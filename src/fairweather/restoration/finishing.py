@@ -12,7 +12,7 @@ from fairweather.imaging import as_float
 from fairweather.restoration.proxy import hand_on_colours, make_proxy
 
 SMALL_PX = 640  # longer side of the small version
-LEAST_CAST = 3.0  # shift of the mean colour that a restoration may cause, in units of CIELAB
+LARGEST_CAST = 3.0  # shift of the mean colour that a restoration may cause, in units of CIELAB
 BLOTCH_WEIGHT = 0.2  # of total variation against fidelity
 SMOOTH = 0.02  # standard deviation of brightness in [0, 1] below which a region is smooth
 SMOOTH_SIGMA_PX = 4.0
@@ -48,15 +48,15 @@ def apply_finish(before: np.ndarray, restored: np.ndarray, *, name: str) -> np.n
 
 
 def keep_colour(before: np.ndarray, restored: np.ndarray) -> np.ndarray:
-    """Take back what a restoration shifts the mean colour by, beyond `LEAST_CAST`."""
+    """Take back what a restoration shifts the mean colour by, beyond `LARGEST_CAST`."""
     from skimage import color
 
     lab_before, lab = color.rgb2lab(before), color.rgb2lab(restored)
     shift = (lab - lab_before)[..., 1:].mean((0, 1))
     length = float(np.linalg.norm(shift))
-    if length <= LEAST_CAST:
+    if length <= LARGEST_CAST:
         return restored
-    lab[..., 1:] -= shift * (1 - LEAST_CAST / length)
+    lab[..., 1:] -= shift * (1 - LARGEST_CAST / length)
     return color.lab2rgb(lab)
 
 
