@@ -9,6 +9,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import torch
 
 from fairweather import cli
 
@@ -50,6 +51,14 @@ def one_cpu_thread() -> Iterator[None]:
 
     with one_thread_of_the_cpu():
         yield
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Has PyTorch compute with so many threads during a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

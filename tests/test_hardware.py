@@ -1,6 +1,7 @@
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -123,3 +124,90 @@ def test_the_processor_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert hardware.cpu_name()  # what the platform says
     info.write_text("processor\t: 0\nmodel name\t: Fair CPU @ 3 GHz\nmodel name\t: other\n")
     assert hardware.cpu_name() == "Fair CPU @ 3 GHz"
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 8),
+        ({"cpu.max": "250000 100000\n"}, 3),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "10000 100000"}, 1),
+        ({"box/cpu.max": "max 100000", "cpu.max": "400000 100000"}, 4),
+    ],
+)
+def test_a_containers_share_of_the_cores_counts(
+    cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cores: int
+) -> None:
+    process = type("Process", (), {"cpu_affinity": lambda self: [*range(8)]})
+    monkeypatch.setattr(psutil, "Process", process)
+    cgroups("0::/box\n", **files)
+    assert hardware.usable_cores() == cores
+
+
+def test_so_does_that_of_the_first_version_of_control_groups(
+    cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = type("Process", (), {"cpu_affinity": lambda self: [*range(8)]})
+    monkeypatch.setattr(psutil, "Process", process)
+    periods = {"cpu/cpu.cfs_period_us": "100000", "cpu/box/cpu.cfs_period_us": "100000"}
+    own = "5:cpu,cpuacct:/box\n4:memory:/\n"
+    cgroups(own, **periods, **{"cpu/box/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_quota_us": "200000"})
+    assert hardware.usable_cores() == 2
+
+
+def test_threads_are_set_unless_the_environment_does(
+    cgroups: Cgroups, monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]
+) -> None:
+    threads(3)
+    cgroups("0::/\n", **{"cpu.max": "100000 100000"})
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    hardware.use_threads()
+    assert torch.get_num_threads() == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    hardware.use_threads()
+    assert torch.get_num_threads() == 1
+    hardware.use_threads(2)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_order_and_items_are_read_as_they_are_needed(
+    threads: Callable[[int], None], workers: int
+) -> None:
+    threads(6)
+    read: list[int] = []
+    computing: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            read.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        time.sleep(0.01 * (number % 3))
+        computing.append(torch.get_num_threads())
+        return -number
+
+    results = hardware.map_in_threads(work, items(), workers=workers)
+    assert [next(results) for _ in range(4)] == [0, -1, -2, -3]
+    assert len(read) <= 4 + workers
+    assert [*results] == [-number for number in range(4, 20)]
+    assert set(computing) == {6 // workers}
+    assert torch.get_num_threads() == 6
+
+
+def test_an_error_of_one_thread_ends_all(threads: Callable[[int], None]) -> None:
+    threads(2)
+    begun: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 3:
+            raise KeyError("the third")
+        return number
+
+    with pytest.raises(KeyError, match="the third"):
+        list(hardware.map_in_threads(work, range(1000), workers=2))
+    assert max(begun) < 10
+    assert torch.get_num_threads() == 2

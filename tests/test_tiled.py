@@ -51,7 +51,7 @@ class JudgesForItself:
 
     def __init__(self, engine: Any):
         self.engine, self.config = engine, engine.config
-        self.look = engine.look
+        self.look, self.at_once = engine.look, engine.at_once
 
     def __call__(self, tiles: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
         return self.engine(tiles)

@@ -7,11 +7,16 @@ groups of this process.
 
 import ctypes
 import logging
+import math
+import os
 import platform
 import sys
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 DEVICES = ("cuda", "xpu", "mps", "cpu")  # in the order in which `auto` looks; ROCm is cuda to torch
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -31,6 +38,9 @@ OUT_OF_MEMORY = (  # in the messages of PyTorch, ONNX Runtime and OpenVINO
     "failed to allocate memory",
     "bad_alloc",
 )
+
+_pools_lock = threading.Lock()
+_pools = 0
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -102,9 +112,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(words in message for words in OUT_OF_MEMORY)
 
 
-def host_budget_bytes() -> int:
-    """Return how much main memory a batch of tiles may take: at most 1 GiB, and a fair share."""
-    return min(CPU_BUDGET_BYTES, physical_memory_bytes() // 4, available_memory_bytes() // 2)
+def host_budget_bytes(*, tiles: int = 1) -> int:
+    """Return how much main memory some tiles may take: at most 1 GiB each, and a fair share."""
+    return min(
+        tiles * CPU_BUDGET_BYTES, physical_memory_bytes() // 4, available_memory_bytes() // 2
+    )
 
 
 def physical_memory_bytes() -> int:
@@ -121,12 +133,34 @@ def available_memory_bytes() -> int:
 
 def cpu_name() -> str:
     """Return what the processor calls itself."""
-    try:
-        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
+    lines = _read(_CPU_INFO).splitlines()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use, or its container where that is fewer."""
+    allowed = (
+        len(psutil.Process().cpu_affinity())
+        if hasattr(psutil.Process, "cpu_affinity")
+        else os.cpu_count() or 1
+    )
+    return max(1, math.ceil(min([allowed, *_cpu_quotas()])))
+
+
+def use_threads(threads: int | None = None) -> None:
+    """Set how many threads PyTorch computes with: for commands to call, not for libraries.
+
+    Args:
+        threads: how many; by default as OMP_NUM_THREADS says, or one for each usable core.
+    """
+    import torch
+
+    if threads is None:
+        if os.environ.get("OMP_NUM_THREADS"):
+            return
+        threads = min(torch.get_num_threads(), usable_cores())
+    torch.set_num_threads(threads)
 
 
 def keep_freed_memory() -> None:
@@ -146,28 +180,89 @@ def keep_freed_memory() -> None:
         log.debug("this libc has no mallopt")
 
 
-def _memory_limits() -> Iterator[int]:
-    """Yield the limit of each control group that this process is in.
+def map_in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+) -> Iterator[Result]:
+    """Yield work(item) for each item in order, computed by threads that share PyTorch's threads.
 
-    A container often sees its own group as the root, and its path as the host does: folders that
-    are not there are passed over, as are files that set no limit (`max`).
+    Two threads that each compute a tile are faster than one tile computed by two, which wait for
+    each other in every small operation.
+
+    Args:
+        work: what to compute; PyTorch and NumPy release the interpreter's lock meanwhile.
+        items: read as results are taken, at most one more than there are workers.
+        workers: threads, of which each computes with its share of PyTorch's; 1 computes here.
     """
-    try:
-        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
+    if workers <= 1:
+        yield from map(work, items)
         return
-    for line in lines:
+    import torch
+
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(
+        workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),)
+    )
+    _count_pools(1)
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        # Workers set it for new threads, and MKL's for all.
+        if _count_pools(-1) == 0:
+            torch.set_num_threads(threads)
+
+
+def _count_pools(change: int) -> int:
+    global _pools
+    with _pools_lock:
+        _pools += change
+        return _pools
+
+
+def _memory_limits() -> Iterator[int]:
+    """Yield the limit of each control group that this process is in [bytes]."""
+    for folder, version in _control_groups("memory"):
+        limit = _read(folder / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
+        if limit.isdecimal():
+            yield int(limit)
+
+
+def _cpu_quotas() -> Iterator[float]:
+    """Yield how many cores' time each control group of this process gets."""
+    for folder, version in _control_groups("cpu"):
+        if version == 2:
+            quota, _, period = _read(folder / "cpu.max").partition(" ")
+        else:
+            quota, period = (_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+        if quota.isdecimal() and period.isdecimal():  # or else `max` or −1: no limit
+            yield int(quota) / int(period)
+
+
+def _control_groups(controller: str) -> Iterator[tuple[Path, int]]:
+    """Yield the folder of each control group that this process is in, and its version, 1 or 2.
+
+    A container often sees its own group as the root, and its path as the host does: some of the
+    folders are not there.
+    """
+    for line in _read(_OWN_CGROUPS).splitlines():
         _, controllers, group = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        # Version 2 names no controllers.
-        name = "memory.limit_in_bytes" if controllers else "memory.max"
-        root = _CGROUPS / "memory" if controllers else _CGROUPS
+        root = _CGROUPS / controller if controllers else _CGROUPS  # version 2 names none
         inner = root / group.lstrip("/")
         for folder in (inner, *inner.parents[: len(inner.relative_to(root).parts)]):
-            try:
-                limit = (folder / name).read_text(encoding="ascii").strip()
-            except OSError:
-                continue
-            if limit.isdecimal():
-                yield int(limit)
+            yield folder, 1 if controllers else 2
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file of the kernel; nothing if it is not there, as on other systems."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

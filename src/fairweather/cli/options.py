@@ -15,6 +15,14 @@ WeightsFile = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device to run on: auto, cpu, cuda, mps or xpu.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="Processor threads to compute with.",
+        min=1,
+        show_default="OMP_NUM_THREADS, or one for each core",
+    ),
+]
 SelfEnsemble = Annotated[
     bool, typer.Option("--self-ensemble", help="Average over 8 views: 8 times slower, better.")
 ]

@@ -67,6 +67,10 @@ class ConvertedEngine:
             raise OptionError("this network has no global context, so it does not look")
         return self._looker(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
 
+    def at_once(self) -> int:
+        """Return 1: the runtimes have threads of their own."""
+        return 1
+
     def free_bytes(self) -> int:
         """Return how much memory a tile may take: a share of what the machine has."""
         return host_budget_bytes()

@@ -44,8 +44,12 @@ class Engine(Protocol):
         """
         ...
 
+    def at_once(self) -> int:
+        """Return how many threads should call it at the same time."""
+        ...
+
     def free_bytes(self) -> int:
-        """Return how much memory a tile may take."""
+        """Return how much memory the tiles may take that it computes at the same time."""
         ...
 
     def release(self) -> None:
@@ -108,15 +112,20 @@ class TorchEngine:
         padded = pad_to_multiple(batch, self.config.size_multiple)
         return self._compiled(padded, context)[..., :height, :width]
 
+    def at_once(self) -> int:
+        """Return how many threads should call it: on a CPU as many as PyTorch has."""
+        by_tiles = self.device.type == "cpu" and self._compiled is None
+        return torch.get_num_threads() if by_tiles else 1
+
     def free_bytes(self) -> int:
-        """Return how much memory a tile may take: a share of what the device has."""
+        """Return how much memory tiles may take: a share of what the device has."""
         if self.device.type == "cuda":
             return int(0.6 * torch.cuda.mem_get_info(self.device)[0])
         if self.device.type == "xpu":
             return int(0.6 * torch.xpu.get_device_properties(self.device).total_memory)
         if self.device.type == "mps":
             return int(0.5 * torch.mps.recommended_max_memory())
-        return host_budget_bytes()
+        return host_budget_bytes(tiles=self.at_once())
 
     def release(self) -> None:
         """Give cached device memory back, after an allocation failed."""

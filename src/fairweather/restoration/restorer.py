@@ -106,7 +106,8 @@ class Restorer:
                 is too small for the default overlap is enlarged to twice that.
             overlap_px: how far tiles overlap; by default as far as the network needs it.
             batch: tiles that go through the network together; by default 1 on a CPU, else 4.
-            memory_budget_bytes: what a batch of tiles may take; by default a share of the device's.
+            memory_budget_bytes: what tiles may take that are computed at once; by default a share
+                of the device's.
             self_ensemble: average over the eight flips and quarter turns: 8 times slower, better.
             strength: 0 returns the input, 1 the restored image, between them a blend.
             levels: how often an image is halved to be restored coarse to fine, 0 to 3; `auto`
@@ -285,7 +286,7 @@ class Restorer:
         multiple = self.engine.config.size_multiple
         smallest_px = smallest_tile_px(overlap_px=self.overlap_px, multiple=multiple)
         if isinstance(tile, str):
-            batch_bytes_per_px = self.engine.bytes_per_px * self.batch
+            batch_bytes_per_px = self.engine.bytes_per_px * self.batch * self.engine.at_once()
             budget_bytes = budget_bytes or self.engine.free_bytes()
             side = int((budget_bytes / batch_bytes_per_px) ** 0.5) // multiple * multiple
             most_px = MOST_TILE_PX.get(self.engine.device.type, 1024)

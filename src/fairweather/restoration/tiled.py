@@ -1,13 +1,15 @@
 """An array → the restored array: what the network must know of the whole, tiles, engine, merge."""
 
+import contextlib
 import functools
+import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
 from fairweather.errors import FairweatherError
-from fairweather.hardware import is_out_of_memory
+from fairweather.hardware import is_out_of_memory, map_in_threads
 from fairweather.imaging import Span, TilePlan, merge_tiles, plan_tiles, quantise
 from fairweather.models import look_margin_px, place_px
 from fairweather.restoration.engines import Context, Engine
@@ -75,6 +77,7 @@ class TiledRun:
         """
         context = self.look(source) if context is None else context
         plan = self.plan(source.pixels)
+        workers = min(len(plan), self.engine.at_once())
         # Without padding, which has no say in what the network sees as a whole. The views of an
         # ensemble would each be padded elsewhere, and not as tiles are.
         if len(plan) == 1 and not self.self_ensemble:
@@ -84,23 +87,24 @@ class TiledRun:
             if on_tile is not None:
                 on_tile(1, 1)
             return
-        done = 0
 
-        def restored(row: Span, columns: list[Span]) -> Iterator[np.ndarray]:
-            nonlocal done
-            rest = columns
-            while rest:  # a batch may be smaller than the one before, if memory ran out
-                chunk, rest = rest[: self.batch], rest[self.batch :]
-                tiles = stack_tiles(source, row, chunk)
-                result = self._restore_tiles(tiles, context)
-                before = functools.partial(stack_tiles, Source(source.pixels), row, chunk)
-                result = blend(before, result, strength=strength)
-                yield from result.mean(-1, keepdims=True).repeat(3, -1) if grey else result
-                done += len(chunk)
+        def restored(chunk: tuple[Span, list[Span]]) -> np.ndarray:
+            row, columns = chunk
+            result = self._restore_tiles(stack_tiles(source, row, columns), context)
+            before = functools.partial(stack_tiles, Source(source.pixels), row, columns)
+            result = blend(before, result, strength=strength)
+            return result.mean(-1, keepdims=True).repeat(3, -1) if grey else result
+
+        def tiles() -> Generator[np.ndarray, None, None]:
+            done = 0
+            for batch in map_in_threads(restored, self._batches(plan), workers=workers):
+                done += len(batch)
                 if on_tile is not None:
                     on_tile(done, len(plan))
+                yield from batch
 
-        merge_tiles(plan, restored, out=out)
+        with contextlib.closing(tiles()) as in_order:
+            merge_tiles(plan, lambda _, columns: itertools.islice(in_order, len(columns)), out=out)
 
     def restore_coarse_to_fine(
         self,
@@ -152,6 +156,14 @@ class TiledRun:
             overlap_px=self.overlap_px,
             multiple=self.multiple,
         )
+
+    def _batches(self, plan: TilePlan) -> Iterator[tuple[Span, list[Span]]]:
+        """Yield the tiles row by row, in batches that shrink if memory runs out meanwhile."""
+        for row in plan.rows:
+            rest = list(plan.columns)
+            while rest:
+                batch, rest = rest[: self.batch], rest[self.batch :]
+                yield row, batch
 
     def restore_part(self, part: np.ndarray) -> np.ndarray:
         """Restore (h, w, 3) float32 by itself."""
@@ -246,15 +258,19 @@ def look_at(source: Source, engine: Engine, *, tile_px: int, margin_px: int) -> 
     rows, columns = (look_spans(side, tile_px=tile_px, margin_px=margin_px) for side in padded)
     channels = engine.config.channels[engine.config.levels]
     places = np.empty((*(side // place for side in padded), channels), np.float32)
-    for row in rows:
-        for column in columns:
-            said = engine.look(source.tile(row, column)[None])[0]
-            skips = [(margin_px if span.start else 0) // place for span in (row, column)]
-            to = [
-                slice(span.start // place + skip, span.stop // place)
-                for span, skip in zip((row, column), skips, strict=True)
-            ]
-            places[to[0], to[1]] = said[skips[0] :, skips[1] :]
+    spans = list(itertools.product(rows, columns))
+
+    def look(tile: tuple[Span, Span]) -> np.ndarray:
+        return engine.look(source.tile(*tile)[None])[0]
+
+    workers = min(len(spans), engine.at_once())
+    for tile, said in zip(spans, map_in_threads(look, spans, workers=workers), strict=True):
+        skips = [(margin_px if span.start else 0) // place for span in tile]
+        to = [
+            slice(span.start // place + skip, span.stop // place)
+            for span, skip in zip(tile, skips, strict=True)
+        ]
+        places[to[0], to[1]] = said[skips[0] :, skips[1] :]
     height, width = (-(-length // place) for length in size)
     mean = places[:height, :width].mean((0, 1), dtype=np.float64)
     return np.asarray(mean, np.float32)[None, None, None]
