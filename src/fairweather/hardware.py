@@ -8,6 +8,7 @@ groups of this process.
 import ctypes
 import logging
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +26,10 @@ log = logging.getLogger(__name__)
 DEVICES = ("cuda", "xpu", "mps", "cpu")  # in the order in which `auto` looks; ROCm is cuda to torch
 PRECISIONS = ("fp32", "bf16", "fp16")
 CPU_BUDGET_BYTES = 1 << 30
-OUT_OF_MEMORY = (  # in the messages of PyTorch, ONNX Runtime and OpenVINO
-    "out of memory",
-    "can't allocate memory",
-    "failed to allocate memory",
-    "bad_alloc",
+# In the messages of PyTorch, oneDNN, ONNX Runtime and OpenVINO.
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|failed to allocate memory|bad_alloc"
+    r"|could not create a (primitive(?! descriptor)|memory)"
 )
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -99,7 +99,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     message = str(error).lower()  # ONNX Runtime's errors are of no common kind
-    return any(words in message for words in OUT_OF_MEMORY)
+    return OUT_OF_MEMORY.search(message) is not None
 
 
 def host_budget_bytes() -> int:
