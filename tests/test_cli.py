@@ -187,7 +187,9 @@ def test_json(restore: Run, tmp_path: Path) -> None:
     assert (done.status, done.err) == (1, "")
     document = json.loads(done.out)
     assert done.out.count("\n") == 1
-    assert set(document) == {"restored", "skipped", "failed", "interrupted"}
+    assert set(document) == {
+        "restored", "skipped", "failed", "passed_over", "interrupted",
+    }  # fmt: skip
     (restored,) = document["restored"]
     seconds = restored.pop("seconds")
     assert 0 < seconds < 600
@@ -222,7 +224,17 @@ def test_json(restore: Run, tmp_path: Path) -> None:
         ("--device", "abacus"),
         ("--max-pixels", "0"),
         ("--overwrite", "--skip-existing"),
-        ("--quality", "3"),
+        ("--quality", "0"),
+        ("--quality", "101"),
+        ("--quality", "90", "--lossless"),
+        ("--format", "heic5"),
+        ("--format", "jpg", "--lossless"),
+        ("--chroma", "4:1:1"),
+        ("--out", ""),
+        ("--out=",),
+        ("",),
+        ("-",),
+        ("-o", "-", "--json"),
         ("second.png", "-o", "one.png"),
     ],
 )

@@ -10,7 +10,16 @@ The networks are AST, the Adaptive Sparse Transformer (Zhou et al., CVPR 2024). 
 when they are first used; `__init__.pyi` lists where they come from.
 """
 
+import os
+import sys
+
 import lazy_loader
+
+# Nobody is told what is done here. These libraries would look up a host as soon as they are
+# imported, so this stands before every import of them: it is how each of them is told not to.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # OpenVINO and NNCF
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]

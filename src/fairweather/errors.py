@@ -13,6 +13,10 @@ class ImageError(FairweatherError):
     """An image file or array that cannot be read, understood or written."""
 
 
+class FileTakenError(ImageError):
+    """A file that exists already, maybe only since another process has written it."""
+
+
 class CheckpointError(FairweatherError):
     """A weights file that cannot be read safely or fits no architecture that fairweather knows."""
 

@@ -1,15 +1,26 @@
 """Files and folders that appear whole under their names, or not at all; JSON documents of ours."""
 
+import contextlib
+import functools
+import hashlib
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
+
 from fairweather.errors import DataError
+
+# What is not whole yet: machine, process, and a number of its own.
+_HIDDEN = re.compile(r"\.fairweather-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")
+_DAY_SECONDS = 24 * 3600
 
 
 @contextmanager
@@ -37,9 +48,10 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         raise IsADirectoryError(21, "Is a directory", str(path))
     if not overwrite and target.exists():
         raise FileExistsError(17, "File exists", str(path))
-    temporary = target.with_name(f".fairweather-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = _hidden_beside(target)
     try:
         with temporary.open("x+b") as file:
+            _remove_leftovers(target.parent, now=os.fstat(file.fileno()).st_mtime)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -49,6 +61,86 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
             _move_to_free_name(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _hidden_beside(target: Path) -> Path:
+    """Return a name that no other call gets, on any machine that shares the folder."""
+    token = secrets.token_hex(4)
+    return target.with_name(f".fairweather-{_this_machine()}-{os.getpid()}-{token}.tmp")
+
+
+@functools.cache
+def _this_machine() -> str:
+    """Return what tells processes apart that may have one number: the host, and its container."""
+    processes = Path("/proc/self/ns/pid")
+    space = processes.readlink() if processes.is_symlink() else ""
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+
+
+_searched: set[Path] = set()
+
+
+def _remove_leftovers(folder: Path, *, now: float) -> None:
+    """Remove the hidden files of this user's runs that were killed, once for each folder.
+
+    Those of this machine go when their process has gone, those of others when nothing has happened
+    to them for a day, by the clock that set the time `now` of a new file in the folder.
+    """
+    if folder in _searched:
+        return
+    _searched.add(folder)
+    mine = os.getuid() if hasattr(os, "getuid") else 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if (told := _HIDDEN.fullmatch(entry.name)) is None:
+                continue
+            status = entry.stat(follow_symlinks=False)
+            if told[1] == _this_machine():
+                is_left = not psutil.pid_exists(int(told[2]))
+            else:
+                is_left = now - status.st_mtime > _DAY_SECONDS
+            if status.st_uid == mine and is_left:
+                with contextlib.suppress(OSError):
+                    _remove_leftover(Path(entry.path))
+
+
+def _remove_leftover(hidden: Path) -> None:
+    """Remove a hidden file or folder; one that was killed while replacing a folder goes on."""
+    if not hidden.is_dir():
+        hidden.unlink()
+        return
+    if (hidden / "old").exists():
+        for part in (hidden / "new").iterdir():
+            if not (target := hidden.with_name(part.name)).exists():
+                part.replace(target)
+    shutil.rmtree(hidden)
+
+
+def walk_once(
+    root: str | os.PathLike[str],
+    *,
+    on_error: Callable[[OSError], None] | None = None,
+    on_again: Callable[[Path], None] = lambda folder: None,
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield what `os.walk` does, through links to folders too, but no folder twice.
+
+    Args:
+        root: where to begin.
+        on_error: called with what a folder that cannot be read raises.
+        on_again: called with a link that leads to a folder that was or will be seen as itself.
+    """
+    seen: set[str] = set()
+    for place, folders, names in os.walk(root, followlinks=True, onerror=on_error):
+        real = os.path.realpath(place)
+        below = os.path.relpath(real, os.path.realpath(root))
+        as_itself = below == os.path.relpath(place, root)
+        if real in seen or not (as_itself or below.startswith(".")):  # elsewhere, or hidden here
+            folders.clear()
+            on_again(Path(place))
+            continue
+        seen.add(real)
+        folders.sort()
+        yield Path(place), folders, names
 
 
 def write_text(path: Path, text: str) -> None:
@@ -122,10 +214,11 @@ def staging(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterato
     target = Path(os.path.realpath(path))
     if not overwrite and target.exists():
         raise FileExistsError(17, "File exists", str(path))
-    hidden = target.with_name(f".fairweather-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    hidden = _hidden_beside(target)
     whole = hidden / "new" / target.name
     hidden.mkdir()
     try:
+        _remove_leftovers(target.parent, now=hidden.stat().st_mtime)
         whole.parent.mkdir()
         yield whole
         for written in whole.parent.rglob("*"):

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import platform
+import re
 import sys
 import threading
 from collections import deque
@@ -32,11 +33,10 @@ Result = TypeVar("Result")
 DEVICES = ("cuda", "xpu", "mps", "cpu")  # in the order in which `auto` looks; ROCm is cuda to torch
 PRECISIONS = ("fp32", "bf16", "fp16")
 CPU_BUDGET_BYTES = 1 << 30
-OUT_OF_MEMORY = (  # in the messages of PyTorch, ONNX Runtime and OpenVINO
-    "out of memory",
-    "can't allocate memory",
-    "failed to allocate memory",
-    "bad_alloc",
+# In the messages of PyTorch, oneDNN, ONNX Runtime and OpenVINO.
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|failed to allocate memory|bad_alloc"
+    r"|could not create a (primitive(?! descriptor)|memory)"
 )
 
 _pools_lock = threading.Lock()
@@ -109,7 +109,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     message = str(error).lower()  # ONNX Runtime's errors are of no common kind
-    return any(words in message for words in OUT_OF_MEMORY)
+    return OUT_OF_MEMORY.search(message) is not None
 
 
 def host_budget_bytes(*, tiles: int = 1) -> int:

@@ -1,14 +1,12 @@
 """`fairweather benchmark`."""
 
 import dataclasses
-import json
-import sys
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from fairweather.cli.console import counting, err_console, out_console
+from fairweather.cli.console import counting, err_console, out_console, print_json
 from fairweather.cli.options import AsJson, Device
 
 
@@ -44,7 +42,7 @@ def benchmark_command(
             "engines": [dataclasses.asdict(timing) for timing in timings],
             "failed": faults,
         }
-        sys.stdout.write(json.dumps(document) + "\n")
+        print_json(document)
     else:
         table = Table(
             *("engine", "precision", "seconds", "processor seconds", "memory", "differs by"),

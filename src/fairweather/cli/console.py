@@ -1,7 +1,17 @@
-"""Where the commands print to, and the progress bar that people see."""
+"""Where the commands print to, and the progress bar that people see.
 
+What is printed holds names of files, which may be anything: they are text and nothing else.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import (
@@ -12,9 +22,63 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-out_console = Console(soft_wrap=True, highlight=False, markup=False)
-err_console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+# Control characters but tab and newline, separators of lines, and what turns the writing direction.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
+
+
+def printable(text: str) -> str:
+    """Return text with its control characters as escapes, on one line."""
+    return _escaped(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _escaped(text: str) -> str:
+    return _UNPRINTABLE.sub(lambda match: ascii(match.group())[1:-1], text)
+
+
+class PlainConsole(Console):
+    """A console that prints text as it is, in tables too, with control characters as escapes."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return text without markup, emoji codes and control characters."""
+        plain: dict[str, Any] = {**options, "emoji": False, "markup": False}
+        return super().render_str(_escaped(text), **plain)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, or end the process where standard output cannot be written."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if not self.stderr:
+                give_up_output(error)
+
+    def on_broken_pipe(self) -> None:
+        """End quietly."""
+        give_up_output(BrokenPipeError(errno.EPIPE, ""))
+
+
+out_console = PlainConsole(soft_wrap=True, highlight=False, markup=False, emoji=False)
+err_console = PlainConsole(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def print_json(document: Any, *, indent: int | None = None) -> None:
+    """Print a document, in one line by default."""
+    try:
+        sys.stdout.write(json.dumps(document, default=str, indent=indent) + "\n")
+    except OSError as error:
+        give_up_output(error)
+
+
+def give_up_output(error: OSError) -> NoReturn:
+    """End: nobody reads what is printed, which is quiet, or it cannot be written, which is not."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that nothing fails again at the end
+    if error.errno != errno.EPIPE:
+        err_console.print(f"error: standard output cannot be written: {error.strerror}")
+    sys.exit(1)
 
 
 def progress_bar(*, hidden: bool) -> Progress:

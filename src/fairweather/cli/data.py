@@ -1,14 +1,12 @@
 """`fairweather data`."""
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from fairweather.cli.console import counting, out_console
+from fairweather.cli.console import counting, out_console, print_json
 from fairweather.cli.options import AsJson
 
 
@@ -67,7 +65,7 @@ def data_check(
     errors = sum(finding.severity == "error" for finding in findings)
     if as_json:
         document = {"pairs": len(pairs), "findings": [asdict(finding) for finding in findings]}
-        sys.stdout.write(json.dumps(document, default=str) + "\n")
+        print_json(document)
     else:
         for finding in findings:
             out_console.print(f"{finding.severity}: {finding.kind}: {finding.message}")

@@ -1,7 +1,5 @@
 """`fairweather evaluate`."""
 
-import json
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from fairweather.cli.console import counting, err_console, out_console
+from fairweather.cli.console import counting, err_console, out_console, print_json
 from fairweather.cli.options import AsJson, Device, SelfEnsemble
 from fairweather.errors import OptionError
 
@@ -183,7 +181,7 @@ def tell(evaluation: "Evaluation", page: Path | None, *, as_json: bool) -> None:
 
     if as_json:
         tree = as_tree(evaluation) if evaluation.weights else as_results_tree(evaluation)
-        sys.stdout.write(json.dumps(tree) + "\n")
+        print_json(tree)
     else:
         print_means(evaluation)
     if evaluation.protocol is None:

@@ -4,7 +4,6 @@ import dataclasses
 import importlib
 import json
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from fairweather.cli.console import out_console
+from fairweather.cli.console import out_console, print_json
 from fairweather.cli.options import AsJson, Overwrite, WeightsFile
 from fairweather.errors import CheckpointError
 
@@ -34,7 +33,7 @@ def models_list(*, as_json: AsJson = False) -> None:
 
     entries = list_models()
     if as_json:
-        sys.stdout.write(json.dumps([dataclasses.asdict(entry) for entry in entries]) + "\n")
+        print_json([dataclasses.asdict(entry) for entry in entries])
         return
     table = Table("name", "kind", "what", "parameters", "GMACs at 256 × 256")
     for entry in entries:
@@ -61,7 +60,7 @@ def models_info(
         "metadata": metadata,
     }
     if as_json:
-        sys.stdout.write(json.dumps(facts) + "\n")
+        print_json(facts)
         return
     table = Table(show_header=False, box=None)
     table.add_row("weights", weights)

@@ -1,20 +1,29 @@
 """`fairweather restore`."""
 
 import dataclasses
-import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fairweather.cli.console import err_console, out_console, progress_bar
+from fairweather.cli.console import (
+    err_console,
+    out_console,
+    print_json,
+    printable,
+    progress_bar,
+)
 from fairweather.cli.options import AsJson, Device, SelfEnsemble
+from fairweather.cli.streams import restore_stream, takes_stream
 from fairweather.models import list_weights
 
 if TYPE_CHECKING:
-    from fairweather.restoration import Failure, Job, Restored, Summary
+    from fairweather.restoration import Failure, Job, PassedOver, Plan, Restored, Summary
 
+SHOWN_NAMES = 8  # of files that are passed over; --json names all
 SAMPLE_SEED = 1  # looks like rain; not chosen by how well it is restored
 
 
@@ -22,7 +31,8 @@ def restore_command(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PHOTO|FOLDER|GLOB …", help="What to restore; a folder with all below it."
+            metavar="PHOTO|FOLDER|GLOB|- …",
+            help="What to restore; a folder with all below it, or - for standard input.",
         ),
     ] = None,
     *,
@@ -31,7 +41,7 @@ def restore_command(
         typer.Option(
             "-o",
             "--out",
-            help="Where to write: a file for one photograph, else a folder.",
+            help="Where to write: a file for one photograph, else a folder; - for standard output.",
             show_default="beside the input",
         ),
     ] = None,
@@ -95,6 +105,33 @@ def restore_command(
             help="Skip inputs whose target exists, to continue an interrupted run.",
         ),
     ] = False,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="Format of all results: jpg, png, webp, tif, avif, bmp or gif.",
+            show_default="that of each input",
+        ),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            help="Quality of JPEG, WebP and AVIF, 1 to 100.",
+            min=1,
+            max=100,
+            show_default="that of a JPEG in a JPEG, else 95",
+        ),
+    ] = None,
+    lossless: Annotated[
+        bool,
+        typer.Option("--lossless", help="Write without loss: JPEG, AVIF and GIF become PNG."),
+    ] = False,
+    chroma: Annotated[
+        Literal["4:4:4", "4:2:2", "4:2:0"] | None,
+        typer.Option(
+            help="Resolution of the colours in JPEG and AVIF.",
+            show_default="that of a JPEG in a JPEG, else 4:4:4",
+        ),
+    ] = None,
     max_pixels: Annotated[
         int | None,
         typer.Option(help="Refuse images with more pixels.", min=1, show_default="500 million"),
@@ -107,6 +144,7 @@ def restore_command(
     """Restore photographs and folders of them; inputs are never overwritten.
 
     photo.jpg becomes photo.restored.jpg beside it; a folder photos is mirrored in photos-restored.
+    JPEGs stay about as large as they were, unless --quality or --lossless asks for more.
     """
     if sample and inputs:
         raise typer.BadParameter("--sample restores a photograph of its own; leave out the inputs")
@@ -126,12 +164,19 @@ def restore_command(
         raise typer.BadParameter("--task auto picks the weights; leave out --weights")
     side = parse_tile(tile)
 
+    if lossless and quality is not None:
+        raise typer.BadParameter("--lossless and --quality exclude each other")
+    others = {"--json": as_json, "--compare": compare, "--skip-existing": skip_existing}
+    streams = takes_stream(inputs, out=out, others=others)
+
     # Only now, so that a refusal does not wait for PyTorch.
     from fairweather.hardware import keep_freed_memory
     from fairweather.imaging import DEFAULT_MAX_PIXELS
-    from fairweather.restoration import Restorer, Summary, plan_jobs, run_jobs
+    from fairweather.restoration import Restorer, plan_jobs, run_jobs
 
     keep_freed_memory()
+    written: dict[str, Any] = {"format": format, "lossless": lossless}
+    plan = None if streams else plan_jobs(inputs, out=out, **written)
     restorer = Restorer(
         weights or task,
         device=device,
@@ -144,28 +189,35 @@ def restore_command(
         finish=finish,
         self_ensemble=self_ensemble,
     )
-    jobs, failures = plan_jobs(inputs, out=out)
-    asked = len(jobs) + len(failures)
-    summary = Summary(failed=failures)
+    options: dict[str, Any] = {
+        "quality": 100 if lossless else quality,
+        "chroma": chroma,
+        "max_pixels": max_pixels or DEFAULT_MAX_PIXELS,
+    }
+    if plan is None:
+        restore_stream(restorer, inputs[0], out, **written, overwrite=overwrite, **options)
+        return
+    existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
+    options |= {"existing": existing, "compare": compare}
+    if not restore_planned(plan, partial(run_jobs, restorer, **options), as_json=as_json):
+        raise typer.Exit(1)
+
+
+def restore_planned(plan: "Plan", run: Callable[..., None], *, as_json: bool) -> bool:
+    """Work jobs off and print what becomes of them; return whether all was done."""
+    from fairweather.restoration import Summary
+
+    asked = len(plan.jobs) + len(plan.failures)
+    summary = Summary(failed=plan.failures, passed_over=plan.passed_over)
     interrupted = False
-    shown = Shown(jobs, as_json=as_json)
+    shown = Shown(plan.jobs, as_json=as_json)
     with shown.progress:
         try:
-            run_jobs(
-                restorer,
-                jobs,
-                summary=summary,
-                existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
-                compare=compare,
-                max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
-                on_start=shown.start,
-                on_done=shown.finish,
-            )
+            run(plan.jobs, summary=summary, on_start=shown.start, on_done=shown.finish)
         except KeyboardInterrupt:
             interrupted = True
     print_summary(summary, asked=asked, interrupted=interrupted, as_json=as_json)
-    if summary.failed or interrupted:
-        raise typer.Exit(1)
+    return not (summary.failed or interrupted)
 
 
 class Shown:
@@ -181,7 +233,7 @@ class Shown:
 
     def start(self, job: "Job") -> Any:
         """Show a file that is about to be restored; return the callback for its tiles."""
-        self.progress.reset(self.tiles, description=job.source.name, visible=False)
+        self.progress.reset(self.tiles, description=printable(job.source.name), visible=False)
 
         def on_tile(done: int, total: int) -> None:
             self.progress.update(self.tiles, completed=done, total=total, visible=total > 4)
@@ -197,24 +249,26 @@ class Shown:
             return
         told = outcome.diagnosis  # of --task auto
         found = f"  {told.degradation}, {told.probability:.0%}" if told else ""
-        self.console.print(
+        lines = [
             f"{outcome.source} → {outcome.target}"
             f"  ({outcome.width} × {outcome.height}, {outcome.seconds:.1f} s){found}"
-        )
+        ]
         if outcome.compare is not None:
-            self.console.print(f"    beside the input: {outcome.compare}")
-        for note in outcome.notes:
-            self.console.print(f"    note: {note}")
+            lines.append(f"    beside the input: {outcome.compare}")
+        lines += [f"    note: {note}" for note in outcome.notes]
+        self.console.print("\n".join(map(printable, lines)))
 
 
 def print_summary(summary: "Summary", *, asked: int, interrupted: bool, as_json: bool) -> None:
     """Say what was done, and name each input that could not be restored."""
     if as_json:
         document = dataclasses.asdict(summary)
-        sys.stdout.write(json.dumps({**document, "interrupted": interrupted}, default=str) + "\n")
+        print_json({**document, "interrupted": interrupted})
         return
     for failure in summary.failed:
-        err_console.print(f"failed: {failure.reason}")
+        err_console.print(printable(f"failed: {failure.reason}"))
+    if summary.passed_over:
+        err_console.print(printable(f"passed over: {describe_passed_over(summary.passed_over)}"))
     diagnoses = [outcome.diagnosis for outcome in summary.restored if outcome.diagnosis]
     left = sum(diagnosis.weights is None for diagnosis in diagnoses)  # by --task auto
     parts = [f"{len(summary.restored) - left} restored"]
@@ -229,6 +283,18 @@ def print_summary(summary: "Summary", *, asked: int, interrupted: bool, as_json:
         parts.append(f"stopped with {asked - finished} not done")
     if interrupted or summary.failed or asked > 1:
         err_console.print(", ".join(parts))
+
+
+def describe_passed_over(passed_over: "list[PassedOver]") -> str:
+    """Return one line that counts and names what is not restored, by the reason."""
+    names: dict[str, list[str]] = {}
+    for one in passed_over:
+        names.setdefault(one.reason, []).append(str(one.path))
+    return "; ".join(
+        f"{len(paths)} {reason} ({', '.join(paths[:SHOWN_NAMES])}"
+        f"{', …' if len(paths) > SHOWN_NAMES else ''})"
+        for reason, paths in names.items()
+    )
 
 
 def parse_levels(text: str) -> Any:

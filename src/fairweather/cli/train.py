@@ -1,7 +1,6 @@
 """`fairweather train`."""
 
 import importlib
-import json
 import logging
 import os
 import sys
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from fairweather.cli.console import out_console
+from fairweather.cli.console import out_console, print_json
 from fairweather.cli.options import Cache, Unchecked, Workers
 from fairweather.errors import OptionError
 
@@ -80,7 +79,7 @@ def train_command(
     from fairweather.training import load_recipe, recipe_schema
 
     if schema:
-        sys.stdout.write(json.dumps(recipe_schema(), indent=2) + "\n")
+        print_json(recipe_schema(), indent=2)
         return
     if listing:
         print_recipes()

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib
 import io
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -226,16 +225,9 @@ def compare(
 
 
 def import_nncf() -> Any:
-    """Import NNCF, which would otherwise tell Google Analytics of every call, unasked."""
-    before = sys.modules.get("openvino_telemetry")
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        with silent():
-            return import_extra("nncf", extra="int8")
-    finally:
-        del sys.modules["openvino_telemetry"]
-        if before is not None:
-            sys.modules["openvino_telemetry"] = before
+    """Import NNCF."""
+    with silent():
+        return import_extra("nncf", extra="int8")
 
 
 @contextlib.contextmanager

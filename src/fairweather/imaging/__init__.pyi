@@ -1,11 +1,16 @@
+from .encoding import FORMATS as FORMATS
+from .encoding import LOSSLESS as LOSSLESS
+from .encoding import Chroma as Chroma
 from .figures import Curve as Curve
 from .figures import write_contact_sheet as write_contact_sheet
 from .figures import write_curves as write_curves
 from .figures import write_side_by_side as write_side_by_side
 from .image import DEFAULT_MAX_PIXELS as DEFAULT_MAX_PIXELS
 from .image import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from .image import WRITTEN_SUFFIXES as WRITTEN_SUFFIXES
 from .image import Metadata as Metadata
 from .image import Photo as Photo
+from .image import check_writable as check_writable
 from .image import read_image as read_image
 from .image import write_image as write_image
 from .pixels import as_bytes as as_bytes

@@ -1,7 +1,7 @@
 """Samples → image file: what each format holds, and what becomes of the rest."""
 
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -48,12 +48,13 @@ class Format:
     fields: tuple[str, ...] = _EVERYWHERE
 
 
-_JPEG = Format("JPEG", 65500, alpha=False, fields=(*_EVERYWHERE, "dpi", "iptc", "comment"))
+_JPEG = Format(
+    "JPEG", 65500, alpha=False, fields=(*_EVERYWHERE, "dpi", "iptc", "comment", "coding")
+)
 _TIFF = Format("TIFF", 2**31 - 1, deep=True, fields=(*_EVERYWHERE, "dpi", "iptc"))
 _PNG_FIELDS = (*_EVERYWHERE, "dpi", "text", "png_colour")
 FORMATS = {
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), _JPEG),
     ".png": Format("PNG", 2**31 - 1, deep=True, fields=_PNG_FIELDS),
     ".webp": Format("WEBP", 16383, grey=False),
     ".tif": _TIFF,
@@ -64,6 +65,11 @@ FORMATS = {
 }
 
 
+Chroma = Literal["4:4:4", "4:2:2", "4:2:0"]
+DEFAULT_QUALITY = 95
+LOSSLESS = ("PNG", "TIFF", "BMP", "WEBP")  # WebP is so at quality 100
+
+
 def encode(
     file: BinaryIO,
     target: Format,
@@ -72,7 +78,8 @@ def encode(
     alpha: np.ndarray | None,
     grey: bool,
     metadata: Metadata,
-    quality: int,
+    quality: int | None = None,
+    chroma: Chroma | None = None,
 ) -> tuple[str, ...]:
     """Write one image.
 
@@ -83,7 +90,8 @@ def encode(
         alpha: (H, W) of the same type, or None.
         grey: Write the luma of the pixels as one channel.
         metadata: What goes along, as far as the format carries it.
-        quality: 1 to 100, for the formats with loss; 100 is lossless WebP.
+        quality: See `write_image`.
+        chroma: The same.
 
     Returns:
         Notes for the user: what the format could not hold.
@@ -112,7 +120,12 @@ def encode(
         notes += _write_gif(file, colour, alpha)
     else:
         notes += _write_with_pillow(
-            file, colour, alpha, name=target.name, quality=quality, metadata=metadata
+            file,
+            colour,
+            alpha,
+            name=target.name,
+            options=_options(target.name, metadata, quality=quality, chroma=chroma),
+            metadata=metadata,
         )
     return tuple(notes)
 
@@ -171,26 +184,34 @@ def _write_with_pillow(
     alpha: np.ndarray | None,
     *,
     name: str,
-    quality: int,
+    options: dict[str, Any],
     metadata: Metadata,
 ) -> tuple[str, ...]:
     image = Image.fromarray(colour)
     if alpha is not None:
         image.putalpha(Image.fromarray(alpha))
-    options: dict[str, Any] = {
-        # 4:4:4, because a restored photo deserves its colours at full resolution.
-        "JPEG": {"quality": quality, "subsampling": "4:4:4"},
-        # `exact` keeps the colours under transparent pixels.
-        "WEBP": {"quality": quality, "lossless": quality == 100, "exact": True},
-        "AVIF": {"quality": quality} | ({"subsampling": "4:4:4"} if colour.ndim == 3 else {}),
-        # zlib level 4 takes two thirds of the time of the default, for files as small.
-        "PNG": {"compress_level": 4},
-        "BMP": {},
-    }[name]
+    if name == "AVIF" and colour.ndim < 3:
+        options = {"quality": options["quality"]}
     image.save(file, name, **options, **save_options(metadata, name))
-    if name == "AVIF" and alpha is not None and quality < 100:
+    if name == "AVIF" and alpha is not None and options["quality"] < 100:
         return ("AVIF keeps transparency only approximately at this quality (.png keeps it)",)
     return ()
+
+
+def _options(
+    name: str, metadata: Metadata, *, quality: int | None, chroma: Chroma | None
+) -> dict[str, Any]:
+    """Return what Pillow takes, for one of its formats."""
+    told = metadata.coding if name == "JPEG" else None
+    known = quality or DEFAULT_QUALITY
+    if name == "WEBP":  # `exact` keeps the colours under transparent pixels
+        return {"quality": known, "lossless": known == 100, "exact": True}
+    if name in ("JPEG", "AVIF"):
+        tables = {"qtables": told.tables} if told and quality is None else {}
+        chroma = chroma or (told.chroma if told else "4:4:4")
+        return {"quality": known, "subsampling": chroma} | tables
+    # zlib level 4 takes two thirds of the time of the default, for files as small.
+    return {"compress_level": 4} if name == "PNG" else {}
 
 
 def _png_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:

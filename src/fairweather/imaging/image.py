@@ -24,16 +24,18 @@ from pathlib import Path
 
 import numpy as np
 
-from fairweather.errors import ImageError
+from fairweather.errors import FileTakenError, ImageError
 from fairweather.files import replacing
 from fairweather.imaging.decoding import READS_AVIF, Decoded, decode
-from fairweather.imaging.encoding import FORMATS, encode
+from fairweather.imaging.encoding import FORMATS, Chroma, Format, encode
 from fairweather.imaging.metadata import Metadata, uprighted
 
 DEFAULT_MAX_PIXELS = 500_000_000
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
     suffix for suffix in FORMATS if suffix != ".avif" or READS_AVIF
 )
+WRITTEN_SUFFIXES = IMAGE_SUFFIXES
+_TAKEN = "exists already; choose another name or allow overwriting (overwrite=True)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,12 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PI
 
 
 def write_image(
-    path: str | os.PathLike[str], photo: Photo, *, overwrite: bool = True, quality: int = 95
+    path: str | os.PathLike[str],
+    photo: Photo,
+    *,
+    overwrite: bool = True,
+    quality: int | None = None,
+    chroma: Chroma | None = None,
 ) -> tuple[str, ...]:
     """Write a photo in the format that the suffix of `path` names, completely or not at all.
 
@@ -103,30 +110,22 @@ def write_image(
         path: The file; its folder must exist.
         photo: The photo, whose metadata goes along as far as the format carries it.
         overwrite: False refuses to replace a file, even one that appears while this one is written.
-        quality: 1 to 100, for JPEG (4:4:4), WebP and AVIF; WebP is lossless at 100.
+        quality: 1 to 100, for JPEG, WebP and AVIF; WebP is lossless at 100. None keeps that of a
+            JPEG in a JPEG, and is 95 otherwise.
+        chroma: Resolution of the colours in JPEG and AVIF. None keeps that of a JPEG in a JPEG, and
+            is full resolution otherwise.
 
     Returns:
         Sentences for the user about what the format could not hold.
 
     Raises:
         ImageError: The suffix is unknown, the image is too large for the format, the file exists
-            and `overwrite` is False, or it cannot be written.
+            and `overwrite` is False (FileTakenError), or it cannot be written.
     """
     path = Path(path)
-    target = FORMATS.get(path.suffix.lower())
-    if target is None or path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ImageError(
-            f"'{path}' cannot be written as '{path.suffix}'; "
-            f"use one of {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    if not 1 <= quality <= 100:
+    target = check_writable(path, shape=photo.pixels.shape)
+    if quality is not None and not 1 <= quality <= 100:
         raise ImageError(f"quality is {quality} but must be 1 to 100")
-    height, width = photo.pixels.shape[:2]
-    if max(height, width) > target.max_side_px:
-        raise ImageError(
-            f"'{path}': {target.name} holds no more than {target.max_side_px} pixels a side and "
-            f"the photo is {width} × {height}; write .png or .tif"
-        )
     with _explained(path, "written"), replacing(path, overwrite=overwrite) as file:
         return encode(
             file,
@@ -136,7 +135,35 @@ def write_image(
             grey=photo.grey,
             metadata=photo.metadata,
             quality=quality,
+            chroma=chroma,
         )
+
+
+def check_writable(path: Path, *, shape: tuple[int, ...] = (1, 1)) -> Format:
+    """Return the format to write; refuse what would be found to be impossible after the work.
+
+    Raises:
+        ImageError: The suffix is unknown, its format holds no image of that shape, or the folder
+            may not be written to.
+    """
+    target = FORMATS.get(path.suffix.lower())
+    if target is None or path.suffix.lower() not in WRITTEN_SUFFIXES:
+        raise ImageError(
+            f"'{path}' cannot be written as '{path.suffix}'; "
+            f"use one of {', '.join(sorted(WRITTEN_SUFFIXES))}"
+        )
+    height, width = shape[:2]
+    if max(height, width) > target.max_side_px:
+        raise ImageError(
+            f"'{path}': {target.name} holds no more than {target.max_side_px} pixels a side and "
+            f"the photo is {width} × {height}; write .png or .tif"
+        )
+    folder = os.path.realpath(path.parent)
+    if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):  # noqa: PTH112
+        raise ImageError(
+            f"'{path}' may not be written: the folder '{path.parent}' is read-only; choose another"
+        )
+    return target
 
 
 def _photo(decoded: Decoded) -> Photo:
@@ -181,6 +208,8 @@ def _explained(path: Path, deed: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
+    except FileExistsError as error:
+        raise FileTakenError(f"'{path}' {_TAKEN}") from error
     except MemoryError as error:
         raise ImageError(
             f"'{path}' cannot be {deed}: the memory does not suffice; close other programs"
@@ -198,8 +227,6 @@ def _reason(path: Path, deed: str, *, error: Exception) -> str:
         return "does not exist; check the name"
     if isinstance(error, IsADirectoryError):
         return f"is a folder and cannot be {deed}; give the path of an image"
-    if isinstance(error, FileExistsError):
-        return "exists already; choose another name or allow overwriting (overwrite=True)"
     if isinstance(error, PermissionError):
         return f"may not be {deed} (permission denied); change the permissions of file or folder"
     if isinstance(error, OSError) and error.strerror:

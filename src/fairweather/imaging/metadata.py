@@ -4,12 +4,13 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
 from PIL.ExifTags import IFD
 from PIL.ExifTags import Base as Tag
+from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -30,6 +31,14 @@ _INTEROP = Tag.ExifInteroperabilityOffset  # holds an offset into the old file
 
 
 @dataclass(frozen=True)
+class JPEGCoding:
+    """How a JPEG was written: its quantisation tables of luma and chroma, and its chroma."""
+
+    tables: tuple[tuple[int, ...], ...]
+    chroma: Literal["4:4:4", "4:2:2", "4:2:0"]
+
+
+@dataclass(frozen=True)
 class Metadata:
     r"""What travels from the file read to the file written.
 
@@ -46,6 +55,7 @@ class Metadata:
         comment: The comment of a JPEG file.
         text: Keyword and text of a PNG file.
         png_colour: Name and data of the gAMA, cHRM, sRGB and cICP chunks of a PNG file.
+        coding: How a JPEG file was written.
     """
 
     format: str | None = None
@@ -57,6 +67,7 @@ class Metadata:
     comment: bytes | None = None
     text: tuple[tuple[str, str], ...] = ()
     png_colour: tuple[tuple[bytes, bytes], ...] = ()
+    coding: JPEGCoding | None = None
 
     def without(self, *fields: str) -> "Metadata":
         """Return a copy in which the named fields are empty."""
@@ -84,7 +95,19 @@ def read_metadata(image: Image.Image) -> Metadata:
         iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE),
         comment=comment.encode() if isinstance(comment, str) else comment,
         text=tuple(item for item in text.items() if not _is_block_in_disguise(item[0])),
+        coding=_coding_of(image) if isinstance(image, JpegImageFile) else None,
     )
+
+
+def _coding_of(image: JpegImageFile) -> JPEGCoding | None:
+    """Return how a JPEG was written; None where a JPEG of three channels could not be so, too."""
+    used = [table for _, _, _, table in image.layer[:2]]  # of luma, and of both channels of chroma
+    if image.mode == "CMYK" or not all(table in image.quantization for table in used):
+        return None
+    tables = tuple(tuple(min(step, 255) for step in image.quantization[table]) for table in used)
+    sampling = get_sampling(image)
+    chroma = "4:2:0" if sampling == 2 else "4:2:2" if sampling == 1 else "4:4:4"
+    return JPEGCoding(tables if len(tables) > 1 else 2 * tables, chroma)
 
 
 def _is_block_in_disguise(keyword: str) -> bool:

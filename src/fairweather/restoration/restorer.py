@@ -10,11 +10,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fairweather.errors import ImageError, OptionError
+from fairweather.errors import FileTakenError, OptionError
 from fairweather.files import replacing
 from fairweather.hardware import pick_device
 from fairweather.imaging import (
     DEFAULT_MAX_PIXELS,
+    Chroma,
+    check_writable,
     read_image,
     write_image,
     write_side_by_side,
@@ -186,6 +188,8 @@ class Restorer:
         *,
         overwrite: bool = False,
         compare: Path | None = None,
+        quality: int | None = None,
+        chroma: Chroma | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         on_tile: OnTile | None = None,
     ) -> Restored:
@@ -199,6 +203,10 @@ class Restorer:
             target: where to write; its suffix decides the format.
             overwrite: whether files at `target` and `compare` may be replaced.
             compare: where to write input and result side by side, if anywhere.
+            quality: of JPEG, WebP and AVIF, 1 to 100; None keeps that of a JPEG in a JPEG, and is
+                95 otherwise. WebP is lossless at 100.
+            chroma: resolution of the colours in JPEG and AVIF; None keeps that of a JPEG in a JPEG,
+                and is full resolution otherwise.
             max_pixels: larger images are refused.
             on_tile: called with (tiles done, tiles in all), of all levels.
 
@@ -209,8 +217,10 @@ class Restorer:
         started = time.monotonic()
         source, target = Path(source), Path(target)
         refuse_existing(target, compare, overwrite=overwrite)
+        check_writable(target)
         photo = read_image(source, max_pixels=max_pixels)
         target.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(target, shape=photo.pixels.shape)
         outcome = self._restore(photo.pixels, grey=photo.grey, on_tile=on_tile)
         notes = outcome.notes
         restored = dataclasses.replace(photo, pixels=outcome.pixels)
@@ -218,7 +228,8 @@ class Restorer:
             with source.open("rb") as file, replacing(target, overwrite=overwrite) as copy:
                 shutil.copyfileobj(file, copy)
         else:
-            notes += (*photo.notes, *write_image(target, restored, overwrite=overwrite))
+            coding = {"quality": quality, "chroma": chroma, "overwrite": overwrite}
+            notes += (*photo.notes, *write_image(target, restored, **coding))
         if compare is not None:
             write_side_by_side(compare, photo, restored)
         return Restored(
@@ -305,7 +316,7 @@ def refuse_existing(*paths: Path | None, overwrite: bool) -> None:
     """Raise, before any work, an ImageError for files that may not be replaced."""
     for path in filter(None, paths):
         if path.exists() and not overwrite:
-            raise ImageError(
+            raise FileTakenError(
                 f"'{path}' exists already; choose another name, or allow it with --overwrite"
                 " (overwrite=True)"
             )

@@ -1,0 +1,12 @@
+"""Where the `fairweather` command begins."""
+
+import sys
+
+
+def main() -> None:
+    """Run the `fairweather` command."""
+    try:
+        from fairweather.cli.commands import app, run_command
+    except KeyboardInterrupt:  # before there is anything to say
+        sys.exit(1)
+    run_command(app)
