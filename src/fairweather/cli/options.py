@@ -16,7 +16,12 @@ WeightsFile = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Device to run on: auto, cpu, cuda, mps or xpu.")]
 SelfEnsemble = Annotated[
-    bool, typer.Option("--self-ensemble", help="Average over 8 views: 8 times slower, better.")
+    bool,
+    typer.Option(
+        "--self-ensemble",
+        help="Average over the flips and turns that the weights were trained with: 2 to 8 times"
+        " slower, better.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the target.")]
 Workers = Annotated[

@@ -15,7 +15,7 @@ from pydantic import (
 
 from fairweather.data import DEGRADATIONS, WEATHERS, Augmentation, list_layouts
 from fairweather.errors import OptionError
-from fairweather.models import PRESETS, ASTConfig
+from fairweather.models import PRESETS, ASTConfig, symmetries_of
 from fairweather.training.losses import LOSS_NAMES
 
 
@@ -249,4 +249,7 @@ class Recipe(Strict):
     @property
     def config(self) -> ASTConfig:
         """The network's config: the preset with the recipe's changes."""
-        return dataclasses.replace(PRESETS[self.preset], **self.architecture)
+        symmetries = symmetries_of(self.model_dump(include={"augmentation", "data"}))
+        return dataclasses.replace(
+            PRESETS[self.preset], **{"symmetries": symmetries, **self.architecture}
+        )
