@@ -1,4 +1,4 @@
-"""Checkpoints of any origin: what fits loads from any wrapping; none asks for more than it holds."""
+"""Checkpoints of any origin: what fits loads from any wrapping; none gets more than it holds."""
 
 import json
 import zipfile

@@ -34,6 +34,12 @@ Cache = Annotated[
 Unchecked = Annotated[
     bool, typer.Option("--unchecked", help="Train even if a quick check finds faults in the pairs.")
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code", help="Run the code that the recipe names as its perceptual_backbone."
+    ),
+]
 
 
 def parse_size(size: str) -> tuple[int, int]:

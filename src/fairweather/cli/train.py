@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from fairweather.cli.console import out_console
-from fairweather.cli.options import Cache, Unchecked, Workers
+from fairweather.cli.options import AllowCode, Cache, Unchecked, Workers
 from fairweather.errors import OptionError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def train_command(
     workers: Workers = 0,
     cache: Cache = None,
     unchecked: Unchecked = False,
+    allow_code: AllowCode = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print stages, memory and data, and stop.")
     ] = False,
@@ -87,7 +88,7 @@ def train_command(
         return
     if recipe is None:
         raise OptionError("name a recipe; `fairweather train --list` shows them")
-    loaded = load_recipe(recipe, overrides=overrides or [])
+    loaded = load_recipe(recipe, overrides=overrides or [], allow_code=allow_code)
     if dry_run:
         print_plan(loaded, data=data, devices=devices)
         return

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from fairweather.cli.console import out_console
-from fairweather.cli.options import Cache, Unchecked, Workers
+from fairweather.cli.options import AllowCode, Cache, Unchecked, Workers
 from fairweather.cli.train import be_quiet
 from fairweather.errors import OptionError, TrainingError
 
@@ -52,6 +52,7 @@ def tune_command(
     workers: Workers = 0,
     cache: Cache = None,
     unchecked: Unchecked = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Search the values of a recipe, such as its learning rates, for the best PSNR.
 
@@ -83,7 +84,7 @@ def tune_command(
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise OptionError("tune runs on one device; start it without torchrun")
-    loaded = load_recipe(recipe, overrides=overrides or [])
+    loaded = load_recipe(recipe, overrides=overrides or [], allow_code=allow_code)
     be_quiet()
     out = out or Path("runs") / f"{loaded.name}-tune"
     result = search_recipe(

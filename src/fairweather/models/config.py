@@ -86,7 +86,7 @@ class ASTConfig:
         ):
             if getattr(self, name) not in choices:
                 raise OptionError(
-                    f"{name} {getattr(self, name)!r}: is none of {', '.join(choices)}"
+                    f"{name} {getattr(self, name)!r:.40}: is none of {', '.join(choices)}"
                 )
         if self.window < 2 or self.embed_dim < 1 or self.mlp_ratio <= 0:
             raise OptionError(
@@ -114,6 +114,9 @@ class ASTConfig:
         switches = (self.encoder_attention, self.bottleneck_shift, self.global_context)
         if not all(isinstance(one, int) and not isinstance(one, bool) for one in whole):
             raise OptionError("embed_dim, depths, heads, window, proxy_px: must be whole numbers")
+        words = (self.feed_forward, self.branches, self.symmetries)
+        if not all(isinstance(one, str) for one in words):
+            raise OptionError("feed_forward, branches, symmetries: must be words")
         if not all(isinstance(one, bool) for one in switches):
             raise OptionError(
                 "encoder_attention, bottleneck_shift, global_context: must be true or false"
