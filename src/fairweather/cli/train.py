@@ -65,6 +65,12 @@ def train_command(
     cache: Cache = None,
     unchecked: Unchecked = False,
     allow_code: AllowCode = False,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Move a run that the folder holds to another name, and begin anew."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print stages, memory and data, and stop.")
     ] = False,
@@ -78,7 +84,7 @@ def train_command(
     Runs on one machine, or under torchrun on many.
     """
     from fairweather.data import default_cache_folder
-    from fairweather.training import load_recipe, recipe_schema
+    from fairweather.training import is_finished, load_recipe, recipe_schema
 
     if schema:
         sys.stdout.write(json.dumps(recipe_schema(), indent=2) + "\n")
@@ -97,7 +103,11 @@ def train_command(
     be_quiet()
     cache = cache or default_cache_folder()
     run = out or Path("runs") / loaded.name
-    work: dict[str, Any] = {"data": data, "run": run, "weights": weights, "unchecked": unchecked}
+    if fresh and "TORCHELASTIC_RUN_ID" in os.environ:  # whose processes would race for the folder
+        raise OptionError("--fresh does not go with torchrun; choose another folder with -o")
+    finished = not fresh and is_finished(run, loaded)
+    work: dict[str, Any] = {"data": data, "run": run, "weights": weights}
+    work |= {"unchecked": unchecked, "fresh": fresh}
     if framework == "keras":
         if devices > 1 or workers:
             raise OptionError("--framework keras takes neither --devices nor --workers")
@@ -112,7 +122,8 @@ def train_command(
         machines = machines or Machines(devices=devices, workers=workers, cache=cache)
         path = train(loaded, machines=machines, **work)
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-        out_console.print(f"trained: {path}")
+        what = "was finished before, nothing was trained" if finished else "trained"
+        out_console.print(f"{what}: {path}")
 
 
 def be_quiet() -> None:

@@ -97,6 +97,8 @@ def tune_command(
         unchecked=unchecked,
     )
     out_console.print(table_of(result))
+    if not result.trained:
+        out_console.print(f"this search was finished before, nothing was trained: {out}")
     out_console.print(f"all trials: {out / 'trials.csv'}, {result.summary_path}")
     if result.best is None:
         reasons = ", ".join(sorted({trial.reason for trial in result.trials}))

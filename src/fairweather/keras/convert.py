@@ -272,7 +272,7 @@ def count_numbers(file: h5py.File, *, most_bytes: int) -> tuple[int, int]:
     file.visititems_links(lambda *link: links.append(link))  # which must not raise
     if elsewhere := [name for name, link in links if not isinstance(link, h5py.HardLink)]:
         raise ValueError(f"{elsewhere[0]} is a link to elsewhere")
-    arrays = [file[name] for name, _ in links if isinstance(file[name], h5py.Dataset)]
+    arrays: list[Any] = [one for name, _ in links if isinstance(one := file[name], h5py.Dataset)]
     for array in arrays:
         if array.external or array.is_virtual or array.dtype.kind not in "fiub":
             raise ValueError(f"{array.name} is no plain array of this file")

@@ -39,6 +39,7 @@ from .presets import PRESETS as PRESETS
 from .reach import look_margin_px as look_margin_px
 from .reach import overlap_px as overlap_px
 from .reach import place_px as place_px
+from .sources import sha256_of as sha256_of
 from .state_dict import CONFIG_KEY as CONFIG_KEY
 from .state_dict import expected_state as expected_state
 from .state_dict import find_misfits as find_misfits
