@@ -248,10 +248,14 @@ def test_position_bias_follows_the_weights() -> None:
         after = attention(x)
         attention.load_state_dict({k: v * 1.5 for k, v in attention.state_dict().items()})
         loaded = attention(x)
+        attention.bias_table.data.mul_(-1)  # as averages of weights are often written
+        written = attention(x)
+        attention.bias_table.data.mul_(-1)
         attention.double()
         doubled = attention(x.double())
     assert not torch.allclose(before, after)
     assert not torch.allclose(after, loaded)
+    assert not torch.allclose(loaded, written)
     torch.testing.assert_close(doubled.float(), loaded, atol=1e-4, rtol=1e-4)
 
 

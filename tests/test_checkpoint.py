@@ -23,9 +23,10 @@ from fairweather.models import (
     read_metadata,
     save_model,
     save_official,
+    symmetries_of,
     to_official,
 )
-from fairweather.models.checkpoint import infer_config
+from fairweather.models.state_dict import infer_config
 
 SMALL = ASTConfig(
     embed_dim=8, depths=(1, 2, 1, 1, 2), heads=(1, 2, 4, 2, 2), window=4, mlp_ratio=1.5
@@ -238,6 +239,35 @@ def test_weights_are_found_by_folder_and_missing_ones_are_named(tmp_path: Path) 
     save_official(a_model(), tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=r"model\.pth, model\.safetensors"):
         find_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("clean", "orientation", "expected"),
+    [
+        ([], "all", "all"),
+        ([], "flips", "flips"),
+        (["photos"], "all", "horizontal_flip"),  # turned before they are degraded
+        (["photos"], "none", "none"),
+    ],
+)
+def test_symmetries_follow_from_the_recipe(
+    tmp_path: Path, clean: list[str], orientation: str, expected: str
+) -> None:
+    recipe = {"data": {"clean": clean}, "augmentation": {"orientation": orientation}}
+    assert symmetries_of(recipe) == expected
+    config = json.dumps({"embed_dim": 8, "depths": [1] * 3, "heads": [1, 2, 2], "window": 4})
+    model = random_model(ASTConfig(**json.loads(config)), std=0.2)
+    told = {"config": config, "recipe": json.dumps(recipe)}
+    save_model(model, tmp_path / "older.safetensors", metadata=told)
+    assert load_model(tmp_path / "older.safetensors").config.symmetries == expected
+
+
+def test_symmetries_of_weights_that_do_not_tell(tmp_path: Path) -> None:
+    assert {load_model(name).config.symmetries for name in list_weights()} == {"horizontal_flip"}
+    save_official(a_model(), tmp_path / "official.pth")
+    assert load_model(tmp_path / "official.pth").config.symmetries == "all"
+    save_model(load_model(tmp_path / "official.pth"), tmp_path / "ours.safetensors")
+    assert load_model(tmp_path / "ours.safetensors").config.symmetries == "all"
 
 
 def test_every_bundled_weights_file_loads_and_says_what_it_is() -> None:

@@ -38,12 +38,13 @@ COMMANDS = {
     "data check": {"folder", "--layout", "--split", "--test-split", "--quick", "--json"},
     "tune": {
         "recipe", "[overrides …]", "--data", "-o", "--out", "--trials", "--search", "--workers",
-        "--cache", "--unchecked",
+        "--cache", "--unchecked", "--allow-code",
     },
     "data unpack": {"source", "-o", "--out", "--layout", "--split", "--degraded"},
     "train": {
         "recipe", "[overrides …]", "--data", "-o", "--out", "--weights", "--framework", "--devices",
-        "--workers", "--cache", "--unchecked", "--dry-run", "--list", "--schema",
+        "--workers", "--cache", "--unchecked", "--allow-code", "--fresh", "--dry-run", "--list",
+        "--schema",
     },
 }  # fmt: skip
 HEAVY = {

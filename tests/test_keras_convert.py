@@ -202,3 +202,62 @@ def check_the_command_describes_a_file_of_keras(fk: Any, tmp_path: Path) -> None
     told = CliRunner().invoke(app, ["models", "info", str(path), "--json"])
     assert told.exit_code == 0, told.output
     assert json.loads(told.stdout)["config"]["embed_dim"] == SMALL.embed_dim
+
+
+def check_a_file_that_asks_for_more_than_it_holds_is_refused(fk: Any, tmp_path: Path) -> None:
+    import h5py
+
+    fk.save_model(fk.from_torch(random_model()), tmp_path / "small.keras")
+    fk.save_model(fk.from_torch(random_model()), tmp_path / "small.weights.h5")
+
+    def refused(path: Path, words: str) -> None:
+        with pytest.raises(CheckpointError, match=words) as caught:
+            fk.load_model(path)
+        assert str(path) in str(caught.value)
+
+    def with_config(method: int = zipfile.ZIP_STORED, **fields: Any) -> Path:
+        path = tmp_path / "changed.keras"
+        config = {"config": dataclasses.asdict(SMALL) | fields}
+        text = json.dumps({"class_name": "AST", "config": config})
+        with (
+            zipfile.ZipFile(tmp_path / "small.keras") as whole,
+            zipfile.ZipFile(path, "w", method) as archive,
+        ):
+            archive.writestr("config.json", text)
+            archive.writestr("model.weights.h5", whole.read("model.weights.h5"))
+        return path
+
+    assert fk.load_model(with_config()).config == SMALL
+    refused(with_config(depths=[100_000, 2, 1, 1, 2]), "256 blocks")
+    refused(with_config(embed_dim=3000), "asks for .* numbers")
+    refused(with_config(window=200), "GiB of indices")
+    refused(with_config(mlp_ratio=float("inf")), "must be finite")
+    refused(with_config(zipfile.ZIP_DEFLATED, note="x" * 10**7), "would unpack to")
+
+    def with_array(change: Any) -> Path:
+        path = tmp_path / "changed.weights.h5"
+        path.write_bytes((tmp_path / "small.weights.h5").read_bytes())
+        with h5py.File(path, "a") as file:
+            change(file)
+        return path
+
+    refused(with_array(lambda f: f.create_dataset("more", (10**9,))), "more than the file")
+    refused(
+        with_array(
+            lambda f: f.create_dataset("more", (10**6,), compression="gzip", data=np.ones(10**6))
+        ),
+        "more than the file",
+    )
+    refused(with_array(lambda f: f.update({"x": h5py.ExternalLink("a", "b")})), "link to elsewhere")
+    refused(
+        with_array(lambda f: f.create_dataset("x", (4,), external=[("a", 0, 16)])), "no plain array"
+    )
+
+    def spoil(file: Any) -> None:
+        found: list[Any] = []
+        file.visititems(lambda _, one: found.append(one))
+        for one in found:
+            if isinstance(one, h5py.Dataset) and one.dtype.kind == "f":
+                one[...] = np.nan
+
+    refused(with_array(spoil), "not finite")

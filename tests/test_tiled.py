@@ -1,18 +1,21 @@
 """Tiles are told what the network must know of the photograph that they make up."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 from test_restorer import PHOTO, ScarceMemory, assert_alike, changing_model
 
 from fairweather.data import degrade_pixels
-from fairweather.models import AST, PRESETS, look_margin_px
+from fairweather.errors import CheckpointError
+from fairweather.models import AST, PRESETS, Symmetries, look_margin_px
 from fairweather.restoration import Restorer, create_engine
 from fairweather.restoration.scales import Source
 from fairweather.restoration.tiled import look_at
@@ -101,3 +104,47 @@ def test_tiles_of_bundled_weights_give_the_pixels_of_the_whole(name: str) -> Non
     whole = Restorer(name, device="cpu", tile=None)(degraded)
     tiled = Restorer(name, device="cpu", tile=256)(degraded)
     assert peak_signal_noise_ratio(tiled, whole, data_range=1) > 55
+
+
+@pytest.mark.parametrize(
+    ("symmetries", "views"),
+    [
+        ("flips", [(0, 1), (0, -1), (2, 1), (2, -1)]),
+        ("horizontal_flip", [(0, 1), (0, -1)]),
+        ("none", [(0, 1)]),
+    ],
+)
+def test_self_ensemble_takes_the_views_that_the_training_showed(
+    symmetries: Symmetries, views: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    model = changing_model(dataclasses.replace(PRESETS["ast_n"], symmetries=symmetries))
+    photo = np.ascontiguousarray(PHOTO[:64, :128])
+    plain = Restorer(model, device="cpu", tile=None)(photo / np.float32(255))
+    seen = [
+        np.rot90(
+            Restorer(model, device="cpu", tile=None)(
+                np.ascontiguousarray(np.rot90(photo, turns)[:, ::flip]) / np.float32(255)
+            )[:, ::flip],
+            -turns,
+        )
+        for turns, flip in views
+    ]
+    restorer = Restorer(model, device="cpu", tile=None, self_ensemble=True)
+    restored = restorer(photo / np.float32(255))
+    np.testing.assert_allclose(restored, np.mean(seen, 0), atol=1e-5)
+    assert (np.abs(restored - plain).max() > 1e-4) == (symmetries != "none")
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    (note,) = restorer.restore_file(tmp_path / "a.png", tmp_path / "b.png").notes
+    assert note.startswith("--self-ensemble" if len(views) == 1 else f"{len(views)} views")
+
+
+def test_a_result_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
+    model = changing_model(PRESETS["ast_n"])
+    Image.fromarray(PHOTO[:64, :64]).save(tmp_path / "a.png")
+    model.output_conv.bias.data[1] = float("nan")
+    restorer = Restorer(model, device="cpu")
+    with pytest.raises(CheckpointError, match="is not finite"):
+        restorer.restore_file(tmp_path / "a.png", tmp_path / "b.png")
+    assert not (tmp_path / "b.png").exists()
+    with pytest.raises(CheckpointError, match="is not finite"):
+        restorer(PHOTO)

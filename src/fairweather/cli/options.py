@@ -24,7 +24,12 @@ Threads = Annotated[
     ),
 ]
 SelfEnsemble = Annotated[
-    bool, typer.Option("--self-ensemble", help="Average over 8 views: 8 times slower, better.")
+    bool,
+    typer.Option(
+        "--self-ensemble",
+        help="Average over the flips and turns that the weights were trained with: 2 to 8 times"
+        " slower, better.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the target.")]
 Workers = Annotated[
@@ -36,6 +41,12 @@ Cache = Annotated[
 ]
 Unchecked = Annotated[
     bool, typer.Option("--unchecked", help="Train even if a quick check finds faults in the pairs.")
+]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code", help="Run the code that the recipe names as its perceptual_backbone."
+    ),
 ]
 
 

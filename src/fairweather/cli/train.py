@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from fairweather.cli.console import out_console, print_json
-from fairweather.cli.options import Cache, Unchecked, Workers
+from fairweather.cli.options import AllowCode, Cache, Unchecked, Workers
 from fairweather.errors import OptionError
 
 if TYPE_CHECKING:
@@ -63,6 +63,13 @@ def train_command(
     workers: Workers = 0,
     cache: Cache = None,
     unchecked: Unchecked = False,
+    allow_code: AllowCode = False,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Move a run that the folder holds to another name, and begin anew."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print stages, memory and data, and stop.")
     ] = False,
@@ -76,7 +83,7 @@ def train_command(
     Runs on one machine, or under torchrun on many.
     """
     from fairweather.data import default_cache_folder
-    from fairweather.training import load_recipe, recipe_schema
+    from fairweather.training import is_finished, load_recipe, recipe_schema
 
     if schema:
         print_json(recipe_schema(), indent=2)
@@ -86,7 +93,7 @@ def train_command(
         return
     if recipe is None:
         raise OptionError("name a recipe; `fairweather train --list` shows them")
-    loaded = load_recipe(recipe, overrides=overrides or [])
+    loaded = load_recipe(recipe, overrides=overrides or [], allow_code=allow_code)
     if dry_run:
         print_plan(loaded, data=data, devices=devices)
         return
@@ -95,7 +102,11 @@ def train_command(
     be_quiet()
     cache = cache or default_cache_folder()
     run = out or Path("runs") / loaded.name
-    work: dict[str, Any] = {"data": data, "run": run, "weights": weights, "unchecked": unchecked}
+    if fresh and "TORCHELASTIC_RUN_ID" in os.environ:  # whose processes would race for the folder
+        raise OptionError("--fresh does not go with torchrun; choose another folder with -o")
+    finished = not fresh and is_finished(run, loaded)
+    work: dict[str, Any] = {"data": data, "run": run, "weights": weights}
+    work |= {"unchecked": unchecked, "fresh": fresh}
     if framework == "keras":
         if devices > 1 or workers:
             raise OptionError("--framework keras takes neither --devices nor --workers")
@@ -110,7 +121,8 @@ def train_command(
         machines = machines or Machines(devices=devices, workers=workers, cache=cache)
         path = train(loaded, machines=machines, **work)
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-        out_console.print(f"trained: {path}")
+        what = "was finished before, nothing was trained" if finished else "trained"
+        out_console.print(f"{what}: {path}")
 
 
 def be_quiet() -> None:

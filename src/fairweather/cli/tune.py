@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from fairweather.cli.console import out_console
-from fairweather.cli.options import Cache, Unchecked, Workers
+from fairweather.cli.options import AllowCode, Cache, Unchecked, Workers
 from fairweather.cli.train import be_quiet
 from fairweather.errors import OptionError, TrainingError
 
@@ -52,6 +52,7 @@ def tune_command(
     workers: Workers = 0,
     cache: Cache = None,
     unchecked: Unchecked = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Search the values of a recipe, such as its learning rates, for the best PSNR.
 
@@ -83,7 +84,7 @@ def tune_command(
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise OptionError("tune runs on one device; start it without torchrun")
-    loaded = load_recipe(recipe, overrides=overrides or [])
+    loaded = load_recipe(recipe, overrides=overrides or [], allow_code=allow_code)
     be_quiet()
     out = out or Path("runs") / f"{loaded.name}-tune"
     result = search_recipe(
@@ -96,6 +97,8 @@ def tune_command(
         unchecked=unchecked,
     )
     out_console.print(table_of(result))
+    if not result.trained:
+        out_console.print(f"this search was finished before, nothing was trained: {out}")
     out_console.print(f"all trials: {out / 'trials.csv'}, {result.summary_path}")
     if result.best is None:
         reasons = ", ".join(sorted({trial.reason for trial in result.trials}))

@@ -13,6 +13,7 @@ from fairweather.hardware import is_out_of_memory, pick_device
 from fairweather.models import AST
 from fairweather.restoration import (
     Restorer,
+    refuse_nonfinite_result,
     restore_equal_tiles,
     restore_square_padded,
     self_ensemble,
@@ -36,7 +37,7 @@ def build_run(
         model: in evaluation mode.
         inference: one of `INFERENCES`.
         device: as for `Restorer`.
-        ensemble: average over the eight flips and quarter turns.
+        ensemble: average over the flips and quarter turns that the weights were trained with.
 
     Returns:
         (H, W, 3) float32 in [0, 1] → the same, clipped. It raises FairweatherError if memory runs
@@ -80,7 +81,11 @@ def _official_run(model: AST, inference: str, *, device: str, ensemble: bool) ->
 
     def restore(image: np.ndarray) -> np.ndarray:
         batch = image[np.newaxis]
-        restored = self_ensemble(forward, batch) if ensemble else forward(batch)
+        if ensemble:
+            restored = self_ensemble(forward, batch, symmetries=model.config.symmetries)
+        else:
+            restored = forward(batch)
+        refuse_nonfinite_result(restored, weights="the model")
         return restored[0].clip(0, 1)
 
     return restore

@@ -4,6 +4,7 @@ Every Keras variable has one `Port`: the PyTorch tensor of the same numbers and 
 axes. Both directions read the same ports, so a layout is written down once.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -198,7 +199,8 @@ def load_model(
         A model (B, H, W, 3) RGB in [0, 1] → (B, H, W, 3), not compiled.
 
     Raises:
-        CheckpointError: if the file is missing, unsafe, broken, or of another network.
+        CheckpointError: if the file is missing, unsafe, broken, or of another network, or if its
+            values are not finite.
     """
     if not str(weights).endswith(KERAS_SUFFIXES):
         return from_torch(
@@ -215,27 +217,68 @@ def load_model(
         model.load_weights(path)
     except Exception as error:  # h5py and Keras raise nearly anything on a file that is broken
         raise CheckpointError(f"{path}: {first_line(error)}") from error
+    models.refuse_nonfinite(state_of(model), source=path)
     return model
 
 
 def read_config(path: Path) -> ASTConfig:
-    """The config that a Keras file of an AST holds; nothing else in the file is looked at."""
-    fields: Any = None
+    """The config that a Keras file of an AST holds, if the file holds as many numbers as it asks.
+
+    No code of the file is run: what Keras would build from it is not looked at.
+    """
     try:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                content = json.loads(archive.read("config.json"))
-            if content["class_name"] != "AST":
+        with open_weights(path) as (file, content):
+            numbers, variables = count_numbers(file, most_bytes=path.stat().st_size)
+            if content is None:
+                content = json.loads(np.asarray(file["vars/config"]).tobytes())
+            elif content["class_name"] != "AST":
                 raise ValueError(f"it is a model of class {content['class_name']}")
-            fields = content["config"]["config"]
-        else:
-            with h5py.File(path) as file:
-                fields = json.loads(np.asarray(file["vars/config"]).tobytes())
-        return ASTConfig(**fields)
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+            else:
+                content = content["config"]["config"]
+        config = ASTConfig(**{"symmetries": "horizontal_flip", **content})  # that older ones lack
+        if sum(config.depths) > variables:
+            raise ValueError(
+                f"it asks for {sum(config.depths)} blocks, and holds {variables} arrays"
+            )
+        asked = sum(tensor.numel() for tensor in models.expected_state(config).values())
+        if asked > numbers:
+            raise ValueError(f"it asks for {asked:,} numbers, and holds {numbers:,}")
+    except Exception as error:  # h5py and zipfile raise nearly anything on a file that is broken
         raise CheckpointError(
             f"{path}: is no AST that fairweather.keras saved: {first_line(error)}"
         ) from error
+    return config
+
+
+@contextlib.contextmanager
+def open_weights(path: Path) -> Iterator[tuple[h5py.File, Any]]:
+    """Open the arrays of a Keras file, and what its `config.json` says if it is an archive."""
+    if path.suffix != ".keras":
+        with h5py.File(path) as file:
+            yield file, None
+        return
+    models.refuse_bomb(path)
+    with (
+        zipfile.ZipFile(path) as archive,
+        archive.open("model.weights.h5") as inside,
+        h5py.File(inside) as file,
+    ):
+        yield file, json.loads(archive.read("config.json"))
+
+
+def count_numbers(file: h5py.File, *, most_bytes: int) -> tuple[int, int]:
+    """Count numbers and arrays in an HDF5 file; refuse what lies elsewhere or is not written."""
+    links: list[tuple[str, object]] = []
+    file.visititems_links(lambda *link: links.append(link))  # which must not raise
+    if elsewhere := [name for name, link in links if not isinstance(link, h5py.HardLink)]:
+        raise ValueError(f"{elsewhere[0]} is a link to elsewhere")
+    arrays: list[Any] = [one for name, _ in links if isinstance(one := file[name], h5py.Dataset)]
+    for array in arrays:
+        if array.external or array.is_virtual or array.dtype.kind not in "fiub":
+            raise ValueError(f"{array.name} is no plain array of this file")
+    if sum(array.nbytes for array in arrays) > most_bytes:
+        raise ValueError("its arrays would unpack to more than the file")
+    return sum(array.size for array in arrays), len(arrays)
 
 
 def first_line(error: Exception) -> str:

@@ -47,6 +47,7 @@ def train(
     weights: str | Path | None = None,
     cache: Path | None = None,
     unchecked: bool = False,
+    fresh: bool = False,
     verbose: int = 0,
     curves_every_s: float | None = SECONDS_BETWEEN_CURVES,
 ) -> Path:
@@ -73,6 +74,7 @@ def train(
         machines=Machines(cache=cache),
         weights=weights,
         unchecked=unchecked,
+        fresh=fresh,
         curves_every_s=curves_every_s,
     )
     ours = from_torch(models.load_model(path), dtype=POLICIES[recipe.precision])

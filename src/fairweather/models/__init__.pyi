@@ -7,14 +7,13 @@ from .bundled import list_weights as list_weights
 from .catalog import ModelEntry as ModelEntry
 from .catalog import describe_config as describe_config
 from .catalog import list_models as list_models
-from .checkpoint import CONFIG_KEY as CONFIG_KEY
-from .checkpoint import find_misfits as find_misfits
 from .checkpoint import find_weights as find_weights
 from .checkpoint import load_model as load_model
 from .checkpoint import read_metadata as read_metadata
 from .checkpoint import read_state as read_state
 from .checkpoint import save_model as save_model
 from .checkpoint import save_official as save_official
+from .checkpoint import symmetries_of as symmetries_of
 from .classifier import CLASSES as CLASSES
 from .classifier import VIEW_PX as VIEW_PX
 from .classifier import DegradationClassifier as DegradationClassifier
@@ -22,6 +21,7 @@ from .classifier import Views as Views
 from .classifier import load_classifier as load_classifier
 from .classifier import save_classifier as save_classifier
 from .config import ASTConfig as ASTConfig
+from .config import Symmetries as Symmetries
 from .config import shift_pattern as shift_pattern
 from .config import stochastic_depth_schedule as stochastic_depth_schedule
 from .creation import add_global_context as add_global_context
@@ -39,5 +39,11 @@ from .presets import PRESETS as PRESETS
 from .reach import look_margin_px as look_margin_px
 from .reach import overlap_px as overlap_px
 from .reach import place_px as place_px
+from .sources import sha256_of as sha256_of
+from .state_dict import CONFIG_KEY as CONFIG_KEY
+from .state_dict import expected_state as expected_state
+from .state_dict import find_misfits as find_misfits
+from .state_dict import refuse_bomb as refuse_bomb
+from .state_dict import refuse_nonfinite as refuse_nonfinite
 from .windows import relative_position_index as relative_position_index
 from .windows import shift_masks as shift_masks

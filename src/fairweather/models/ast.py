@@ -62,7 +62,7 @@ class WindowAttention(nn.Module):
         self.register_buffer("bias_index", relative_position_index(window), persistent=False)
         masks = shift_masks(window, self.shift) if self.shift else None
         self.register_buffer("shift_masks", masks, persistent=False)
-        self._bias_cache: tuple[tuple[int, torch.dtype, int], Tensor, Tensor] | None = None
+        self._bias_cache: tuple[Tensor, Tensor] | None = None  # of which table, the bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → (B, H, W, C); H and W are multiples of the window."""
@@ -87,15 +87,17 @@ class WindowAttention(nn.Module):
         return self.branch_logits.softmax(0)[0] if self.branches == "both" else None
 
     def position_bias(self) -> Tensor:
-        """Return the position bias (heads, window², window²), kept until the table changes."""
-        table = self.bias_table
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or table.is_inference():
+        """Return the position bias (heads, window², window²), kept while the table's values stay.
+
+        A write through `.data` leaves no other trace. A GPU would have to wait for the comparison.
+        """
+        table, kept = self.bias_table, self._bias_cache
+        keeps = table.device.type == "cpu" and not torch.is_grad_enabled()
+        if not keeps or torch.compiler.is_compiling() or table.is_inference():
             return self._expand_bias(table)
-        key = (table.data_ptr(), table.dtype, table._version)
-        if self._bias_cache is None or self._bias_cache[0] != key:
-            # The detached table keeps its memory, so that no other table can get the same address.
-            self._bias_cache = (key, table.detach(), self._expand_bias(table))
-        return self._bias_cache[2]
+        if kept is None or kept[0].dtype != table.dtype or not torch.equal(kept[0], table):
+            self._bias_cache = kept = (table.detach().clone(), self._expand_bias(table))
+        return kept[1]
 
     def _expand_bias(self, table: Tensor) -> Tensor:
         return table[self.bias_index].permute(2, 0, 1).contiguous()

@@ -37,9 +37,9 @@ def list_models() -> list[ModelEntry]:
 def describe_weights(name: str) -> ModelEntry:
     """Return the entry of bundled weights, from what their file says."""
     metadata = read_metadata(name)
-    config = read_config(metadata)
+    config = read_config(metadata, source=name)
     assert config is not None  # ours, and tests load them all
-    plain = dataclasses.replace(config, global_context=False, proxy_px=None)
+    plain = dataclasses.replace(config, global_context=False, proxy_px=None, symmetries="all")
     preset = next((preset for preset, known in PRESETS.items() if known == plain), "ast")
     context = " with a global context," if config.global_context else ""
     proxy = f" on {config.proxy_px} px," if config.proxy_px else ""

@@ -1,13 +1,16 @@
 """What decides the architecture of an AST, and what follows from it alone."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from fairweather.errors import OptionError
 
 Branches = Literal["both", "dense", "sparse"]
 FeedForwardKind = Literal["frfn", "leff", "mlp"]
+Symmetries = Literal["all", "flips", "horizontal_flip", "none"]
 
+MOST_HALVINGS, MOST_BLOCKS = 8, 256  # far beyond any that was trained
 SHIFT_MASK_LOGIT = -100.0  # Official: finite, so that a fully masked row cannot become NaN.
 
 
@@ -39,6 +42,8 @@ class ASTConfig:
             degradations as large as the photograph. None, as in all published models, restores it
             as it is.
         stochastic_depth: largest probability of skipping a residual branch while training.
+        symmetries: the flips and turns under which the training showed the degradation, which a
+            self-ensemble averages over: all eight, as officially, the four flips, left-right, none.
     """
 
     embed_dim: int = 32
@@ -53,23 +58,36 @@ class ASTConfig:
     global_context: bool = False
     proxy_px: int | None = None
     stochastic_depth: float = 0.1
+    symmetries: Symmetries = "all"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", tuple(self.depths))
         object.__setattr__(self, "heads", tuple(self.heads))
+        self._refuse_other_types()
+        if len(self.depths) // 2 > MOST_HALVINGS:
+            raise OptionError(
+                f"depths of {len(self.depths)} stages: at most {2 * MOST_HALVINGS + 1} are possible"
+            )
         if len(self.depths) % 2 == 0 or len(self.depths) < 3 or min(self.depths) < 1:
             raise OptionError(
                 f"depths {self.depths}: needs one entry of at least 1 for each of n encoder stages,"
                 " the bottleneck and n decoder stages"
             )
+        if sum(self.depths) > MOST_BLOCKS:
+            raise OptionError(f"depths: more than {MOST_BLOCKS} blocks are not possible")
         if len(self.heads) != len(self.depths):
             raise OptionError(
                 f"heads {self.heads}: needs one entry a stage, as depths {self.depths}"
             )
-        if self.feed_forward not in ("frfn", "leff", "mlp"):
-            raise OptionError(f"feed_forward {self.feed_forward!r}: is none of frfn, leff, mlp")
-        if self.branches not in ("both", "dense", "sparse"):
-            raise OptionError(f"branches {self.branches!r}: is none of both, dense, sparse")
+        for name, choices in (
+            ("feed_forward", get_args(FeedForwardKind)),
+            ("branches", get_args(Branches)),
+            ("symmetries", get_args(Symmetries)),
+        ):
+            if getattr(self, name) not in choices:
+                raise OptionError(
+                    f"{name} {getattr(self, name)!r:.40}: is none of {', '.join(choices)}"
+                )
         if self.window < 2 or self.embed_dim < 1 or self.mlp_ratio <= 0:
             raise OptionError(
                 f"window {self.window}, embed_dim {self.embed_dim} and mlp_ratio {self.mlp_ratio}:"
@@ -88,6 +106,23 @@ class ASTConfig:
             raise OptionError(f"proxy_px {self.proxy_px}: must be at least 16, or None")
         if not 0 <= self.stochastic_depth < 1:
             raise OptionError(f"stochastic_depth {self.stochastic_depth}: must lie in [0, 1)")
+
+    def _refuse_other_types(self) -> None:
+        """Refuse what a file may hold instead of the numbers that the types say."""
+        proxy_px = 0 if self.proxy_px is None else self.proxy_px
+        whole = (self.embed_dim, self.window, proxy_px, *self.depths, *self.heads)
+        switches = (self.encoder_attention, self.bottleneck_shift, self.global_context)
+        if not all(isinstance(one, int) and not isinstance(one, bool) for one in whole):
+            raise OptionError("embed_dim, depths, heads, window, proxy_px: must be whole numbers")
+        words = (self.feed_forward, self.branches, self.symmetries)
+        if not all(isinstance(one, str) for one in words):
+            raise OptionError("feed_forward, branches, symmetries: must be words")
+        if not all(isinstance(one, bool) for one in switches):
+            raise OptionError(
+                "encoder_attention, bottleneck_shift, global_context: must be true or false"
+            )
+        if not all(math.isfinite(one) for one in (self.mlp_ratio, self.stochastic_depth)):
+            raise OptionError("mlp_ratio, stochastic_depth: must be finite")
 
     @property
     def levels(self) -> int:

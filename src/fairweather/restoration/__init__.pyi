@@ -22,4 +22,5 @@ from .official_inference import square_side as square_side
 from .restorer import Restored as Restored
 from .restorer import Restorer as Restorer
 from .restorer import restore as restore
+from .tiled import refuse_nonfinite_result as refuse_nonfinite_result
 from .tiled import self_ensemble as self_ensemble

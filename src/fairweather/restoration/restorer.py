@@ -30,7 +30,7 @@ from fairweather.restoration.finishing import apply_finish, list_finishes
 from fairweather.restoration.in_memory import from_memory
 from fairweather.restoration.proxy import FAST_PIXELS, run_fast, run_on_proxy
 from fairweather.restoration.scales import MOST_LEVELS, Levels
-from fairweather.restoration.tiled import OnTile, TiledRun, smallest_tile_px
+from fairweather.restoration.tiled import OnTile, TiledRun, ensemble_note, smallest_tile_px
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,8 @@ class Restorer:
             batch: tiles that go through the network together; by default 1 on a CPU, else 4.
             memory_budget_bytes: what tiles may take that are computed at once; by default a share
                 of the device's.
-            self_ensemble: average over the eight flips and quarter turns: 8 times slower, better.
+            self_ensemble: average over the flips and quarter turns that the weights were trained
+                with (`ASTConfig.symmetries`), 2 to 8: as many times slower, better.
             strength: 0 returns the input, 1 the restored image, between them a blend.
             levels: how often an image is halved to be restored coarse to fine, 0 to 3; `auto`
                 chooses for each image. Not read by weights that restore a small version anyway.
@@ -157,6 +158,7 @@ class Restorer:
                 )
             )
             return
+        self.weights = "the model" if isinstance(weights, AST) else str(weights)
         model = weights if isinstance(weights, AST) else load_model(weights)
         self.engine = create_engine(engine, model, device=device, precision=precision)
         self.overlap_px = default_overlap_px(model.config) if overlap_px is None else overlap_px
@@ -262,7 +264,7 @@ class Restorer:
             if restorer is None:
                 return Outcome(pixels, notes, diagnosis)
             outcome = restorer._restore(pixels, grey=grey, on_tile=on_tile)
-            return outcome._replace(notes=notes, diagnosis=diagnosis)
+            return outcome._replace(notes=notes + outcome.notes, diagnosis=diagnosis)
         assert self.engine is not None
         # Made for one call, so that nothing that befalls it concerns another one.
         run = TiledRun(
@@ -271,6 +273,7 @@ class Restorer:
             overlap_px=self.overlap_px,
             batch=self.batch,
             self_ensemble=self.self_ensemble,
+            weights=self.weights,
         )
         coarse_to_fine = functools.partial(
             run.restore_coarse_to_fine,
@@ -288,7 +291,8 @@ class Restorer:
             restored, levels = coarse_to_fine(pixels)
         if self.finish is not None:
             restored = apply_finish(pixels, restored, name=self.finish)
-        return Outcome(restored, levels=levels)
+        notes = ensemble_note(run.engine.config.symmetries) if self.self_ensemble else ()
+        return Outcome(restored, notes, levels=levels)
 
     def _pick_tile(
         self, tile: TilePx, budget_bytes: int | None, *, least_overlap_px: int

@@ -8,10 +8,10 @@ from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
-from fairweather.errors import FairweatherError
+from fairweather.errors import CheckpointError, FairweatherError
 from fairweather.hardware import is_out_of_memory, map_in_threads
 from fairweather.imaging import Span, TilePlan, merge_tiles, plan_tiles, quantise
-from fairweather.models import look_margin_px, place_px
+from fairweather.models import Symmetries, look_margin_px, place_px
 from fairweather.restoration.engines import Context, Engine
 from fairweather.restoration.scales import (
     MOST_LEVELS,
@@ -26,6 +26,13 @@ log = logging.getLogger(__name__)
 
 LOOK_TILES = 2  # to look takes less than a quarter of the memory that to restore takes
 OnTile = Callable[[int, int], None]
+# Quarter turns and flips of a self-ensemble's views.
+VIEWS: dict[Symmetries, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "all": ((0, 1, 2, 3), (1, -1)),
+    "flips": ((0, 2), (1, -1)),
+    "horizontal_flip": ((0,), (1, -1)),
+    "none": ((0,), (1,)),
+}
 
 
 class TiledRun:
@@ -46,6 +53,7 @@ class TiledRun:
         overlap_px: int,
         batch: int,
         self_ensemble: bool = False,
+        weights: str = "the model",
     ):
         self.engine = engine
         self.multiple = engine.config.size_multiple
@@ -53,6 +61,7 @@ class TiledRun:
         self.overlap_px = overlap_px
         self.batch = batch
         self.self_ensemble = self_ensemble
+        self.weights = weights
 
     def restore(
         self,
@@ -229,7 +238,11 @@ class TiledRun:
 
     def _run(self, tiles: np.ndarray, context: Context) -> np.ndarray:
         run = functools.partial(self.engine, context=context)
-        restored = self_ensemble(run, tiles) if self.self_ensemble else run(tiles)
+        if self.self_ensemble:
+            restored = self_ensemble(run, tiles, symmetries=self.engine.config.symmetries)
+        else:
+            restored = run(tiles)
+        refuse_nonfinite_result(restored, weights=self.weights)
         return restored.clip(0, 1)
 
 
@@ -296,11 +309,33 @@ def blend(before: Callable[[], np.ndarray], restored: np.ndarray, *, strength: f
     return pixels + np.float32(strength) * (restored - pixels)
 
 
-def self_ensemble(run: Callable[[np.ndarray], np.ndarray], tiles: np.ndarray) -> np.ndarray:
-    """Return the mean over the eight flips and quarter turns of (B, H, W, 3)."""
+def refuse_nonfinite_result(restored: np.ndarray, *, weights: str) -> None:
+    """Raise a CheckpointError for NaN or infinity, which would be written as black or white."""
+    if not np.isfinite(restored).all():
+        raise CheckpointError(
+            f"{weights}: the network's result is not finite (NaN or infinity), so nothing was"
+            " written; with a lower --precision choose fp32, and else other weights"
+        )
+
+
+def ensemble_note(symmetries: Symmetries) -> tuple[str, ...]:
+    """Say how many views a self-ensemble takes, where it is not all eight."""
+    quarters, flips = VIEWS[symmetries]
+    count = len(quarters) * len(flips)
+    if count == 8:
+        return ()
+    taken = f"{count} views are averaged" if count > 1 else "--self-ensemble changes nothing"
+    return (f"{taken}: these weights were not trained with the degradation turned otherwise",)
+
+
+def self_ensemble(
+    run: Callable[[np.ndarray], np.ndarray], tiles: np.ndarray, *, symmetries: Symmetries = "all"
+) -> np.ndarray:
+    """Return the mean over the flips and quarter turns of (B, H, W, 3) that a training showed."""
+    quarters, flips = VIEWS[symmetries]
     total = np.zeros_like(tiles)
-    for turns in range(4):
-        for flip in (1, -1):
+    for turns in quarters:
+        for flip in flips:
             view = np.rot90(tiles, turns, axes=(1, 2))[:, :, ::flip]
             total += np.rot90(run(view)[:, :, ::flip], -turns, axes=(1, 2))
-    return total / 8
+    return total / (len(quarters) * len(flips))

@@ -24,6 +24,7 @@ from .run import TRIPTYCHS as TRIPTYCHS
 from .run import Machines as Machines
 from .run import StageRun as StageRun
 from .run import run_recipe as run_recipe
+from .run_folder import is_finished as is_finished
 from .schedules import StageLength as StageLength
 from .schedules import length_of as length_of
 from .stage_run import train as train

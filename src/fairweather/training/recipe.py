@@ -1,6 +1,7 @@
 """What an experiment is: a frozen, validated piece of data."""
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from pydantic import (
 
 from fairweather.data import DEGRADATIONS, WEATHERS, Augmentation, list_layouts
 from fairweather.errors import OptionError
-from fairweather.models import PRESETS, ASTConfig
+from fairweather.models import PRESETS, ASTConfig, symmetries_of
 from fairweather.training.losses import LOSS_NAMES
 
 
@@ -28,13 +29,23 @@ def _one_of(names: Iterable[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _is_file_name(name: str) -> str:
+    if (
+        re.search(r'[\\/:*?"<>|\x00-\x1f\x7f]', name)
+        or name.startswith(".")
+        or name != name.strip()
+    ):
+        raise ValueError(f"{name!r} is no name of a file; runs lie in a folder of that name")
+    return name
+
+
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
     """Frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PublishedFigure(Strict):
@@ -134,13 +145,15 @@ class DataSpec(Strict):
 class Stage(Strict):
     """One leg of a progressive training: crops, batch and rate of its own, a fresh optimiser."""
 
-    crop_px: int = Field(ge=16, description="side of a training crop")
-    batch: int = Field(ge=1, description="crops in a step, over all devices together")
+    crop_px: int = Field(ge=16, le=2**14, description="side of a training crop")
+    batch: int = Field(ge=1, le=2**16, description="crops in a step, over all devices together")
     accumulate: int = Field(
         1, ge=1, description="parts that a device's batch is computed in, to save memory"
     )
-    steps: int | None = Field(None, ge=1, description="length; either this or epochs")
-    epochs: int | None = Field(None, ge=1, description="one epoch is as many crops as images")
+    steps: int | None = Field(None, ge=1, le=10**9, description="length; either this or epochs")
+    epochs: int | None = Field(
+        None, ge=1, le=10**9, description="one epoch is as many crops as images"
+    )
     learning_rate: float = Field(gt=0)
     final_learning_rate: float = Field(1e-6, ge=0, description="where the cosine ends")
     warmup_steps: int = Field(0, ge=0, description="of a linear warm-up")
@@ -184,7 +197,7 @@ def _as_loss_terms(value: Any) -> Any:
 class Recipe(Strict):
     """An experiment: model, data, stages and what they must reach."""
 
-    name: str
+    name: Annotated[str, AfterValidator(_is_file_name)] = Field(min_length=1, max_length=100)
     task: str
     description: str
     published: PublishedFigure | None = None
@@ -206,7 +219,9 @@ class Recipe(Strict):
         description="a name, or names with weights, as in {charbonnier: 1, edge: 0.05}",
     )
     perceptual_backbone: str | None = Field(
-        None, description="package.module:function that makes the network of the perceptual loss"
+        None,
+        description="package.module:function that makes the network of the perceptual loss; needs"
+        " --allow-code",
     )
     optimizer: Literal["adamw", "adam"] = "adamw"
     weight_decay: float = Field(0.02, ge=0)
@@ -222,7 +237,7 @@ class Recipe(Strict):
     early_stopping_validations: int | None = Field(
         None, ge=1, description="end a stage after so many validations without a better one"
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     validate_every_steps: int | None = Field(
         None, ge=1, description="by default once an epoch, that is as many crops as images"
     )
@@ -232,7 +247,7 @@ class Recipe(Strict):
     def _is_consistent(self) -> "Recipe":
         try:
             _ = self.config
-        except (OptionError, TypeError) as error:
+        except (OptionError, TypeError, OverflowError) as error:
             raise ValueError(f"architecture: {error}") from error
         if self.data.clean and self.task not in DEGRADATIONS:
             raise ValueError(
@@ -249,4 +264,7 @@ class Recipe(Strict):
     @property
     def config(self) -> ASTConfig:
         """The network's config: the preset with the recipe's changes."""
-        return dataclasses.replace(PRESETS[self.preset], **self.architecture)
+        symmetries = symmetries_of(self.model_dump(include={"augmentation", "data"}))
+        return dataclasses.replace(
+            PRESETS[self.preset], **{"symmetries": symmetries, **self.architecture}
+        )

@@ -13,6 +13,7 @@ from fairweather.errors import RecipeError
 from fairweather.training.losses import LOSS_NAMES
 from fairweather.training.recipe import Recipe
 
+LONGEST, DEEPEST = 100_000, 32  # characters and levels of YAML, far beyond those of any recipe
 LEFT_OUT = ("architecture", "augmentation")  # parts that a file need not have
 RECIPE_FOLDER = resources.files("fairweather.training") / "recipes"
 
@@ -24,15 +25,52 @@ def list_recipes() -> list[str]:
     )
 
 
-def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+class RecipeLoader(yaml.SafeLoader):
+    """Reads YAML that is no deeper than a recipe can be."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Read one value."""
+        self.depth += 1
+        if self.depth > DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {DEEPEST} levels deep", problem_mark=mark
+            )
+        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        self.depth -= 1
+        return node
+
+
+def read_yaml(text: str, *, source: str) -> Any:
+    """Read YAML that may come from anywhere.
+
+    Raises:
+        RecipeError: if it is none, or no recipe could be as large or as deep.
+    """
+    if len(text) > LONGEST:
+        raise RecipeError(f"{source}: is longer than {LONGEST:,} characters, as no recipe is")
+    try:
+        return yaml.load(text, RecipeLoader)
+    except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        # Among what is no YAMLError: a 45th of a month.
+        raise RecipeError(f"{source}: is not YAML: {error}") from error
+
+
+def load_recipe(
+    recipe: str | Path, *, overrides: Sequence[str] = (), allow_code: bool = False
+) -> Recipe:
     """Reads a recipe.
 
     Args:
         recipe: the name of one that comes with the package, or a YAML file.
         overrides: `key=value` with dotted keys, as in `stages.0.batch=8`; values are YAML.
+        allow_code: whether its training may import and call what `perceptual_backbone` names.
 
     Raises:
-        RecipeError: if there is no such recipe, or it does not validate.
+        RecipeError: if there is no such recipe, it does not validate, or it names code that is not
+            allowed.
     """
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml"):
@@ -43,13 +81,16 @@ def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             f"{str(recipe)!r} is neither a .yaml file nor one of {', '.join(list_recipes())}"
         )
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{recipe}: is not YAML: {error}") from error
+    tree = read_yaml(text, source=str(recipe))
     for override in overrides:
         apply_override(tree, override)
-    return parse_recipe(tree, source=str(recipe))
+    parsed = parse_recipe(tree, source=str(recipe))
+    if parsed.perceptual_backbone is not None and not allow_code:
+        raise RecipeError(
+            f"{recipe}: perceptual_backbone: a training would run {parsed.perceptual_backbone!r},"
+            " which may be any code; if you trust it, add --allow-code (allow_code=True)"
+        )
+    return parsed
 
 
 def _read(path: Path) -> str:
@@ -59,6 +100,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: is not a text file: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -128,12 +171,12 @@ def apply_override(tree: Any, override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator:
         raise RecipeError(f"{override!r}: an override is written key=value, as in stages.0.batch=8")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{override!r}: the value is not YAML: {error}") from error
+    parsed = read_yaml(value, source=f"{override!r}: the value")
     last: Any
-    *parents, last = (int(part) if part.isdecimal() else part for part in key.split("."))
+    try:
+        *parents, last = (int(part) if part.isdecimal() else part for part in key.split("."))
+    except ValueError as error:  # more digits than Python reads
+        raise RecipeError(f"{override!r}: the recipe has no such key") from error
     try:
         for depth, parent in enumerate(parents):
             if depth == 0 and parent in LEFT_OUT:

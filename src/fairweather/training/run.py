@@ -3,14 +3,10 @@
 import json
 import logging
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +27,18 @@ from fairweather.models import (
 from fairweather.training.batches import Split, split_pairs
 from fairweather.training.curves import CurvePlotter
 from fairweather.training.recipe import Recipe, Stage
-from fairweather.training.recipe_files import dump_recipe, load_recipe
+from fairweather.training.run_folder import (
+    describe_data,
+    describe_weights,
+    is_finished,
+    note_start,
+    refuse_other_run,
+    set_aside,
+)
 from fairweather.training.schedules import StageLength, length_of
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("fairweather", "torch", "lightning", "torchmetrics", "torchdata", "numpy", "pillow")
 NAMED_FINDINGS = 8
 SECONDS_BETWEEN_CURVES = 120.0
 TRIPTYCHS = 3  # held-out images that every validation leaves a picture of
@@ -140,6 +142,7 @@ def run_recipe(
     machines: Machines,
     weights: str | Path | None,
     unchecked: bool,
+    fresh: bool,
     curves_every_s: float | None,
 ) -> Path:
     """Train a recipe's stages, or go on where a killed run of the same folder stopped.
@@ -155,14 +158,29 @@ def run_recipe(
     split = split_pairs(recipe, data)  # what is wrong is said before anything is written
     lightning.seed_everything(recipe.seed, verbose=False)
     model = start_model(recipe, weights)
-    if is_first_process() and not unchecked and not (run / "stage-0").exists():
-        refuse_broken_pairs([*split[0], *split[1]])
-    run.mkdir(parents=True, exist_ok=True)
+    path = run / "model.safetensors"
     if is_first_process():
-        images = (len(split[0]), len(split[1]))
+        facts = {"data": describe_data(split, recipe, data), "weights": describe_weights(weights)}
+        if not fresh:
+            refuse_other_run(run, recipe, facts, framework=framework)
+        if not unchecked and (fresh or not (run / "stage-0").exists()):
+            refuse_broken_pairs([*split[0], *split[1]])
+        if fresh:
+            set_aside(run)
+        run.mkdir(parents=True, exist_ok=True)
         note_start(
-            recipe, run, images=images, machines=machines, framework=framework, versions=versions
+            recipe,
+            run,
+            facts=facts,
+            machines=(machines.devices, machines.nodes),
+            framework=framework,
+            versions=versions,
         )
+    if is_finished(run, recipe):
+        if is_first_process():
+            log.warning("%s: this run was finished before; nothing was trained", run)
+        return path
+    run.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     score_db = float("nan")
     plotter = CurvePlotter(run, every_s=curves_every_s)
@@ -174,7 +192,6 @@ def run_recipe(
     finally:  # also of a run that fails, where they show how
         if is_first_process():
             plotter.draw()
-    path = run / "model.safetensors"
     if is_first_process():
         metadata = {
             "task": recipe.task,
@@ -278,51 +295,6 @@ def refuse_broken_pairs(pairs: list[Pair]) -> None:
             + "`fairweather data check` looks at all of them; mend or remove them, or train all the"
             " same with --unchecked"
         )
-
-
-def note_start(
-    recipe: Recipe,
-    run: Path,
-    *,
-    images: tuple[int, int],
-    machines: Machines,
-    framework: str,
-    versions: Mapping[str, str],
-) -> None:
-    """Write the resolved recipe and, for every start, versions, seed, data and machine.
-
-    Raises:
-        RecipeError: if the folder holds a run of another recipe or framework.
-    """
-    saved = run / "recipe.yaml"
-    if saved.exists() and load_recipe(saved) != recipe:
-        raise RecipeError(
-            f"{run} holds a run of another recipe; choose a new folder, or go on with that one:"
-            f" fairweather train {saved} --data DIR --out {run}"
-        )
-    path = run / "starts.json"
-    starts = json.loads(path.read_text()) if path.exists() else []
-    begun = starts[0].get("framework", "torch") if starts else framework
-    if begun != framework:
-        raise RecipeError(f"{run} holds a run of {begun}; choose a new folder for {framework}")
-    write_text(saved, dump_recipe(recipe))
-    starts.append(
-        {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": sys.argv,
-            "framework": framework,
-            "seed": recipe.seed,
-            "images_trained_on": images[0],
-            "images_held_out": images[1],
-            "devices": machines.devices,
-            "nodes": machines.nodes,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            **{package: version(package) for package in PACKAGES},
-            **versions,
-        }
-    )
-    write_text(path, json.dumps(starts, indent=2))
 
 
 def is_first_process() -> bool:

@@ -47,6 +47,7 @@ def train(
     machines: Machines | None = None,
     weights: str | Path | None = None,
     unchecked: bool = False,
+    fresh: bool = False,
     callbacks: tuple[Callback, ...] = (),
     curves_every_s: float | None = SECONDS_BETWEEN_CURVES,
 ) -> Path:
@@ -60,6 +61,7 @@ def train(
         machines: where; one device by default.
         weights: start from these instead of an untrained network; as for `load_model`.
         unchecked: train on pairs even if a quick look finds broken or misaligned ones.
+        fresh: move a run that is in the folder to another name, and begin anew.
         callbacks: more of Lightning's, told about every stage.
         curves_every_s: least seconds between two drawings of the curves; None never draws any.
 
@@ -68,9 +70,10 @@ def train(
 
     Raises:
         RecipeError: if the folder holds a run of another recipe, or this machine cannot train it.
+        TrainingError: if it holds a run on other data or from other weights, or the run stops
+            early, as for numbers that are not finite.
         DataError: if data are missing, pairs are broken or misaligned, or a batch does not divide
             among the devices.
-        TrainingError: if the run stops early, as for numbers that are not finite.
         CheckpointError: if `weights` cannot be loaded or are of another architecture.
     """
     machines = machines or Machines()
@@ -86,6 +89,7 @@ def train(
         machines=machines,
         weights=weights,
         unchecked=unchecked,
+        fresh=fresh,
         curves_every_s=curves_every_s,
     )
 

@@ -22,6 +22,7 @@ from fairweather.training.module import RestorationModule
 from fairweather.training.recipe import Recipe
 from fairweather.training.recipe_files import parse_recipe
 from fairweather.training.run import SECONDS_BETWEEN_CURVES, Machines, refuse_broken_pairs
+from fairweather.training.run_folder import Facts, describe_data, name_difference
 from fairweather.training.schedules import length_of
 from fairweather.training.stage_run import train
 from fairweather.training.tune.space import Dimension, parse_space, recipe_with
@@ -49,6 +50,7 @@ class SearchResult:
         best: the complete trial with the highest held-out PSNR; None if all were pruned.
         recipe_path: `best.yaml`, its recipe; None likewise.
         summary_path: the plot of all trials.
+        trained: how many trials this call trained.
     """
 
     dimensions: tuple[Dimension, ...]
@@ -56,6 +58,7 @@ class SearchResult:
     best: TrialResult | None
     recipe_path: Path | None
     summary_path: Path
+    trained: int = 0
 
 
 def search_recipe(
@@ -100,22 +103,23 @@ def search_recipe(
     if (machines.devices, machines.nodes) != (1, 1):
         raise OptionError("a search trains on one device")
     dimensions = parse_space(space, recipe)
-    training, held_out = split_pairs(recipe, data)  # said before anything is written
+    split = split_pairs(recipe, data)  # said before anything is written
     if not unchecked and not (out / "search.yaml").exists():
-        refuse_broken_pairs([*training, *held_out])
+        refuse_broken_pairs([*split[0], *split[1]])
     out.mkdir(parents=True, exist_ok=True)
     objective = partial(
         run_trial,
         recipe=recipe,
         dimensions=dimensions,
         out=out,
-        images=len(training),
+        images=len(split[0]),
         train_it=partial(train_trial, data=data, machines=machines, curves_every_s=curves_every_s),
     )
     own = {d.key: d.own for d in dimensions if d.own is not None}
     with filelock.FileLock(out / ".lock"):  # of several processes one makes the database
-        note_search(recipe, dimensions, out, images=(len(training), len(held_out)))
+        note_search(recipe, dimensions, out, data=describe_data(split, recipe, data))
         study = open_study(out, first=own)
+    trained = 0
     while True:
         results = read_results(study)
         for result in results:
@@ -124,23 +128,24 @@ def search_recipe(
         if results:
             paths = write_summary(out, study, results=results, recipe=recipe, dimensions=dimensions)
             if len(results) >= trials:
-                return SearchResult(dimensions, results, best_of(results), *paths)
+                return SearchResult(dimensions, results, best_of(results), *paths, trained)
         if not others_do_the_rest(study, trials=trials):
             on_trial(next_trial(study, objective, seed=recipe.seed))
+            trained += 1
 
 
-def note_search(
-    recipe: Recipe, dimensions: Sequence[Dimension], out: Path, *, images: tuple[int, int]
-) -> None:
+def note_search(recipe: Recipe, dimensions: Sequence[Dimension], out: Path, *, data: Facts) -> None:
     """Write what is searched, or refuse a folder in which something else was."""
     path = out / "search.yaml"
     space = sorted(dimension.entry for dimension in dimensions)
     if path.exists():
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        counts = {key: found[key] for key in ("trained_on", "held_out")}  # all that older ones say
+        how = name_difference(found.get("data", data | counts), data)
         differing = {
             "another recipe": parse_recipe(found["recipe"], source=str(path)) != recipe,
             "another space": found["space"] != space,
-            "another number of images": (found["trained_on"], found["held_out"]) != images,
+            f"other data ({how})": bool(how),
             "the journal of an older version": (out / "study.log").exists(),
         }
         if any(differing.values()):
@@ -152,8 +157,9 @@ def note_search(
         return
     wanted = {
         "space": space,
-        "trained_on": images[0],
-        "held_out": images[1],
+        "trained_on": data["trained_on"],
+        "held_out": data["held_out"],
+        "data": data,
         "recipe": recipe.model_dump(mode="json"),
     }
     write_text(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))

@@ -13,7 +13,7 @@ import yaml
 from fairweather.errors import RecipeError
 from fairweather.models import ASTConfig
 from fairweather.training.recipe import Recipe
-from fairweather.training.recipe_files import apply_override, parse_recipe, suggest
+from fairweather.training.recipe_files import apply_override, parse_recipe, read_yaml, suggest
 
 Value = float | str
 Values = Mapping[str, Value]
@@ -161,10 +161,7 @@ def _parse_value(text: str, entry: str) -> Any:
     for number in (int, float):
         with contextlib.suppress(ValueError):
             return number(text)
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{entry!r}: {text!r} is not YAML: {error}") from error
+    return read_yaml(text, source=f"{entry!r}: {text!r}")
 
 
 def _is_number(value: Any) -> bool:
