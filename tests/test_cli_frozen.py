@@ -15,9 +15,9 @@ COMMANDS = {
     "": {"--version"},
     "restore": {
         "[inputs …]", "-o", "--out", "--task", "--weights", "--device", "--engine", "--precision",
-        "--tile", "--levels", "--fast", "--finish", "--strength", "--self-ensemble", "--compare",
-        "--overwrite", "--skip-existing", "--format", "--quality", "--lossless", "--chroma",
-        "--max-pixels", "--json", "--sample",
+        "--threads", "--tile", "--levels", "--fast", "--finish", "--strength", "--self-ensemble",
+        "--compare", "--overwrite", "--skip-existing", "--format", "--quality", "--lossless",
+        "--chroma", "--max-pixels", "--json", "--sample",
     },
     "models": set(),
     "models list": {"--json"},

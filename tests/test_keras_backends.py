@@ -19,11 +19,16 @@ TESTS = Path(__file__).parent
 # Files are the same on every backend, and PyTorch is the fastest to check that on.
 LAYOUTS = "test_keras_convert.py::check_there_and_back_gives_identical_tensors"
 A_RUN = "test_keras_fit.py::check_the_run_folder"
+# TensorFlow traces a graph for each step and network, so only what its own parts decide.
+RUNS_OF_TENSORFLOW = tuple(
+    f"test_keras_fit.py::check_{name}"
+    for name in ("data_for_fit", "a_run_of_keras_is_a_run_of_pytorch", "a_stopped_run_goes_on")
+)
 ON_ALL = ("test_keras_model.py", "test_keras_losses.py")
 # Backend and files; several processes for TensorFlow, which takes longest.
 CHECKS = {
     "tensorflow": ("tensorflow", (*ON_ALL, LAYOUTS)),
-    "tensorflow-training": ("tensorflow", ("test_keras_fit.py",)),
+    "tensorflow-training": ("tensorflow", RUNS_OF_TENSORFLOW),
     "tensorflow-deployed": ("tensorflow", ("test_keras_export.py", "test_keras_tutorial.py")),
     "jax": ("jax", (*ON_ALL, A_RUN, LAYOUTS)),
     "torch": ("torch", (*ON_ALL, "test_keras_convert.py", "test_keras_fit.py")),

@@ -181,7 +181,11 @@ def keep_freed_memory() -> None:
 
 
 def map_in_threads(
-    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    stop: threading.Event | None = None,
 ) -> Iterator[Result]:
     """Yield work(item) for each item in order, computed by threads that share PyTorch's threads.
 
@@ -190,8 +194,9 @@ def map_in_threads(
 
     Args:
         work: what to compute; PyTorch and NumPy release the interpreter's lock meanwhile.
-        items: read as results are taken, at most one more than there are workers.
+        items: read as results are taken, a few ahead of them.
         workers: threads, of which each computes with its share of PyTorch's; 1 computes here.
+        stop: set as soon as no more results are wanted, for work that can end early.
     """
     if workers <= 1:
         yield from map(work, items)
@@ -199,19 +204,20 @@ def map_in_threads(
     import torch
 
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(
-        workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),)
-    )
+    share = max(1, threads // workers)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,))
     _count_pools(1)
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:
             pending.append(pool.submit(work, item))
-            if len(pending) > workers:
+            if len(pending) > 2 * workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:
+        if stop is not None:
+            stop.set()
         pool.shutdown(cancel_futures=True)
         # Workers set it for new threads, and MKL's for all.
         if _count_pools(-1) == 0:

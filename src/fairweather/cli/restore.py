@@ -2,8 +2,6 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,12 +14,20 @@ from fairweather.cli.console import (
     printable,
     progress_bar,
 )
-from fairweather.cli.options import AsJson, Device, SelfEnsemble
+from fairweather.cli.options import AsJson, Device, SelfEnsemble, Threads
 from fairweather.cli.streams import restore_stream, takes_stream
 from fairweather.models import list_weights
 
 if TYPE_CHECKING:
-    from fairweather.restoration import Failure, Job, PassedOver, Plan, Restored, Summary
+    from fairweather.restoration import (
+        Failure,
+        Job,
+        PassedOver,
+        Plan,
+        Restored,
+        Restorer,
+        Summary,
+    )
 
 SHOWN_NAMES = 8  # of files that are passed over; --json names all
 SAMPLE_SEED = 1  # looks like rain; not chosen by how well it is restored
@@ -63,6 +69,7 @@ def restore_command(
         str,
         typer.Option(help="What runs the network: auto, torch, compiled, openvino or onnxruntime."),
     ] = "auto",
+    threads: Threads = None,
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format to compute in.")
     ] = "fp32",
@@ -170,11 +177,12 @@ def restore_command(
     streams = takes_stream(inputs, out=out, others=others)
 
     # Only now, so that a refusal does not wait for PyTorch.
-    from fairweather.hardware import keep_freed_memory
+    from fairweather.hardware import keep_freed_memory, use_threads
     from fairweather.imaging import DEFAULT_MAX_PIXELS
-    from fairweather.restoration import Restorer, plan_jobs, run_jobs
+    from fairweather.restoration import Restorer, plan_jobs
 
     keep_freed_memory()
+    use_threads(threads)
     written: dict[str, Any] = {"format": format, "lossless": lossless}
     plan = None if streams else plan_jobs(inputs, out=out, **written)
     restorer = Restorer(
@@ -199,21 +207,30 @@ def restore_command(
         return
     existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     options |= {"existing": existing, "compare": compare}
-    if not restore_planned(plan, partial(run_jobs, restorer, **options), as_json=as_json):
+    if not restore_planned(restorer, plan, options=options, as_json=as_json):
         raise typer.Exit(1)
 
 
-def restore_planned(plan: "Plan", run: Callable[..., None], *, as_json: bool) -> bool:
+def restore_planned(
+    restorer: "Restorer", plan: "Plan", *, options: dict[str, Any], as_json: bool
+) -> bool:
     """Work jobs off and print what becomes of them; return whether all was done."""
-    from fairweather.restoration import Summary
+    from fairweather.restoration import Summary, run_jobs
 
     asked = len(plan.jobs) + len(plan.failures)
     summary = Summary(failed=plan.failures, passed_over=plan.passed_over)
     interrupted = False
-    shown = Shown(plan.jobs, as_json=as_json)
+    shown = Shown(plan.jobs, as_json=as_json, at_once=restorer.at_once())
     with shown.progress:
         try:
-            run(plan.jobs, summary=summary, on_start=shown.start, on_done=shown.finish)
+            run_jobs(
+                restorer,
+                plan.jobs,
+                summary=summary,
+                on_start=shown.start,
+                on_done=shown.finish,
+                **options,
+            )
         except KeyboardInterrupt:
             interrupted = True
     print_summary(summary, asked=asked, interrupted=interrupted, as_json=as_json)
@@ -223,8 +240,9 @@ def restore_planned(plan: "Plan", run: Callable[..., None], *, as_json: bool) ->
 class Shown:
     """Show people how jobs go: a line for each file, a bar for files and for tiles."""
 
-    def __init__(self, jobs: list["Job"], *, as_json: bool):
+    def __init__(self, jobs: list["Job"], *, as_json: bool, at_once: int):
         self.as_json = as_json
+        self.shows_tiles = at_once == 1 or len(jobs) == 1  # or else those of several files
         self.progress = progress_bar(hidden=as_json)
         # On a terminal the lines go above the bar, which only the bar's own console can do.
         self.console = err_console if sys.stdout.isatty() else out_console
@@ -236,7 +254,8 @@ class Shown:
         self.progress.reset(self.tiles, description=printable(job.source.name), visible=False)
 
         def on_tile(done: int, total: int) -> None:
-            self.progress.update(self.tiles, completed=done, total=total, visible=total > 4)
+            visible = self.shows_tiles and total > 4
+            self.progress.update(self.tiles, completed=done, total=total, visible=visible)
 
         return on_tile
 

@@ -1,18 +1,22 @@
-"""Working jobs off: a file that fails does not stop the rest."""
+"""Working jobs off, several at a time: a file that fails does not stop the rest."""
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fairweather.errors import FairweatherError, FileTakenError, ImageError, OptionError
+from fairweather.hardware import available_memory_bytes, map_in_threads
 from fairweather.imaging import DEFAULT_MAX_PIXELS, Chroma, read_image, write_side_by_side
 from fairweather.restoration.jobs import Failure, Job, PassedOver
 from fairweather.restoration.restorer import Restored, Restorer
 from fairweather.restoration.tiled import OnTile
 
 Existing = Literal["refuse", "skip", "overwrite"]
+
+BYTES_PER_JOB = 2 << 30  # more than a photograph of 96 megapixels takes
 
 
 @dataclass
@@ -43,7 +47,9 @@ def run_jobs(
     on_start: Callable[[Job], OnTile | None] = lambda job: None,
     on_done: Callable[[Restored | Failure | Job], None] = lambda outcome: None,
 ) -> None:
-    """Restore one file after the other; a file that fails does not stop the rest.
+    """Restore files, as many at a time as there are threads; a failure does not stop the rest.
+
+    An exception, such as Ctrl-C, is raised when each thread has ended its tile.
 
     Args:
         restorer: what restores.
@@ -55,43 +61,77 @@ def run_jobs(
         quality: of formats with loss, 1 to 100; None keeps that of a JPEG.
         chroma: the resolution of colours in JPEG and AVIF; None keeps that of a JPEG.
         max_pixels: larger images are refused.
-        on_start: called with each job, gives the callback for its tiles.
-        on_done: called with each outcome.
+        on_start: called with each job by its thread, gives the callback for its tiles.
+        on_done: called with each outcome by its thread.
     """
-    for job in jobs:
-        comparison = comparison_of(job.target) if compare else None
-        if comparison is not None and existing == "skip" and is_there(comparison):
-            comparison = None
-        outcome: Restored | Failure | Job = job
-        try:
-            if existing == "skip" and is_there(job.target):
-                if comparison is not None:
-                    compare_again(job, comparison, max_pixels=max_pixels)
-            else:
-                outcome = restorer.restore_file(
-                    job.source,
-                    job.target,
-                    overwrite=existing == "overwrite",
-                    compare=comparison,
-                    quality=quality,
-                    chroma=chroma,
-                    max_pixels=max_pixels,
-                    on_tile=on_start(job),
-                )
-        except OptionError:
-            raise  # of weights that were loaded for this file: a wrong call, for all files
-        except FileTakenError as error:
-            if existing != "skip":
-                outcome = Failure(job.source, reason_of(error, job=job))
-        except Exception as error:  # each engine raises what it likes
-            outcome = Failure(job.source, reason_of(error, job=job))
-        if isinstance(outcome, Restored):
-            summary.restored.append(outcome)
-        elif isinstance(outcome, Failure):
-            summary.failed.append(outcome)
-        else:
-            summary.skipped.append(outcome)
+    stop = threading.Event()
+    lists: dict[type, list[Any]] = {
+        Restored: summary.restored,
+        Failure: summary.failed,
+        Job: summary.skipped,
+    }
+
+    def work_off(job: Job) -> None:
+        on_tile = on_start(job)
+
+        def count(done: int, total: int) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            if on_tile is not None:
+                on_tile(done, total)
+
+        outcome = outcome_of(
+            restorer,
+            job,
+            existing=existing,
+            compare=compare,
+            options={"quality": quality, "chroma": chroma, "max_pixels": max_pixels},
+            on_tile=count,
+        )
+        lists[type(outcome)].append(outcome)
         on_done(outcome)
+
+    # With fewer of them than threads, each computes several tiles at a time.
+    workers = min(len(jobs), restorer.at_once(), available_memory_bytes() // BYTES_PER_JOB)
+    for _ in map_in_threads(work_off, jobs, workers=workers, stop=stop):
+        pass
+    order = {job.source: number for number, job in enumerate(jobs)}
+    for outcomes in lists.values():
+        outcomes.sort(key=lambda outcome: order.get(outcome.source, -1))
+
+
+def outcome_of(
+    restorer: Restorer,
+    job: Job,
+    *,
+    existing: Existing,
+    compare: bool,
+    options: dict[str, Any],
+    on_tile: OnTile,
+) -> Restored | Failure | Job:
+    """Restore one file, unless it is skipped, and return what became of it; see `run_jobs`."""
+    comparison = comparison_of(job.target) if compare else None
+    if comparison is not None and existing == "skip" and is_there(comparison):
+        comparison = None
+    try:
+        if existing == "skip" and is_there(job.target):
+            if comparison is not None:
+                compare_again(job, comparison, max_pixels=options["max_pixels"])
+            return job
+        return restorer.restore_file(
+            job.source,
+            job.target,
+            overwrite=existing == "overwrite",
+            compare=comparison,
+            on_tile=on_tile,
+            **options,
+        )
+    except OptionError:
+        raise  # of weights that were loaded for this file: a wrong call, for all files
+    except FileTakenError as error:
+        return job if existing == "skip" else Failure(job.source, reason_of(error, job=job))
+    except Exception as error:  # each engine raises what it likes
+        return Failure(job.source, reason_of(error, job=job))
 
 
 def is_there(path: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 
 from fairweather.errors import FileTakenError, OptionError
 from fairweather.files import replacing
@@ -138,8 +139,7 @@ class Restorer:
         self.engine: Engine | None = None
         self._choose: Chooser[Restorer] | None = None
         if weights == AUTO:
-            pick_device(device)
-            pick_engine(engine)
+            self._on_cpu = pick_device(device).type == "cpu" and pick_engine(engine) == "torch"
             self._choose = Chooser(
                 functools.partial(
                     Restorer,
@@ -293,6 +293,15 @@ class Restorer:
             restored = apply_finish(pixels, restored, name=self.finish)
         notes = ensemble_note(run.engine.config.symmetries) if self.self_ensemble else ()
         return Outcome(restored, notes, levels=levels)
+
+    def at_once(self) -> int:
+        """Return how many threads should restore at the same time: as many as PyTorch has.
+
+        On a GPU, or with an engine that has threads of its own, it is one.
+        """
+        if self.engine is not None:
+            return self.engine.at_once()
+        return torch.get_num_threads() if self._on_cpu else 1
 
     def _pick_tile(
         self, tile: TilePx, budget_bytes: int | None, *, least_overlap_px: int
