@@ -26,6 +26,7 @@ from tiny_runs import (
 )
 
 from fairweather.data import read_bytes
+from fairweather.errors import TrainingError
 from fairweather.imaging import as_bytes
 from fairweather.models import load_model
 from fairweather.training import dump_recipe, load_recipe
@@ -184,7 +185,36 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(
     monkeypatch.setattr(Path, "replace", replace)
     WholeFiles().save_checkpoint({"global_step": 3}, path)
     assert torch.load(path, weights_only=True)["global_step"] == 3
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["before-last.ckpt", "last.ckpt"]
+    assert torch.load(tmp_path / "before-last.ckpt", weights_only=True)["global_step"] == 1
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_says_how_to_go_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, room = torch.save, 3
+
+    def half(content: Any, file: Any, *rest: Any, **options: Any) -> None:
+        nonlocal room
+        room -= 1
+        if room >= 0:
+            save(content, file, *rest, **options)
+        else:
+            Path(getattr(file, "name", file)).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    recipe, run = make_recipe(stages=STAGES[:1]), tmp_path / "run"
+    with pytest.raises(TrainingError, match=r"No space left .* the same command goes on"):
+        train(recipe, data=data, run=run)
+    saved = {path.name: path for path in (run / "stage-0").iterdir()}
+    assert {"last.ckpt"} <= saved.keys() <= {"last.ckpt", "best.ckpt", "before-last.ckpt"}
+    for path in saved.values():
+        assert torch.load(path, weights_only=True)["global_step"] > 0
+    monkeypatch.undo()
+    train(recipe, data=data, run=run)
+    train(recipe, data=data, run=tmp_path / "whole")
+    assert_same_weights(run, tmp_path / "whole")
 
 
 def test_a_resume_point_is_never_between_the_parts_of_a_batch(

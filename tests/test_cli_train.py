@@ -21,7 +21,14 @@ from typer.testing import CliRunner, Result
 
 import fairweather.cli.train
 from fairweather.cli import app
-from fairweather.errors import CheckpointError, DataError, FairweatherError, OptionError
+from fairweather.errors import (
+    CheckpointError,
+    DataError,
+    FairweatherError,
+    OptionError,
+    RecipeError,
+    TrainingError,
+)
 from fairweather.training import Recipe, dump_recipe, list_recipes, load_recipe
 
 pytestmark = ALONE
@@ -70,6 +77,9 @@ def test_the_command_trains_where_it_is_told(run: Run, data: Path, tmp_path: Pat
     assert len(logged(out, 0, "train_loss")) == 1
     again = run(out / "recipe.yaml", "--data", data, "-o", out, "--cache", cache)
     assert again.exit_code == 0
+    assert again.stdout.endswith(
+        f"was finished before, nothing was trained: {out / 'model.safetensors'}\n"
+    )
     assert len(json.loads((out / "starts.json").read_text())) == 2
 
 
@@ -111,10 +121,38 @@ def test_a_dry_run_without_data(run: Run, tmp_path: Path) -> None:
     assert "data: not looked at; give their folder with --data" in done.stdout
     assert "3 epochs" in done.stdout
     missing = run(recipe, "--dry-run", "--data", tmp_path / "missing")
-    assert missing.exit_code == 0
     assert f"data: {tmp_path / 'missing/clean'}: is not a folder" in missing.stdout
+    assert "is not a folder" in fault_of(missing, DataError)
     refused = run(recipe, "--dry-run", "--devices", 3)
     assert "batch 2 does not divide among 3 devices" in fault_of(refused, DataError)
+
+
+def test_a_dry_run_checks_all_that_the_run_needs(run: Run, data: Path, tmp_path: Path) -> None:
+    recipe = written(tmp_path, ONE_STEP)
+    words = (recipe, "--data", data, "--dry-run")
+    assert "no file" in fault_of(run(*words, "--weights", "nowhere.pth"), CheckpointError)
+    assert "architecture" in fault_of(run(*words, "--weights", "weather"), CheckpointError)
+    assert "architecture" in fault_of(
+        run(recipe, "--weights", "weather", "--dry-run"), CheckpointError
+    )
+    (tmp_path / "file").touch()
+    assert "no folder" in fault_of(run(*words, "-o", tmp_path / "file/run"), TrainingError)
+    mixed = run(*words, "precision=16-mixed")
+    assert "needs a GPU" in fault_of(mixed, RecipeError)
+    saved = {path.name for path in tmp_path.iterdir()}
+    assert run(*words).exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == saved
+    broken = write_images(tmp_path / "broken")
+    for path in (broken / "pairs/input").iterdir():
+        path.write_bytes(b"no image")
+    told = fault_of(run(recipe, "--data", broken, "--dry-run"), DataError)
+    assert "cannot be trained on" in told
+    assert run(recipe, "--data", data, "-o", "there", "--cache", tmp_path / "cache").exit_code == 0
+    other = run(recipe, "--data", data, "-o", "there", "seed=9", "--dry-run")
+    assert "another recipe" in fault_of(other, RecipeError)
+    assert (
+        run(recipe, "--data", data, "-o", "there", "seed=9", "--dry-run", "--fresh").exit_code == 0
+    )
 
 
 def test_a_dry_run_names_the_figure_to_reach_and_the_hours(run: Run, tmp_path: Path) -> None:
@@ -200,6 +238,6 @@ def test_keras_is_given_the_same_work(
     assert given.pop("verbose") in (1, 2)
     assert given == {
         "name": "one_step", "data": data, "run": Path("there"), "cache": Path("kept"),
-        "weights": "rain", "unchecked": True,
+        "weights": "rain", "unchecked": True, "fresh": False,
     }  # fmt: skip
     assert "takes neither" in fault_of(run(*words, "--devices", 2), OptionError)

@@ -31,6 +31,7 @@ from tiny_runs import (
 )
 from torch import Tensor
 
+from fairweather.errors import CheckpointError
 from fairweather.training.module import RestorationModule
 
 pytestmark = ALONE
@@ -312,3 +313,49 @@ def test_what_a_run_keeps_is_from_its_best_step(data: Path, tmp_path: Path, watc
     for name, tensor in watch.weights[0, 2].items():
         assert torch.equal(kept[f"model.{name}"], tensor), name
         assert torch.equal(watch.weights[1, 0][name], tensor), name
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "changed", "gone"])
+def test_a_damaged_last_checkpoint_loses_one_interval(
+    data: Path,
+    tmp_path: Path,
+    uninterrupted: tuple[Path, Watch],
+    watch: Watch,
+    damage: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watch.stop_at = ("train", 0, 5)
+    with pytest.raises(StoppedError):
+        train(make_recipe(), data=data, run=tmp_path)
+    last = tmp_path / "stage-0/last.ckpt"
+    content = last.read_bytes()
+    middle = len(content) // 2
+    changed = content[:middle] + bytes(64) + content[middle + 64 :]
+    spoilt = {"empty": b"", "cut": content[:middle], "changed": changed}
+    last.unlink() if damage == "gone" else last.write_bytes(spoilt[damage])
+    watch.moments.clear()
+    train(make_recipe(), data=data, run=tmp_path)
+    assert watch.moments[0] == ("train", 0, 2)  # of step 4 was the last
+    assert (f"{last} is damaged" in caplog.text) == (damage != "gone")
+    assert_same_run(tmp_path, uninterrupted[0])
+
+
+def test_where_both_are_damaged_the_stage_begins_anew(
+    data: Path, tmp_path: Path, uninterrupted: tuple[Path, Watch], watch: Watch
+) -> None:
+    watch.stop_at = ("train", 0, 5)
+    with pytest.raises(StoppedError):
+        train(make_recipe(), data=data, run=tmp_path)
+    for name in ("last.ckpt", "before-last.ckpt"):
+        (tmp_path / "stage-0" / name).write_bytes(b"")
+    train(make_recipe(), data=data, run=tmp_path)
+    assert_same_run(tmp_path, uninterrupted[0])
+
+
+def test_damaged_best_weights_are_named(data: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(stages=STAGES[:1])
+    train(recipe, data=data, run=tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "stage-0/best.ckpt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"best\.ckpt: is damaged .* remove the folder"):
+        train(recipe, data=data, run=tmp_path)

@@ -40,7 +40,8 @@ def train_command(
         typer.Option(
             "-o",
             "--out",
-            help="Folder of the run; if it holds a stopped run, that goes on.",
+            help="Folder of the run; if it holds a stopped run of the same recipe, data and"
+            " --weights, that goes on.",
             show_default="runs/RECIPE",
         ),
     ] = None,
@@ -71,7 +72,10 @@ def train_command(
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print stages, memory and data, and stop.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print stages, memory and data, check all that a run needs, stop."
+        ),
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the bundled recipes.")] = False,
     schema: Annotated[
@@ -94,35 +98,54 @@ def train_command(
     if recipe is None:
         raise OptionError("name a recipe; `fairweather train --list` shows them")
     loaded = load_recipe(recipe, overrides=overrides or [], allow_code=allow_code)
-    if dry_run:
-        print_plan(loaded, data=data, devices=devices)
-        return
-    if data is None:
+    if data is None and not dry_run:
         raise OptionError("give the folder of the images: --data DIR")
     be_quiet()
     cache = cache or default_cache_folder()
     run = out or Path("runs") / loaded.name
     if fresh and "TORCHELASTIC_RUN_ID" in os.environ:  # whose processes would race for the folder
         raise OptionError("--fresh does not go with torchrun; choose another folder with -o")
-    finished = not fresh and is_finished(run, loaded)
-    work: dict[str, Any] = {"data": data, "run": run, "weights": weights}
-    work |= {"unchecked": unchecked, "fresh": fresh}
     if framework == "keras":
         if devices > 1 or workers:
             raise OptionError("--framework keras takes neither --devices nor --workers")
         # Otherwise TensorFlow tells what it was built with.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    work: dict[str, Any] = {"run": run, "weights": weights, "unchecked": unchecked, "fresh": fresh}
+    if dry_run:
+        check_all(loaded, data=data, devices=devices, framework=framework, **work)
+        return
+    finished = not fresh and is_finished(run, loaded)
+    if framework == "keras":
         keras = importlib.import_module("fairweather.keras")  # an extra, and seconds to import
-        path = keras.train(loaded, cache=cache, verbose=1 if sys.stdout.isatty() else 2, **work)
+        verbose = 1 if sys.stdout.isatty() else 2
+        path = keras.train(loaded, data=data, cache=cache, verbose=verbose, **work)
     else:
         from fairweather.training import Machines, train
 
+        assert data is not None
         machines = Machines.of_torchrun(workers=workers, cache=cache)
         machines = machines or Machines(devices=devices, workers=workers, cache=cache)
-        path = train(loaded, machines=machines, **work)
+        path = train(loaded, data=data, machines=machines, **work)
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         what = "was finished before, nothing was trained" if finished else "trained"
         out_console.print(f"{what}: {path}")
+
+
+def check_all(
+    recipe: "Recipe", *, data: Path | None, devices: int, framework: str, **work: Any
+) -> None:
+    """Print what a run would do, and raise what would end it before its first step."""
+    from fairweather.training import Machines, prepare_run, refuse_impossible, start_model
+
+    print_plan(recipe, data=data, devices=devices)
+    if framework == "keras":
+        importlib.import_module("fairweather.keras").refuse_impossible(recipe)
+    else:
+        refuse_impossible(recipe, Machines(devices=devices))
+    if data is None:
+        start_model(recipe, work["weights"])
+    else:
+        prepare_run(recipe, data=data, framework=framework, **work)
 
 
 def be_quiet() -> None:

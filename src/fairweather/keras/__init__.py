@@ -10,7 +10,7 @@ try:
     from fairweather.keras.convert import from_torch, load_model, save_model, to_torch
     from fairweather.keras.data import HeldOutImages, TrainingBatches, load_data, to_tf_data
     from fairweather.keras.export import export_litert, export_saved_model
-    from fairweather.keras.fit import train
+    from fairweather.keras.fit import refuse_impossible, train
     from fairweather.keras.losses import Charbonnier, WeightedLoss
     from fairweather.keras.metrics import PSNR, SSIM
     from fairweather.keras.model import AST, create_model
@@ -39,6 +39,7 @@ __all__ = [
     "from_torch",
     "load_data",
     "load_model",
+    "refuse_impossible",
     "save_model",
     "to_tf_data",
     "to_torch",

@@ -16,7 +16,7 @@ from fairweather.files import staging
 from fairweather.keras.data import HeldOutImages, TrainingBatches
 from fairweather.keras.layers import ops
 from fairweather.keras.optimization import CosineWithWarmup
-from fairweather.training import TRIPTYCHS, StageRun, describe_fault
+from fairweather.training import TRIPTYCHS, StageRun, cannot_write, describe_fault
 
 STATE = "fairweather_training"  # the attribute of the file that says where the run stands
 
@@ -143,10 +143,20 @@ class Columns(keras.callbacks.Callback):
 
 def save_whole(model: Any, path: Path, *, state: Mapping[str, Any] | None = None) -> None:
     """Write weights and optimiser in one move: a killed run leaves the old file or the new one."""
-    with staging(path, overwrite=True) as whole:
-        model.save_weights(whole)
-        with h5py.File(whole, "a") as file:
-            file.attrs[STATE] = json.dumps(state or {})
+    try:
+        with staging(path, overwrite=True) as whole:
+            model.save_weights(whole)
+            with h5py.File(whole, "a") as file:
+                file.attrs[STATE] = json.dumps(state or {})
+            if state is not None and path.exists():
+                path.replace(before(path))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def before(path: Path) -> Path:
+    """Return where the file is kept that was written before the last one."""
+    return path.with_name(f"before-{path.name}")
 
 
 def read_state(path: Path) -> dict[str, Any]:

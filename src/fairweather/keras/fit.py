@@ -1,5 +1,6 @@
 """How Keras trains one stage of a recipe, by `compile` and `fit`, and `train`, for all of them."""
 
+import logging
 import math
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import keras
 
 from fairweather import models
 from fairweather.errors import CheckpointError, RecipeError, TrainingError
+from fairweather.files import replacing
 from fairweather.keras.callbacks import (
     BestWeights,
     Columns,
@@ -16,6 +18,7 @@ from fairweather.keras.callbacks import (
     Patience,
     ResumePoint,
     Triptychs,
+    before,
     read_state,
 )
 from fairweather.keras.convert import from_torch, save_model, to_torch
@@ -31,6 +34,8 @@ from fairweather.training import (
     StageRun,
     run_recipe,
 )
+
+log = logging.getLogger(__name__)
 
 POLICIES = {
     "32-true": "float32",
@@ -157,7 +162,13 @@ def fit_stage(stage: StageRun, start: models.AST, *, verbose: int = 0) -> float:
 def load_best(stage: StageRun, model: models.AST) -> None:
     """Put the weights that did best in a stage into the PyTorch network."""
     ours = from_torch(model)
-    ours.load_weights(best_of(stage))
+    try:
+        ours.load_weights(best_of(stage))
+    except (OSError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{best_of(stage)}: is damaged ({str(error).partition(chr(10))[0]}); remove the folder"
+            f" {stage.folder}, and the same command trains this stage again"
+        ) from error
     model.load_state_dict(to_torch(ours).state_dict())
 
 
@@ -174,16 +185,22 @@ def last_of(stage: StageRun) -> Path:
 def restore_state(stage: StageRun, model: AST) -> dict[str, Any]:
     """Load what a stopped stage goes on from, if there is anything; return where it stood."""
     last = last_of(stage)
-    if not last.exists():
-        return {}
-    try:
-        state = read_state(last)
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(last)
-    except (OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{last}: cannot be gone on from: {error}") from error
-    stage.tell_resumed(last)
-    return state
+    for path in (last, before(last)):
+        if not path.exists():
+            continue
+        try:
+            state = read_state(path)
+            model.optimizer.build(model.trainable_variables)
+            model.load_weights(path)
+        except (OSError, KeyError, ValueError) as error:
+            log.warning("%s is damaged: %s", path, str(error).partition("\n")[0])
+            continue
+        if path != last:  # a copy, so that the next one does not replace the only good one
+            with replacing(last) as file:
+                file.write(path.read_bytes())
+        stage.tell_resumed(path)
+        return state
+    return {}
 
 
 def list_callbacks(

@@ -4,6 +4,7 @@ from .batches import degrade_held_out as degrade_held_out
 from .batches import seed_of as seed_of
 from .batches import split_pairs as split_pairs
 from .batches import training_crops as training_crops
+from .faults import cannot_write as cannot_write
 from .faults import describe_fault as describe_fault
 from .losses import CHARBONNIER_EPSILON as CHARBONNIER_EPSILON
 from .losses import HIGHEST_PSNR_DB as HIGHEST_PSNR_DB
@@ -23,10 +24,13 @@ from .run import SECONDS_BETWEEN_CURVES as SECONDS_BETWEEN_CURVES
 from .run import TRIPTYCHS as TRIPTYCHS
 from .run import Machines as Machines
 from .run import StageRun as StageRun
+from .run import prepare_run as prepare_run
 from .run import run_recipe as run_recipe
+from .run import start_model as start_model
 from .run_folder import is_finished as is_finished
 from .schedules import StageLength as StageLength
 from .schedules import length_of as length_of
+from .stage_run import refuse_impossible as refuse_impossible
 from .stage_run import train as train
 from .tune import SearchResult as SearchResult
 from .tune import search_recipe as search_recipe

@@ -1,25 +1,62 @@
 """What Lightning calls while a stage runs: checkpoints, when it ends, and pictures."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from fairweather.training.faults import describe_fault, find_nonfinite
-from fairweather.training.run import TRIPTYCHS, StageRun
+from fairweather.files import replacing
+from fairweather.training.faults import cannot_write, describe_fault, find_nonfinite
+from fairweather.training.run import TRIPTYCHS, StageRun, is_first_process
+
+log = logging.getLogger(__name__)
+
+LAST, BEFORE_LAST = "last.ckpt", "before-last.ckpt"
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint under another name first: a killed run leaves the old or the new one."""
+    """Writes a checkpoint under another name first: a killed run leaves the old or the new one.
+
+    Of the checkpoints to resume from, the one before is kept, too: a disk may spoil the last.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        temporary = Path(f"{path}.tmp")
-        super().save_checkpoint(checkpoint, temporary, storage_options)
-        temporary.replace(path)
+        path, temporary = Path(path), Path(f"{path}.tmp")
+        try:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+            if path.name == LAST and path.exists():
+                path.replace(path.with_name(BEFORE_LAST))
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:  # the second is how torch says that a disk is full
+            raise cannot_write(path, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def find_resume_point(folder: Path) -> Path | None:
+    """Return the checkpoint that a stopped stage goes on from, the last one that is whole."""
+    for name in (LAST, BEFORE_LAST):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)["global_step"]
+        except Exception as error:  # whatever the unpickler makes of broken bytes
+            if is_first_process():
+                log.warning("%s is damaged: %s", path, str(error).partition("\n")[0] or "no bytes")
+            continue
+        if name != LAST and is_first_process():
+            # A copy, so that the next checkpoint does not replace the only good one.
+            with replacing(folder / LAST) as file:
+                file.write(path.read_bytes())
+        return path
+    return None
 
 
 class ResumePoint(Checkpoint):

@@ -1,12 +1,15 @@
 """The curves of a run, drawn from its CSV logs: loss, PSNR, SSIM and learning rate."""
 
 import csv
+import logging
 import re
 import time
 from collections import defaultdict
 from pathlib import Path
 
 from fairweather.imaging import Curve, write_curves
+
+log = logging.getLogger(__name__)
 
 Points = dict[int, float]
 
@@ -23,7 +26,10 @@ class CurvePlotter:
         """Draw the curves if they are wanted, and `if_due` if the last drawing is old enough."""
         if self.every_s is None or (if_due and time.monotonic() - self.drawn < self.every_s):
             return
-        draw_curves(self.run)
+        try:
+            draw_curves(self.run)
+        except OSError as error:  # a full disk ends the run where it cannot keep its weights
+            log.warning("%s: the curves cannot be drawn: %s", self.run, error.strerror or error)
         self.drawn = time.monotonic()
 
 

@@ -88,6 +88,14 @@ def find_nonfinite(tensors: Mapping[str, Tensor]) -> str | None:
     return next((name for name, t in tensors.items() if not torch.isfinite(t).all()), None)
 
 
+def cannot_write(path: object, error: Exception) -> TrainingError:
+    """Return the error of a run that cannot write, as on a full disk."""
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return TrainingError(
+        f"{path}: cannot be written: {reason}; make room there, and the same command goes on"
+    )
+
+
 def _names(pairs: Sequence[Pair]) -> str:
     names = ", ".join(f"'{pair.degraded}'" for pair in pairs[:NAMED_FILES])
     more = f" and {len(pairs) - NAMED_FILES} more" if len(pairs) > NAMED_FILES else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fairweather.data import Pair, check_pairs
-from fairweather.errors import CheckpointError, DataError, RecipeError
+from fairweather.errors import CheckpointError, DataError, RecipeError, TrainingError
 from fairweather.files import write_text
 from fairweather.hardware import keep_freed_memory
 from fairweather.imaging import Photo, as_bytes, write_side_by_side
@@ -26,8 +26,11 @@ from fairweather.models import (
 )
 from fairweather.training.batches import Split, split_pairs
 from fairweather.training.curves import CurvePlotter
+from fairweather.training.faults import cannot_write
+from fairweather.training.losses import load_backbone
 from fairweather.training.recipe import Recipe, Stage
 from fairweather.training.run_folder import (
+    Facts,
     describe_data,
     describe_weights,
     is_finished,
@@ -155,19 +158,17 @@ def run_recipe(
     import lightning
 
     keep_freed_memory()
-    split = split_pairs(recipe, data)  # what is wrong is said before anything is written
     lightning.seed_everything(recipe.seed, verbose=False)
-    model = start_model(recipe, weights)
+    asked = {"framework": framework, "weights": weights, "unchecked": unchecked, "fresh": fresh}
+    split, model, facts = prepare_run(recipe, data=data, run=run, **asked)
     path = run / "model.safetensors"
     if is_first_process():
-        facts = {"data": describe_data(split, recipe, data), "weights": describe_weights(weights)}
-        if not fresh:
-            refuse_other_run(run, recipe, facts, framework=framework)
-        if not unchecked and (fresh or not (run / "stage-0").exists()):
-            refuse_broken_pairs([*split[0], *split[1]])
-        if fresh:
-            set_aside(run)
-        run.mkdir(parents=True, exist_ok=True)
+        try:
+            if fresh:
+                set_aside(run)
+            run.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(run, error) from error
         note_start(
             recipe,
             run,
@@ -200,9 +201,44 @@ def run_recipe(
             "training_data": json.dumps([*recipe.data.clean, *map(str, recipe.data.pairs)]),
             "held_out_psnr_db": f"{score_db:.3f}",
         }
-        save_model(model.float(), path, metadata=metadata)
+        try:
+            save_model(model.float(), path, metadata=metadata)
+        except OSError as error:
+            raise cannot_write(path, error) from error
         log.info("%s: %.2f dB held out, %.0f s", recipe.name, score_db, time.monotonic() - started)
     return path
+
+
+def prepare_run(
+    recipe: Recipe,
+    *,
+    data: Path,
+    run: Path,
+    framework: str,
+    weights: str | Path | None = None,
+    unchecked: bool = False,
+    fresh: bool = False,
+) -> tuple[Split, AST, Facts]:
+    """Check all that a run needs, and write nothing; see `run_recipe` for what is asked and raised.
+
+    Returns:
+        The pairs, the network to start from, and what the run folder has to know of both.
+    """
+    split = split_pairs(recipe, data)
+    model = start_model(recipe, weights)
+    if recipe.perceptual_backbone is not None:
+        load_backbone(recipe.perceptual_backbone)
+    if not is_first_process():
+        return split, model, {}
+    facts = {"data": describe_data(split, recipe, data), "weights": describe_weights(weights)}
+    if not fresh:
+        refuse_other_run(run, recipe, facts, framework=framework)
+    if not unchecked and (fresh or not (run / "stage-0").exists()):
+        refuse_broken_pairs([*split[0], *split[1]])
+    there = next(path for path in (run, *run.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise TrainingError(f"{there}: is no folder that can be written; choose another with -o")
+    return split, model, facts
 
 
 def train_stage(stage: StageRun, model: AST, *, fit_stage: FitStage) -> float:
@@ -222,6 +258,8 @@ def train_stage(stage: StageRun, model: AST, *, fit_stage: FitStage) -> float:
         if is_first_process():
             log.warning("stage %d was stopped; the same command goes on", index)
         raise
+    except OSError as error:
+        raise cannot_write(error.filename or stage.run, error) from error
     if is_first_process():
         log.info("stage %d: best %.2f dB on held-out images", index, score_db)
         write_text(stage.done, json.dumps({"held_out_psnr_db": score_db}))

@@ -14,15 +14,17 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from fairweather.errors import RecipeError, TrainingError
+from fairweather.errors import CheckpointError, RecipeError, TrainingError
 from fairweather.models import AST
 from fairweather.training.batches import crops_of_a_part
 from fairweather.training.callbacks import (
+    LAST,
     BestPoint,
     Patience,
     ResumePoint,
     Triptychs,
     WholeFiles,
+    find_resume_point,
     validate_last_step,
 )
 from fairweather.training.data_module import RestorationData
@@ -109,8 +111,7 @@ def fit_stage(stage: StageRun, model: AST, *, callbacks: tuple[Callback, ...] = 
     trainer = build_trainer(stage, callbacks=[best, *callbacks])
     module = RestorationModule(model, stage=stage)
     source = RestorationData(stage, world_size=trainer.world_size)
-    last = stage.folder / "last.ckpt"
-    start = last if last.exists() else None
+    start = find_resume_point(stage.folder)
     if start:
         stage.tell_resumed(start)
     trainer.fit(module, source, ckpt_path=start, weights_only=True)
@@ -125,7 +126,13 @@ def fit_stage(stage: StageRun, model: AST, *, callbacks: tuple[Callback, ...] = 
 def load_best(stage: StageRun, model: AST) -> None:
     """Put the weights that did best in a stage into the network."""
     path = stage.folder / "best.ckpt"
-    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # whatever the unpickler makes of broken bytes
+        raise CheckpointError(
+            f"{path}: is damaged ({str(error).partition(chr(10))[0]}); remove the folder"
+            f" {stage.folder}, and the same command trains this stage again"
+        ) from error
     model.load_state_dict({name.removeprefix("model."): value for name, value in saved.items()})
 
 
@@ -165,7 +172,7 @@ def build_trainer(stage: StageRun, *, callbacks: list[Callback]) -> lightning.Tr
             LearningRateMonitor(logging_interval="step"),
             Triptychs(stage),
             *callbacks,
-            ResumePoint(stage.folder / "last.ckpt", every_steps=every_steps),
+            ResumePoint(stage.folder / LAST, every_steps=every_steps),
         ],
         logger=[
             CSVLogger(run, name="logs", version=stage.new_log().name),
