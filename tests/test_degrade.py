@@ -8,7 +8,7 @@ import skimage.data
 from tiny_images import pairs_in
 
 from fairweather.data import degrade_folder
-from fairweather.errors import DataError, ImageError, OptionError
+from fairweather.errors import DataError, OptionError
 from fairweather.imaging import Photo, read_image, write_image
 
 PHOTO = skimage.data.astronaut()[:60, :80]
@@ -25,13 +25,14 @@ def photos(tmp_path: Path) -> Path:
 
 def test_pairs_are_written_that_the_pair_layout_reads(photos: Path, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    count = degrade_folder(
+    made = degrade_folder(
         photos,
         tmp_path / "out",
         task="rain",
         on_done=lambda done, total: calls.append((done, total)),
     )
-    assert (count, calls) == (2, [(1, 2), (2, 2)])
+    assert (made.new, made.kept, made.faults) == (2, 0, ())
+    assert calls == [(1, 2), (2, 2)]
     pairs = pairs_in(tmp_path / "out")
     assert [pair.clean.relative_to(tmp_path / "out").as_posix() for pair in pairs] == [
         "target/a.png",
@@ -70,6 +71,9 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
         degrade_folder(make_empty(tmp_path), out, task="rain")
     assert not out.exists()
     degrade_folder(photos, out, task="rain")
+    with pytest.raises(DataError, match="holds pairs with task rain, not snow, seed 0, not 1;"):
+        degrade_folder(photos, out, task="snow", seed=1)
+    (out / "made.json").unlink()  # pairs from elsewhere
     with pytest.raises(DataError, match="exists already"):
         degrade_folder(photos, out, task="rain")
     write_image(photos / "a.tif", Photo(PHOTO))
@@ -82,7 +86,40 @@ def make_empty(tmp_path: Path) -> Path:
     return tmp_path / "empty"
 
 
-def test_bad_files_are_named(photos: Path, tmp_path: Path) -> None:
-    (photos / "broken.png").write_bytes(b"no image")
-    with pytest.raises(ImageError, match=r"broken\.png"):
-        degrade_folder(photos, tmp_path / "out", task="rain")
+def test_bad_files_are_named_and_do_not_stop_the_rest(photos: Path, tmp_path: Path) -> None:
+    (photos / "0.png").write_bytes(b"no image")
+    write_image(photos / "tiny.png", Photo(PHOTO[:9, :9]))
+    made = degrade_folder(photos, tmp_path / "out", task="rain")
+    assert (made.new, made.kept) == (2, 0)
+    assert len(made.faults) == 2
+    assert f"'{photos / '0.png'}'" in made.faults[0]
+    assert f"'{photos / 'tiny.png'}': an image of 9×9 px" in made.faults[1]
+    assert (tmp_path / "out" / "contact_sheet.jpg").exists()
+
+
+def test_nothing_but_bad_files_is_an_error(tmp_path: Path) -> None:
+    folder = make_empty(tmp_path)
+    (folder / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"a\.png"):
+        degrade_folder(folder, tmp_path / "out", task="rain")
+
+
+def test_a_call_that_was_stopped_goes_on(photos: Path, tmp_path: Path) -> None:
+    whole = degrade_folder(photos, tmp_path / "whole", task="rain")
+    assert whole.new == 2
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        degrade_folder(photos, out, task="rain", on_done=stop)
+    (out / "target" / "a.png").unlink()  # as if it had been killed between the two
+    write_image(photos / "c.png", Photo(PHOTO))
+    made = degrade_folder(photos, out, task="rain")
+    assert (made.new, made.kept) == (3, 0)
+    again = degrade_folder(photos, out, task="rain")
+    assert (again.new, again.kept) == (0, 3)
+    for pair in pairs_in(tmp_path / "whole"):
+        for path in (pair.degraded, pair.clean):
+            assert path.read_bytes() == (out / path.relative_to(tmp_path / "whole")).read_bytes()

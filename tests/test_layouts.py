@@ -1,9 +1,9 @@
 """A benchmark's folder becomes its pairs, and a wrong folder is told so."""
 
 import re
+import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -11,7 +11,6 @@ from fairweather.data import (
     describe_layout,
     find_layout_pairs,
     list_layouts,
-    unpack_side_by_side,
 )
 from fairweather.data.layouts.table import LAYOUTS
 from fairweather.errors import DataError, OptionError
@@ -333,62 +332,35 @@ def test_a_name_with_a_comma_or_blank_in_a_table(tmp_path: Path) -> None:
     assert names(tmp_path, "csv", split="test") == [("d/a, b.png", "c/a b.png")]
 
 
-def side_by_side(path: Path, *, rainy: str) -> tuple[np.ndarray, np.ndarray]:
-    """A file of a smooth half and a streaky one; returns degraded and clean."""
-    clean = np.full((6, 8, 3), 90, np.uint8)
-    degraded = clean.copy()
-    degraded[:, ::3] = 200
-    halves = (degraded, clean) if rainy == "left" else (clean, degraded)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(halves, axis=1)).save(path)
-    return degraded, clean
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_in_their_letters_and_apart_are_the_same(
+    tmp_path: Path, forms: tuple[str, str]
+) -> None:
+    """As an archive packed on a Mac has them, and one from elsewhere."""
+    names = [unicodedata.normalize(form, "Zürich é") for form in forms]
+    for side, name in zip(("input", "target"), names, strict=True):
+        (tmp_path / side).mkdir()
+        Image.new("RGB", (2, 2)).save(tmp_path / side / f"{name}.png")
+    (pair,) = find_layout_pairs(tmp_path, "folders", split="all")
+    assert (pair.degraded.stem, pair.clean.stem) == tuple(names)
+    other = [unicodedata.normalize(form, "Zürich é") for form in reversed(forms)]
+    listed = [f"{side}/{name}.png" for side, name in zip(("input", "target"), other, strict=True)]
+    (tmp_path / "pairs.csv").write_text(",".join(listed), encoding="utf-8")
+    assert find_layout_pairs(tmp_path / "pairs.csv", "csv", split="train") == [pair]
 
 
-@pytest.mark.parametrize("rainy", ["left", "right"])
-@pytest.mark.parametrize("told", [True, False])
-def test_side_by_side_is_taken_apart(tmp_path: Path, rainy: str, told: bool) -> None:
-    root, out = tmp_path / "in", tmp_path / "out"
-    for number in (1, 2, 10):
-        images = side_by_side(root / f"train/{number}.png", rainy=rainy)
-    with pytest.raises(DataError, match=r"side by side .*`fairweather data unpack`"):
-        find_layout_pairs(root, "rain800")
-    degraded = {"left": "left", "right": "right"}[rainy] if told else None
-    assert unpack_side_by_side(root, out, layout="rain800", degraded=degraded) == 3
-    pairs = find_layout_pairs(out, "rain800")
-    assert [pair.degraded.stem for pair in pairs] == ["1", "2", "10"]
-    for side, path in zip(images, (pairs[0].degraded, pairs[0].clean), strict=True):
-        assert np.array_equal(np.asarray(Image.open(path)), side)
-    assert len(find_layout_pairs(out / "train", "folders", split="all")) == 3
-    with pytest.raises(DataError, match="exists already"):
-        unpack_side_by_side(root, out, layout="rain800", degraded=degraded)
-
-
-def test_the_three_densities_of_did_mdn(tmp_path: Path) -> None:
-    root, out = tmp_path / "in", tmp_path / "out"
-    for density in ("Heavy", "Medium", "Light"):
-        file = root / f"DID-MDN-training/Rain_{density}/train2018new/1.jpg"
-        side_by_side(file, rainy="left")
-    assert unpack_side_by_side(root, out, layout="did-mdn") == 3
-    assert len(find_layout_pairs(out, "did-mdn")) == 3
-
-
-def test_halves_that_cannot_be_told_are_asked_for(tmp_path: Path) -> None:
-    for number in range(4):
-        side_by_side(tmp_path / f"train/{number}.png", rainy="left" if number % 2 else "right")
-    with pytest.raises(DataError, match=r"in 2, which does not tell .* left or right"):
-        unpack_side_by_side(tmp_path, tmp_path / "out", layout="rain800")
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_cannot_be_taken_apart(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="no images side by side"):
-        unpack_side_by_side(tmp_path, tmp_path / "out", layout="agan")
-    with pytest.raises(DataError, match=r"expected: train(.*\n)*.*found: +nothing"):
-        unpack_side_by_side(tmp_path, tmp_path / "out", layout="rain800")
-    (tmp_path / "train").mkdir()
-    Image.new("RGB", (5, 2)).save(tmp_path / "train/1.png")
-    with pytest.raises(DataError, match=r"1\.png: is 5 px wide"):
-        unpack_side_by_side(tmp_path, tmp_path / "out", layout="rain800", degraded="left")
+def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
+    for side in ("input", "target"):
+        for path in (tmp_path / f"disk/{side}/a.png", tmp_path / f"mine/{side}/b.png"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (2, 2)).save(path)
+        (tmp_path / f"mine/{side}/more").symlink_to(tmp_path / f"disk/{side}")
+        (tmp_path / f"disk/{side}/loop").symlink_to(tmp_path / f"disk/{side}")
+    pairs = find_layout_pairs(tmp_path / "mine", "folders", split="all")
+    assert [pair.clean.relative_to(tmp_path / "mine/target").as_posix() for pair in pairs] == [
+        "b.png",
+        "more/a.png",
+    ]
 
 
 def test_the_table_names_no_machine() -> None:

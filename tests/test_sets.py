@@ -127,6 +127,20 @@ def test_results_are_matched_by_relative_name(tmp_path: Path) -> None:
     )
 
 
+def test_our_results_pair_with_their_sources(tmp_path: Path) -> None:
+    """As `restore` leaves them beside the photographs, with pictures to compare."""
+    for name in ("a.png", "b.jpg"):
+        save(tmp_path / "clean" / name, scene(1))
+    for name in ("a.jpg", "a.restored.jpg", "b.restored.png", "b.restored.png.compare.jpg"):
+        save(tmp_path / "photos" / name, scene(1))
+    one = match_results(tmp_path / "photos", tmp_path / "clean")
+    assert one.faults == ()
+    assert {item.name: item.restored and item.restored.name for item in one.items} == {
+        "a": "a.restored.jpg",
+        "b": "b.restored.png",
+    }
+
+
 def test_results_that_do_not_match_at_all(tmp_path: Path) -> None:
     save(tmp_path / "restored" / "1_out.png", scene(1))
     save(tmp_path / "clean" / "1.png", scene(1))

@@ -165,6 +165,7 @@ def test_what_a_server_does_wrong_is_told(
             find_weights(url)
     with monkeypatch.context() as patch:
         patch.setattr(sources, "MAX_SECONDS", 0.0)
+        patch.setattr(sources, "WATCH_SECONDS", 0.0)
         with pytest.raises(CheckpointError, match=rf"{host} sent [\d,]+ bytes in 0 s"):
             find_weights(url)
     server.cut = True

@@ -2,18 +2,21 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fairweather.cli.console import counting, out_console, print_json
+from fairweather.cli.console import counting, err_console, out_console, print_json, printable
 from fairweather.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from fairweather.data import Made
 
 
 def data_degrade(
     source: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of clean photographs.")],
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="New folder for the pairs.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the pairs.")],
     task: Annotated[
         str,
         typer.Option(
@@ -25,13 +28,25 @@ def data_degrade(
 ) -> None:
     """Degrade clean photographs to make training pairs.
 
-    Writes input/ (degraded), target/ (clean) and contact_sheet.jpg, which shows some of them.
+    Writes input/ (degraded), target/ (clean) and contact_sheet.jpg, which shows some of them. What
+    cannot be degraded is named at the end; the same command goes on where it was stopped.
     """
     from fairweather.data import degrade_folder
 
     with counting("photographs") as show:
-        count = degrade_folder(source, out, task=task, seed=seed, on_done=show)
-    out_console.print(f"{count} pairs in {out}, the first of them in {out / 'contact_sheet.jpg'}")
+        made = degrade_folder(source, out, task=task, seed=seed, on_done=show)
+    tell_made(made, out, f", the first of them in {out / 'contact_sheet.jpg'}")
+
+
+def tell_made(made: "Made", out: Path, more: str = "") -> None:
+    """Print how many pairs there are, and each file that none could be made of."""
+    for fault in made.faults:
+        err_console.print(printable(f"failed: {fault}"))
+    kept = f" ({made.kept} of them from before)" if made.kept else ""
+    failed = f", {len(made.faults)} failed" if made.faults else ""
+    out_console.print(f"{made.new + made.kept} pairs{kept} in {out}{more}{failed}")
+    if made.faults:
+        raise typer.Exit(1)
 
 
 def data_check(
@@ -93,9 +108,11 @@ def data_unpack(
     """Split files that hold both images of a pair side by side into input/ and target/."""
     from fairweather.data import unpack_side_by_side
 
-    with counting("pairs"):
-        count = unpack_side_by_side(source, out, layout=layout, split=split, degraded=degraded)
-    out_console.print(f"{count} pairs in {out / split}")
+    with counting("files") as show:
+        made = unpack_side_by_side(
+            source, out, layout=layout, split=split, degraded=degraded, on_done=show
+        )
+    tell_made(made, out / split)
 
 
 def data_layouts(

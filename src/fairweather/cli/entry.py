@@ -7,6 +7,6 @@ def main() -> None:
     """Run the `fairweather` command."""
     try:
         from fairweather.cli.commands import app, run_command
-    except KeyboardInterrupt:  # before there is anything to say
-        sys.exit(1)
+    except KeyboardInterrupt:  # as a later one ends
+        sys.exit(130)
     run_command(app)

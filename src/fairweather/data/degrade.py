@@ -3,13 +3,14 @@
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from fairweather.data.degradations import DEGRADATIONS
-from fairweather.data.pairs import name_images, refuse_pairs_in, write_pair
+from fairweather.data.pairs import Made, make_pairs, name_images, pair_files
 from fairweather.errors import DataError, OptionError
 from fairweather.imaging import Photo, as_bytes, read_image, write_contact_sheet
 
@@ -24,42 +25,43 @@ def degrade_folder(
     task: str,
     seed: int = 0,
     on_done: Callable[[int, int], None] = lambda done, total: None,
-) -> int:
+) -> Made:
     """Write `input/` (degraded) and `target/` (clean), pairs of the layout `folders`, as 8-bit PNG.
+
+    A photograph that cannot be degraded does not stop the rest. A call that was stopped goes on.
 
     Args:
         source: a folder of clean photographs, searched with all below.
-        out: where to write; it must not hold pairs yet.
+        out: where to write; pairs that it holds must be of the same task and seed.
         task: which degradation, a key of `DEGRADATIONS`.
         seed: of the degradation; with the same seed a file gets the same degradation in any folder.
         on_done: called with (photographs done, photographs in all).
 
     Returns:
-        How many pairs were written.
+        How many pairs there are, and what could not be degraded.
 
     Raises:
         OptionError: for a task without a degradation.
-        DataError: if there are no photographs, two of one name, or pairs in `out` already.
-        ImageError: if a photograph cannot be read or written.
+        DataError: if there are no photographs, two of one name, or other pairs in `out`; or if none
+            of the photographs can be degraded.
     """
     if task not in DEGRADATIONS:
         raise OptionError(f"task {task!r}: is none of {', '.join(DEGRADATIONS)}")
     photos = name_images(source)
-    refuse_pairs_in(out)
-    shown: list[Photo] = []
-    for number, (name, path) in enumerate(photos.items(), 1):
+
+    def make(name: Path, path: Path) -> tuple[Photo, Photo]:
         clean = read_image(path)
         clean = replace(clean, pixels=as_bytes(clean.pixels), alpha=None)
         name_seed = zlib.crc32(f"{seed} {name.as_posix()}".encode())
-        degraded = replace(
-            clean, pixels=degrade_pixels(clean.pixels, task=task, seed=name_seed), grey=False
-        )
-        write_pair(out, name, degraded=degraded, clean=clean)
-        if len(shown) < 2 * SHEET_PHOTOS:
-            shown += [degraded, clean]
-        on_done(number, len(photos))
+        degraded = degrade_pixels(clean.pixels, task=task, seed=name_seed)
+        return replace(clean, pixels=degraded, grey=False), clean
+
+    made = make_pairs(photos, out, make, about={"task": task, "seed": seed}, on_done=on_done)
+    pairs = (pair_files(out, name) for name in photos)
+    whole = (pair for pair in pairs if all(one.exists() for one in pair))
+    shown = [read_image(one) for pair in islice(whole, SHEET_PHOTOS) for one in pair]
     write_contact_sheet(out / "contact_sheet.jpg", shown, columns=4)
-    return len(photos)
+    return made
 
 
 def degrade_pixels(pixels: np.ndarray, *, task: str, seed: int) -> np.ndarray:

@@ -179,8 +179,9 @@ def run_sets(
             try:
                 images, seconds = read(item)
                 before, after = score(item, images)
-            except FairweatherError as error:
-                result.faults.append(f"'{item.name}' of {one.name}: {error}")
+            except Exception as error:  # each engine raises what it likes
+                kind = "" if isinstance(error, FairweatherError) else f"{type(error).__name__}: "
+                result.faults.append(f"'{item.name}' of {one.name}: {kind}{error}")
             else:
                 height, width = images.reference.shape[:2]
                 row = Row(item.name, height, width, before, after, seconds)

@@ -284,9 +284,14 @@ def as_table(evaluation: Evaluation) -> str:
             seconds = row.seconds.get(column, math.nan)
             values = [*(figures.get(name, math.nan) for name in names), gain, seconds]
             cells = [f"{value:.6f}" if math.isfinite(value) else "" for value in values]
-            about = [result.name, result.about.task, row.name, row.height, row.width]
-            writer.writerow([*about, column, *cells])
+            about = [*map(as_text, (result.name, result.about.task, row.name))]
+            writer.writerow([*about, row.height, row.width, as_text(column), *cells])
     return text.getvalue()
+
+
+def as_text(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula, as names that begin like one are."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
 
 
 def _finite(figures: Figures) -> dict[str, float | None]:

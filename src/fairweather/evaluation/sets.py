@@ -1,15 +1,23 @@
 """What is evaluated: test sets, results that somebody else restored, photographs alone."""
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fairweather.data import DEGRADATIONS, Pair, find_images, find_layout_pairs, natural_order
+from fairweather.data import (
+    DEGRADATIONS,
+    Pair,
+    composed,
+    find_images,
+    find_layout_pairs,
+    natural_order,
+)
 from fairweather.errors import DataError, OptionError
 from fairweather.evaluation.published import published_key
+from fairweather.files import walk_once
+from fairweather.restoration import MARK
 
 # Folders of a test set, in small letters, and the layout that they tell.
 TOLD_BY = (
@@ -143,18 +151,13 @@ def find_degraded_set(folder: Path, *, degradation: str) -> TestSet:
 def _told(root: Path) -> list[tuple[Path, Path, Path, str]]:
     """Folder, both sides and layout of each set below a folder, however deep."""
     found = []
-    visited: set[str] = set()
-    for place, folders, _ in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(place)) in visited:
-            folders.clear()  # a link that leads back
-            continue
-        visited.add(real)
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+    for place, folders, _ in walk_once(root):
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
         known = {folder.casefold(): folder for folder in reversed(folders)}
         for degraded, clean, layout in TOLD_BY:
             if degraded in known and clean in known:
                 sides = known[degraded], known[clean]
-                found.append((Path(place), Path(place, sides[0]), Path(place, sides[1]), layout))
+                found.append((place, place / sides[0], place / sides[1], layout))
                 folders[:] = [folder for folder in folders if folder not in sides]
                 break
     return found
@@ -228,7 +231,7 @@ def _items(pairs: Sequence[Pair], *, base: Path | None = None) -> tuple[Item, ..
     plain = [path.with_suffix("") for path in paths]
     names = paths if len(set(plain)) < len(plain) else plain
     return tuple(
-        Item(_composed(name.as_posix()), pair.degraded, pair.clean)
+        Item(composed(name.as_posix()), pair.degraded, pair.clean)
         for name, pair in zip(names, pairs, strict=True)
     )
 
@@ -265,7 +268,7 @@ def name_images(folder: Path) -> NamedImages:
     paths: dict[str, Path] = {}
     faults = []
     for path in find_images(folder):
-        name = _composed(path.relative_to(folder).with_suffix("").as_posix())
+        name = composed(path.relative_to(folder).with_suffix("").as_posix())
         if name in paths:
             faults.append(f"'{path}' has the name of '{paths[name].name}', which is taken instead")
         else:
@@ -274,9 +277,17 @@ def name_images(folder: Path) -> NamedImages:
     return NamedImages(folder, ordered, tuple(faults))
 
 
-def _composed(name: str) -> str:
-    """Letters with accents as one character each: archives made on a Mac hold them as two."""
-    return unicodedata.normalize("NFC", name)
+def name_results(folder: Path) -> NamedImages:
+    """Name results as their inputs: `a.restored.png` is that of `a`, also where both lie there.
+
+    Pictures that `restore --compare` wrote are no results.
+    """
+    named = name_images(folder)
+    paths = {name: path for name, path in named.paths.items() if not name.endswith(".compare")}
+    ours = {name.removesuffix(MARK): path for name, path in paths.items() if name.endswith(MARK)}
+    others = {name: path for name, path in paths.items() if not name.endswith(MARK)}
+    paths = others | ours
+    return replace(named, paths={name: paths[name] for name in sorted(paths, key=natural_order)})
 
 
 def match_results(restored: Path, clean: Path, *, degraded: Path | None = None) -> TestSet:
@@ -293,7 +304,7 @@ def match_results(restored: Path, clean: Path, *, degraded: Path | None = None) 
     Raises:
         DataError: if a folder is missing or empty, or nothing matches.
     """
-    results, targets = name_images(restored), name_images(clean)
+    results, targets = name_results(restored), name_images(clean)
     faults = [*results.faults, *targets.faults]
     faults += targets.without(results, what="no restored image")
     faults += results.without(targets, what="no clean image")

@@ -51,7 +51,7 @@ def name_weights(weights: Sequence[str | Path]) -> list[str]:
     if twice:
         raise OptionError(f"weights {twice[0].name}: are given twice; leave one out")
     given = [
-        file.parent if Path(one).is_dir() else file.with_suffix("")
+        file.parent if are_folder(one) else file.with_suffix("")
         for one, file in zip(weights, files, strict=True)
     ]
     depths = [1 + (one.name == INPUT) for one in given]  # no column may be called as the input's
@@ -60,6 +60,11 @@ def name_weights(weights: Sequence[str | Path]) -> list[str]:
         file.name if names.count(name) > 1 else name
         for name, file in zip(names, files, strict=True)
     ]
+
+
+def are_folder(weights: str | Path) -> bool:
+    """Return whether weights are given as the folder that holds them, and not by a bundled name."""
+    return str(weights) not in list_weights() and Path(weights).is_dir()
 
 
 def describe_weights(weights: str | Path, model: AST, *, name: str) -> WeightsFacts:

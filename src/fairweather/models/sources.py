@@ -4,13 +4,16 @@ They lie in the user's cache folder, each in a folder named after its SHA-256, w
 at any time. Weights of the Hugging Face Hub: `hub`.
 """
 
+import base64
 import contextlib
 import functools
 import hashlib
 import http.client
 import logging
 import os
+import queue
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -32,6 +35,8 @@ SUFFIXES_TEXT = ", ".join(WEIGHTS_SUFFIXES)
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 TIMEOUT_SECONDS = 30.0  # without a byte
 MAX_SECONDS = 3600.0  # for a file
+WATCH_SECONDS = 15.0  # how often the speed is looked at
+LEAST_BYTES = 15_000  # in that time
 CHUNK_BYTES = 1 << 20
 MAX_BYTES = 2 << 30  # eight times ast_b
 
@@ -40,7 +45,8 @@ class WeightsURL(NamedTuple):
     """A URL of a weights file.
 
     Attributes:
-        address: the URL without its fragment.
+        address: the URL without its fragment, user and password.
+        login: user and password, as HTTP takes them; empty without.
         shown: the same for messages, without user, password and query, which may hold secrets.
         host: with the port.
         name: of the file.
@@ -48,6 +54,7 @@ class WeightsURL(NamedTuple):
     """
 
     address: str
+    login: str
     shown: str
     host: str
     name: PurePosixPath
@@ -118,8 +125,9 @@ def parse_url(weights: str) -> WeightsURL:
             f"{shown}: needs the file's SHA-256, so that nothing but this file is ever loaded; add"
             " #sha256= and the 64 digits that its publisher gives, or that sha256sum prints"
         )
-    address = parts._replace(fragment="").geturl()
-    return WeightsURL(address, shown, parts.netloc.rpartition("@")[2], name, match[1])
+    login, _, host = parts.netloc.rpartition("@")  # a resolver would be asked for both
+    address = parts._replace(netloc=host, fragment="").geturl()
+    return WeightsURL(address, unquote(login), shown, host, name, match[1])
 
 
 def shown_url(url: SplitResult) -> str:
@@ -149,7 +157,7 @@ def download(url: WeightsURL, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as file:
-            for chunk in chunks_of(url):
+            for chunk in in_time(url, chunks_of(url)):
                 digest.update(chunk)
                 file.write(chunk)
             if digest.hexdigest() != url.sha256:
@@ -168,6 +176,47 @@ def download(url: WeightsURL, target: Path) -> None:
         ) from error
 
 
+def in_time(url: WeightsURL, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield chunks as long as they come fast enough, and tell now and then how many came.
+
+    They are fetched in a thread, so that no step of it can wait for ever: a host that is looked up,
+    or headers that come byte by byte.
+    """
+    arrived: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=8)
+
+    def fetch() -> None:
+        try:
+            for chunk in chunks:
+                arrived.put(chunk)
+            arrived.put(None)
+        except Exception as error:
+            arrived.put(error)
+
+    threading.Thread(target=fetch, daemon=True).start()
+    received, before, started = 0, 0, time.monotonic()
+    looked = started
+    while True:
+        now = time.monotonic()
+        if now - looked > WATCH_SECONDS:
+            if now - started > MAX_SECONDS or received - before < LEAST_BYTES:
+                raise CheckpointError(
+                    f"{url.shown}: {url.host} sent {received:,} bytes in {now - started:.0f} s,"
+                    " which is too slow; download it yourself and give its path"
+                )
+            log.warning("%s: %.1f MB so far", url.shown, received / 1e6)
+            looked, before = now, received
+        try:
+            chunk = arrived.get(timeout=max(0.01, looked + WATCH_SECONDS - now))
+        except queue.Empty:
+            continue
+        if isinstance(chunk, Exception):
+            raise chunk
+        if chunk is None:
+            return
+        received += len(chunk)
+        yield chunk
+
+
 class EncryptedRedirects(urllib.request.HTTPRedirectHandler):
     """Follow redirects only to where a URL may lead, too."""
 
@@ -184,7 +233,10 @@ def chunks_of(url: WeightsURL) -> Iterator[bytes]:
     """Yield the content behind a URL, or raise CheckpointError with the host and what it said."""
     agent = {"User-Agent": f"fairweather/{version('fairweather')}"}
     request = urllib.request.Request(url.address, headers=agent)
-    received, expected, latest = 0, None, time.monotonic() + MAX_SECONDS
+    if url.login:  # for this host only
+        login = base64.b64encode(url.login.encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {login}")
+    received, expected = 0, None
     try:
         opener = urllib.request.build_opener(EncryptedRedirects)
         with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
@@ -195,11 +247,6 @@ def chunks_of(url: WeightsURL) -> Iterator[bytes]:
                     raise CheckpointError(
                         f"{url.shown}: is larger than {MAX_BYTES:,} bytes, which no weights of AST"
                         " are; if it is right, download it yourself and give its path"
-                    )
-                if time.monotonic() > latest:
-                    raise CheckpointError(
-                        f"{url.shown}: {url.host} sent {received:,} bytes in {MAX_SECONDS:.0f} s;"
-                        " download it yourself and give its path"
                     )
                 yield chunk
     except urllib.error.HTTPError as error:

@@ -7,7 +7,14 @@ from itertools import islice
 from pathlib import Path
 
 from fairweather.data.layouts.forms import INPUT_TARGET, Arrangement, Sides
-from fairweather.data.pairs import Pair, iterate_images, map_names, name_images, natural_order
+from fairweather.data.pairs import (
+    Pair,
+    composed,
+    iterate_images,
+    map_names,
+    name_images,
+    natural_order,
+)
 from fairweather.errors import DataError
 
 SHOWN = 8
@@ -19,7 +26,10 @@ def _in_order(path: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def locate(root: Path, folder: str) -> Path | None:
-    """Return a folder under the root whatever the case of its name; an exact match comes first."""
+    """Return a folder under the root whatever the case and accents of its name, or else None.
+
+    An exact match comes first.
+    """
     place = root
     for part in Path(folder).parts:
         if (place / part).is_dir():
@@ -27,7 +37,8 @@ def locate(root: Path, folder: str) -> Path | None:
             continue
         if not place.is_dir():
             return None
-        alike = (p for p in place.iterdir() if p.name.casefold() == part.casefold())
+        asked = composed(part).casefold()
+        alike = (path for path in place.iterdir() if composed(path.name).casefold() == asked)
         place = min((path for path in alike if path.is_dir()), default=None)
         if place is None:
             return None
@@ -62,7 +73,7 @@ def _names_fit(sides: Sides) -> bool:
 
 def _some_fit(folder: str, pattern: str, *, strict: bool) -> bool:
     """Look at a few images only: a folder may hold half a million, and they are matched later."""
-    fits = (_key(path.stem, pattern) is not None for path in iterate_images(Path(folder)))
+    fits = (_key(composed(path.stem), pattern) is not None for path in iterate_images(Path(folder)))
     if not strict:
         return any(fits)
     few = list(islice(fits, FEW))

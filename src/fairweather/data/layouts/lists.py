@@ -1,6 +1,7 @@
 """Pairs that a text file or a table lists."""
 
 import csv
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def list_pairs(path: Path, *, is_csv: bool) -> list[Pair]:
     pairs: list[Pair] = []
     missing: list[str] = []
     for number, words in _csv_lines(path) if is_csv else _text_lines(path):
-        degraded, clean = (path.parent / word.replace("\\", "/") for word in words)
+        degraded, clean = (_listed(path.parent, word.replace("\\", "/")) for word in words)
         pair = Pair(degraded, clean)
         if pair.is_synthetic:
             raise DataError(f"{path}, line {number}: names one file twice: {words[0]}")
@@ -31,6 +32,12 @@ def list_pairs(path: Path, *, is_csv: bool) -> list[Pair]:
     if not pairs:
         raise DataError(f"{path}: lists no pair")
     return pairs
+
+
+def _listed(folder: Path, name: str) -> Path:
+    """Return a file as the disk has it: with accents in their letters, or apart."""
+    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((folder / form for form in forms if (folder / form).exists()), folder / name)
 
 
 def _text_lines(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -1,6 +1,7 @@
 """Data sets whose files hold both images of a pair side by side → folders of pairs."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -8,8 +9,8 @@ import numpy as np
 
 from fairweather.data.layouts.find import layout_named, wrong_tree
 from fairweather.data.layouts.folders import side_by_side_names
-from fairweather.data.pairs import read_bytes, refuse_pairs_in, write_pair
-from fairweather.errors import DataError, OptionError
+from fairweather.data.pairs import Made, make_pairs, read_bytes
+from fairweather.errors import DataError, FairweatherError, OptionError
 from fairweather.imaging import Photo
 
 LOOKED_AT = 15
@@ -22,27 +23,29 @@ def unpack_side_by_side(
     layout: str,
     split: str = "train",
     degraded: Literal["left", "right"] | None = None,
-) -> int:
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+) -> Made:
     """Take files that hold both images of a pair apart, so that `find_layout_pairs` reads `out`.
 
-    The halves become PNG files, which lose nothing, in `out/SPLIT/input` and `out/SPLIT/target`.
+    The halves become PNG files, which lose nothing, in `out/SPLIT/input` and `out/SPLIT/target`. A
+    file that cannot be taken apart does not stop the rest. A call that was stopped goes on.
 
     Args:
         root: the folder that the layout describes.
-        out: where to write; it must not hold this split yet.
+        out: where to write; it must not hold other pairs of this split.
         layout: one whose pairs lie side by side, as `rain800` and `did-mdn`.
         split: one of the layout's splits.
         degraded: which half is degraded; None looks at some files and takes the half with the
             stronger edges, which is the one with rain.
+        on_done: called with (files done, files in all).
 
     Returns:
-        How many pairs were written.
+        How many pairs there are, and which files could not be taken apart.
 
     Raises:
         OptionError: The layout has nothing side by side.
-        DataError: The tree is another one, a width is odd, `out` holds the split already, or
-            looking at the files does not tell the halves.
-        ImageError: A file cannot be read or written.
+        DataError: The tree is another one, `out` holds other pairs of the split, looking at the
+            files does not tell the halves, or none can be taken apart.
     """
     folders = layout_named(layout).side_by_side.get(split)
     if folders is None:
@@ -50,15 +53,14 @@ def unpack_side_by_side(
     names = side_by_side_names(root, folders)
     if not names:
         raise DataError(wrong_tree(root, name=layout, split=split, expected=folders))
-    refuse_pairs_in(out / split)
-    degraded = degraded or _look(list(names.values()))
-    for name, path in names.items():
+    side = degraded or _look(list(names.values()))
+
+    def make(name: Path, path: Path) -> tuple[Photo, Photo]:
         left, right = (Photo(half) for half in _halves(path))
-        if degraded == "left":
-            write_pair(out / split, name, degraded=left, clean=right)
-        else:
-            write_pair(out / split, name, degraded=right, clean=left)
-    return len(names)
+        return (left, right) if side == "left" else (right, left)
+
+    about = {"layout": layout, "split": split, "degraded": side}
+    return make_pairs(names, out / split, make, about=about, on_done=on_done)
 
 
 def _halves(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -72,17 +74,19 @@ def _halves(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _look(files: Sequence[Path]) -> Literal["left", "right"]:
     """Tell which half is degraded: rain adds edges, and nearly all files must agree."""
-    chosen = files[:: max(1, len(files) // LOOKED_AT)][:LOOKED_AT]
-    rainy_left = 0
-    for path in chosen:
-        left, right = (
-            float(np.abs(np.diff(half.astype(np.int16), axis=1)).mean()) for half in _halves(path)
-        )
-        rainy_left += left > right
-    share = rainy_left / len(chosen)
+    looked_at, rainy_left = 0, 0
+    for path in files[:: max(1, len(files) // LOOKED_AT)][:LOOKED_AT]:
+        with contextlib.suppress(FairweatherError):  # which is told when it is to be taken apart
+            left, right = (
+                float(np.abs(np.diff(half.astype(np.int16), axis=1)).mean())
+                for half in _halves(path)
+            )
+            looked_at += 1
+            rainy_left += left > right
+    share = rainy_left / looked_at if looked_at else 0.5
     if 0.1 < share < 0.9:
         raise DataError(
-            f"{files[0].parent}: of {len(chosen)} files the left half has the stronger edges in"
+            f"{files[0].parent}: of {looked_at} files the left half has the stronger edges in"
             f" {rainy_left}, which does not tell which half is degraded; say it: --degraded left or"
             " right"
         )
