@@ -16,7 +16,8 @@ COMMANDS = {
     "restore": {
         "[inputs …]", "-o", "--out", "--task", "--weights", "--device", "--engine", "--precision",
         "--tile", "--levels", "--fast", "--finish", "--strength", "--self-ensemble", "--compare",
-        "--overwrite", "--skip-existing", "--max-pixels", "--json", "--sample",
+        "--overwrite", "--skip-existing", "--max-pixels", "--truncated",
+        "--json", "--sample",
     },
     "models": set(),
     "models list": {"--json"},

@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from PIL import Image, JpegImagePlugin
 from skimage import data
 
 from fairweather.errors import ImageError
-from fairweather.imaging import IMAGE_SUFFIXES, Photo, encoding, read_image, write_image
+from fairweather.imaging import IMAGE_SUFFIXES, Metadata, Photo, encoding, read_image, write_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 ALPHA = np.random.default_rng(1).integers(0, 255, (6, 8), dtype=np.uint8)
@@ -210,3 +211,19 @@ def test_sides_have_limits(tmp_path: Path, suffix: str, limit: int, shape: tuple
     write_image(tmp_path / f"a{suffix}", edge)
     assert read_image(tmp_path / f"a{suffix}").pixels.shape == edge.pixels.shape
     assert list(tmp_path.iterdir()) == [tmp_path / f"a{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif"])
+def test_exif_is_written_as_it_is(tmp_path: Path, suffix: str) -> None:
+    """Also where Pillow cannot make sense of it: a text tag that holds numbers, here."""
+    if suffix not in IMAGE_SUFFIXES:
+        pytest.skip("Pillow without AVIF")
+    entries = struct.pack(">HHHIIHHIHH", 2, 0x010F, 3, 2, 0x00010002, 0x0112, 3, 1, 6, 0)
+    block = b"Exif\0\0MM\0*\0\0\0\x08" + entries + bytes(4) + b"a maker's notes"
+    upright = block.replace(
+        struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0), struct.pack(">HHIHH", 0x0112, 3, 1, 1, 0)
+    )
+    assert upright != block
+    path = tmp_path / f"a{suffix}"
+    assert write_image(path, Photo(PIXELS, metadata=Metadata(exif=block))) == ()
+    assert read_image(path).metadata.exif == upright

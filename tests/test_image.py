@@ -279,3 +279,35 @@ def test_reading_a_jpeg_never_holds_three_copies(tmp_path: Path) -> None:
         [sys.executable, "-c", code, tmp_path / "a.jpg"], capture_output=True, text=True, check=True
     )
     assert 6 < float(done.stdout) < 8.5  # bytes per pixel: Pillow's copy takes 4, ours 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+@pytest.mark.parametrize("kind", ["cmyk.jpg", "deep.png", "lossy.webp"])
+def test_reading_takes_no_more_than_is_said(tmp_path: Path, kind: str) -> None:
+    """As for --max-pixels: 24 bytes a pixel, and a little."""
+    path = tmp_path / kind
+    pixels = np.tile(data.astronaut(), (3, 3, 1))
+    if kind == "deep.png":
+        write_image(
+            path, Photo(pixels.astype(np.uint16) * 257, alpha=pixels[..., 0] * np.uint16(9))
+        )
+    else:
+        image = Image.fromarray(pixels)
+        image = image.convert("CMYK") if kind == "cmyk.jpg" else image
+        image.save(path, progressive=True, subsampling=0)
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from fairweather.imaging import read_image
+        def memory(kind):
+            return int(Path("/proc/self/status").read_text().split(kind)[1].split()[0]) * 1024
+        read_image(sys.argv[1], max_pixels=10**9)
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the first reading
+        before = memory("VmRSS:")
+        photo = read_image(sys.argv[1])
+        print((memory("VmHWM:") - before) / photo.pixels[..., 0].size)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    assert 3 < float(done.stdout) < 25

@@ -97,8 +97,18 @@ def restore_command(
     ] = False,
     max_pixels: Annotated[
         int | None,
-        typer.Option(help="Refuse images with more pixels.", min=1, show_default="500 million"),
+        typer.Option(
+            help="Refuse images with more pixels; to read one takes up to 24 bytes a pixel.",
+            min=1,
+            show_default="500 million",
+        ),
     ] = None,
+    truncated: Annotated[
+        Literal["refuse", "allow"],
+        typer.Option(
+            help="What to do with a JPEG or PNG that is cut off: allow restores the rest."
+        ),
+    ] = "refuse",
     as_json: AsJson = False,
     sample: Annotated[
         bool, typer.Option("--sample", help="Make a rainy photograph in ./sample and restore it.")
@@ -158,6 +168,7 @@ def restore_command(
                 existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
                 compare=compare,
                 max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
+                truncated=truncated,
                 on_start=shown.start,
                 on_done=shown.finish,
             )

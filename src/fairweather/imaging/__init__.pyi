@@ -1,3 +1,4 @@
+from .decoding import Truncated as Truncated
 from .figures import Curve as Curve
 from .figures import write_contact_sheet as write_contact_sheet
 from .figures import write_curves as write_curves
@@ -8,6 +9,7 @@ from .image import Metadata as Metadata
 from .image import Photo as Photo
 from .image import read_image as read_image
 from .image import write_image as write_image
+from .metadata import upright_picture as upright_picture
 from .pixels import as_bytes as as_bytes
 from .pixels import as_float as as_float
 from .pixels import quantise as quantise

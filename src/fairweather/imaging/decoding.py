@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from PIL import (
@@ -28,7 +28,7 @@ from PIL import (
 from PIL.ExifTags import Base as Tag
 
 from fairweather.errors import ImageError
-from fairweather.imaging import deep, pixels
+from fairweather.imaging import jpeg, pixels, png, tiff
 from fairweather.imaging.metadata import (
     Metadata,
     orientation_of,
@@ -44,6 +44,8 @@ except ImportError:  # Pillow before 11.3
 
 READS_AVIF = AvifImagePlugin is not None and AvifImagePlugin.SUPPORTED
 
+Truncated = Literal["refuse", "allow"]
+
 _HEAD_BYTES = 64
 _PARSERS: dict[str, Callable[[Any], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
@@ -57,7 +59,7 @@ if AvifImagePlugin is not None and READS_AVIF:
     _PARSERS["AVIF"] = AvifImagePlugin.AvifImageFile
 _SIGNATURES = {
     "JPEG": rb"\xff\xd8\xff",
-    "PNG": re.escape(deep.PNG_SIGNATURE),
+    "PNG": re.escape(png.SIGNATURE),
     "WEBP": rb"RIFF....WEBP",
     "TIFF": rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]",
     "BMP": rb"BM",
@@ -97,39 +99,46 @@ class Decoded:
     notes: tuple[str, ...]
 
 
-def decode(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
+def decode(
+    file: BinaryIO, *, path: object, max_pixels: int, truncated: Truncated = "refuse"
+) -> Decoded:
     """Decode an image file, or its first frame.
 
     Args:
         file: The file, seekable.
         path: Its name for messages.
         max_pixels: An image with more is refused, from its header.
+        truncated: Whether a JPEG or PNG file that is cut off is decoded as far as it goes.
 
     Raises:
         ImageError: The file is no image that is read here, too large, or not a photo.
         Exception: Of nearly any kind, as the parsers raise it on damaged files.
     """
-    head = file.read(_HEAD_BYTES)
-    name = _format_of(head, path=path)
+    name = _format_of(file.read(_HEAD_BYTES), path=path)
+    file.seek(0)
     if name == "TIFF":
         return _decode_tiff(file, path=path, max_pixels=max_pixels)
-    file.seek(0)
-    image = _PARSERS[name](file)
-    _refuse_bomb(image.size, path=path, max_pixels=max_pixels)
-    notes = _note_frames(_count_frames(image))
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        samples, lost = _read_png(image, file, path=path)
+    if name == "JPEG":
+        image, samples, notes = _decode_jpeg(
+            file, path=path, max_pixels=max_pixels, truncated=truncated
+        )
+        metadata = read_metadata(image)
+    elif name == "PNG":
+        image, samples, notes, metadata = _decode_png(
+            file, path=path, max_pixels=max_pixels, truncated=truncated
+        )
     else:
+        image = _PARSERS[name](file)
+        _refuse_bomb(image.size, path=path, max_pixels=max_pixels)
+        notes = _note_frames(_count_frames(image))
         samples, lost = _read_samples(image, path=path)
-    metadata = read_metadata(image)
-    if name == "PNG":
-        metadata = replace(metadata, png_colour=deep.png_colour_chunks(file))
+        notes, metadata = notes + lost, read_metadata(image)
     if name == "AVIF" and _is_high_bit_depth_avif(file):
-        lost += ("AVIF of more than 8 bits is restored with 8 bits",)
+        notes += ("AVIF of more than 8 bits is restored with 8 bits",)
     if b"hdrgm:Version" in (metadata.xmp or b""):
-        lost += ("the HDR gain map is not restored: the result is the standard picture",)
+        notes += ("the HDR gain map is not restored: the result is the standard picture",)
     metadata, mismatch = _fit_profile(metadata, mode=image.mode, grey=samples.shape[-1] < 3)
-    return Decoded(samples, orientation_of(metadata), metadata, notes + lost + mismatch)
+    return Decoded(samples, orientation_of(metadata), metadata, notes + mismatch)
 
 
 def _format_of(head: bytes, *, path: object) -> str:
@@ -170,17 +179,77 @@ def _note_frames(frames: int) -> tuple[str, ...]:
     return (f"only the first of {frames} frames is restored",) * (frames > 1)
 
 
-def _read_png(
-    image: PngImagePlugin.PngImageFile, file: BinaryIO, *, path: object
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    depth, colour_type = deep.png_depth_and_colour_type(file)
-    if depth == 16:
-        return deep.read_png(file, image), ()
-    if depth < 8 and colour_type == deep.GREY and "transparency" in image.info:
-        # Pillow stretches the grey to 0..255 and forgets the colour key, or stretches it already.
-        top = 2**depth - 1
-        image.info["transparency"] = min(image.info["transparency"], top) * (255 // top)
-    return _read_samples(image, path=path)
+def _decode_jpeg(
+    file: BinaryIO, *, path: object, max_pixels: int, truncated: Truncated
+) -> tuple[ImageFile.ImageFile, np.ndarray, tuple[str, ...]]:
+    content = file.read()
+    anatomy = jpeg.dissect(content)
+    content = jpeg.ended(content, anatomy)
+    image = _PARSERS["JPEG"](io.BytesIO(content))
+    _refuse_bomb(image.size, path=path, max_pixels=max_pixels)
+    if anatomy.scans > jpeg.MOST_SCANS:
+        raise ImageError(
+            f"'{path}' holds {anatomy.scans} scans, more than the {jpeg.MOST_SCANS} that a photo"
+            " may have; save it again"
+        )
+    notes = _note_frames(_count_frames(image))
+    if anatomy.cannot_be_whole(image.width * image.height):
+        notes += _cut_off(path, row=0, height=image.height, truncated=truncated)
+    with_noise = None if anatomy.is_arithmetic else jpeg.noisy_row_sums(content, anatomy)
+    image.load()
+    row = None if with_noise is None else jpeg.first_difference(jpeg.row_sums(image), with_noise)
+    if row is not None:
+        notes += _cut_off(path, row=row, height=image.height, truncated=truncated)
+    elif not anatomy.is_ended:
+        notes += ("the end marker of the file is missing; its pixels are whole",)
+    samples, lost = _read_samples(image, path=path)
+    return image, samples, notes + lost
+
+
+def _cut_off(path: object, *, row: int, height: int, truncated: Truncated) -> tuple[str, ...]:
+    """Refuse a file that is cut off, or return a note."""
+    where = f"the pixels from row {row} of {height} on are missing"
+    if truncated == "allow":
+        return (f"the file is cut off: {where}",)
+    raise ImageError(
+        f"'{path}' is cut off: {where}; copy it again from where it came from, or restore what"
+        ' there is with --truncated allow (truncated="allow")'
+    )
+
+
+def _decode_png(
+    file: BinaryIO, *, path: object, max_pixels: int, truncated: Truncated
+) -> tuple[ImageFile.ImageFile, np.ndarray, tuple[str, ...], Metadata]:
+    parts = png.take_apart(file)
+    image = PngImagePlugin.PngImageFile(parts.file)
+    _refuse_bomb(image.size, path=path, max_pixels=max_pixels)
+    notes = _note_frames(_count_frames(image)) + parts.notes
+
+    def note_if_short() -> tuple[str, ...]:
+        count = png.count_raw_bytes(file, parts)
+        if count == parts.raw_bytes:
+            return ()
+        row = count // parts.row_bytes if parts.row_bytes else 0
+        return _cut_off(path, row=row, height=image.height, truncated=truncated)
+
+    if truncated == "allow" and (short := note_if_short()):
+        parts = png.take_apart(png.completed(file, parts))
+        image, notes = PngImagePlugin.PngImageFile(parts.file), notes + short
+    elif parts.cannot_be_whole():
+        note_if_short()
+    if parts.depth == 16:
+        samples, lost = png.read_deep(image, parts), ()
+    else:
+        top = 2**parts.depth - 1
+        if top < 255 and parts.colour_type == png.GREY and "transparency" in image.info:
+            # Pillow stretches grey to 0..255 and forgets the colour key, or stretches it already.
+            image.info["transparency"] = min(image.info["transparency"], top) * (255 // top)
+        samples, lost = _read_samples(image, path=path)
+    if truncated == "refuse" and png.ends_in_zeros(image):
+        note_if_short()
+    metadata = read_metadata(image, text=parts.text)
+    metadata = replace(metadata, icc_profile=parts.icc_profile, png_colour=parts.colour)
+    return image, samples, notes + lost, metadata
 
 
 def _is_high_bit_depth_avif(file: BinaryIO) -> bool:
@@ -192,14 +261,14 @@ def _is_high_bit_depth_avif(file: BinaryIO) -> bool:
 
 
 def _decode_tiff(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
-    directory = deep.read_directory(file)
-    deep.refuse_what_is_no_photo(directory, path=path)
-    largest = max(deep.sizes_of(directory), key=math.prod)
+    directory = tiff.read_directory(file)
+    tiff.refuse_what_is_no_photo(directory, path=path)
+    largest = max(tiff.sizes_of(directory), key=math.prod)
     _refuse_bomb(largest, path=path, max_pixels=max_pixels)
     metadata = read_tiff_metadata(file, directory)
-    notes = _note_frames(deep.count_pages(file)) + deep.note_what_is_lost(directory)
-    if deep.is_deep(directory):
-        samples, orientation = deep.read_tiff(file, directory, path=path)
+    notes = _note_frames(tiff.count_pages(file)) + tiff.note_what_is_lost(directory)
+    if tiff.is_deep(directory):
+        samples, orientation = tiff.read_tiff(file, directory, path=path)
         mode = "I;16"
     else:
         file.seek(0)

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from fairweather.imaging import deep
+from fairweather.imaging import png, tiff
 from fairweather.imaging.metadata import (
     Metadata,
     profile_fits,
@@ -105,9 +105,9 @@ def encode(
     metadata, lost = _carried(metadata, target, grey=grey)
     notes += lost
     if target.name == "TIFF":
-        notes += deep.write_tiff(file, _joined(colour, alpha), metadata=metadata)
+        notes += tiff.write_tiff(file, _joined(colour, alpha), metadata=metadata)
     elif colour.dtype == np.uint16:
-        deep.write_png(file, _joined(colour, alpha), chunks=_png_chunks(metadata))
+        png.write_deep(file, _joined(colour, alpha), chunks=_png_chunks(metadata))
     elif target.name == "GIF":
         notes += _write_gif(file, colour, alpha)
     else:
@@ -187,10 +187,27 @@ def _write_with_pillow(
         "PNG": {"compress_level": 4},
         "BMP": {},
     }[name]
-    image.save(file, name, **options, **save_options(metadata, name))
+    told = save_options(metadata, name)
+    if name == "AVIF" and metadata.exif:
+        told["exif"] = _ExifAsItIs(metadata.exif)
+    image.save(file, name, **options, **told)
     if name == "AVIF" and alpha is not None and quality < 100:
         return ("AVIF keeps transparency only approximately at this quality (.png keeps it)",)
     return ()
+
+
+class _ExifAsItIs(Image.Exif):
+    """An EXIF block that is written as it is; Pillow's AVIF plugin would write it anew."""
+
+    def __init__(self, block: bytes):
+        super().__init__()
+        self._block = block
+
+    def __bool__(self) -> bool:
+        return True
+
+    def tobytes(self, offset: int = 8) -> bytes:
+        return self._block
 
 
 def _png_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:

@@ -12,6 +12,8 @@ never lost in silence: it becomes a note for the user, or an error that says wha
     palette                  RGB, note                           GIF: 256 colours, note
     CMYK, CIELAB             sRGB, note
     a profile that misfits   left out, note                      left out, note
+    no end marker (JPEG)     note
+    cut off (JPEG, PNG)      refused, or as far as it goes, note
     several frames           the first, note
     floats, camera raw       refused
 """
@@ -26,7 +28,7 @@ import numpy as np
 
 from fairweather.errors import ImageError
 from fairweather.files import replacing
-from fairweather.imaging.decoding import READS_AVIF, Decoded, decode
+from fairweather.imaging.decoding import READS_AVIF, Decoded, Truncated, decode
 from fairweather.imaging.encoding import FORMATS, encode
 from fairweather.imaging.metadata import Metadata, uprighted
 
@@ -70,14 +72,21 @@ class Photo:
             )
 
 
-def read_image(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
+def read_image(
+    path: str | os.PathLike[str],
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    truncated: Truncated = "refuse",
+) -> Photo:
     """Read a photo: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF, told by content and not by name.
 
-    A JPEG takes at most 7 bytes of memory per pixel while it is read and 3 afterwards.
+    It takes at most 24 bytes of memory per pixel while it is read (a common JPEG 7), and what its
+    samples take afterwards.
 
     Args:
         path: The file.
         max_pixels: An image with more is refused, from its header and before anything is decoded.
+        truncated: `allow` reads JPEG and PNG files that are cut off as far as they go, with a note.
 
     Raises:
         ImageError: The file cannot be opened, is no image or a damaged one, or is too large.
@@ -87,7 +96,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PI
         if path.exists() and not path.is_file() and not path.is_dir():
             raise ImageError(f"'{path}' is not a regular file; copy its content into one")
         with path.open("rb") as file:
-            decoded = decode(file, path=path, max_pixels=max_pixels)
+            decoded = decode(file, path=path, max_pixels=max_pixels, truncated=truncated)
         return _photo(decoded)
 
 

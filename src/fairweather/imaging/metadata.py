@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import IFD
 from PIL.ExifTags import Base as Tag
-from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 EXIF_PREFIX = b"Exif\x00\x00"
@@ -24,6 +24,16 @@ _TOLD_TAGS = (
     Tag.ImageDescription, Tag.Make, Tag.Model, Tag.Software, Tag.DateTime, Tag.Artist,
     Tag.HostComputer, Tag.Rating, Tag.RatingPercent, Tag.Copyright,
     Tag.XPTitle, Tag.XPComment, Tag.XPAuthor, Tag.XPKeywords, Tag.XPSubject,
+)  # fmt: skip
+_TURNS = dict(
+    enumerate(
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+        ),
+        start=2,
+    )
 )  # fmt: skip
 _SUB_DIRECTORIES = (IFD.Exif, IFD.GPSInfo)
 _INTEROP = Tag.ExifInteroperabilityOffset  # holds an offset into the old file
@@ -65,14 +75,20 @@ class Metadata:
         )
 
 
-def read_metadata(image: Image.Image) -> Metadata:
-    """Collect the metadata of a loaded image of any format but TIFF."""
+def read_metadata(image: Image.Image, *, text: Sequence[tuple[str, str]] = ()) -> Metadata:
+    """Collect the metadata of a loaded image of any format but TIFF.
+
+    Args:
+        image: The image.
+        text: Keyword and text of a PNG file, which Pillow was not shown.
+    """
     info = image.info
-    text = image.text if isinstance(image, PngImageFile) and not image.is_animated else {}
-    exif = info.get("exif") or _exif_from_text(text)
+    told = {**info, **dict(text)}
+    exif = info.get("exif") or _exif_from_text(told)
     if exif and not exif.startswith(EXIF_PREFIX):
         exif = EXIF_PREFIX + exif
-    xmp, comment, dpi = info.get("xmp"), info.get("comment"), info.get("dpi")
+    xmp = info.get("xmp") or told.get("XML:com.adobe.xmp")
+    comment, dpi = info.get("comment"), info.get("dpi")
     if "jfif" in info and not info.get("jfif_unit") and dpi == (72, 72):
         dpi = None  # Pillow's stand-in for a JPEG that gives no resolution
     return Metadata(
@@ -83,7 +99,7 @@ def read_metadata(image: Image.Image) -> Metadata:
         xmp=xmp.encode() if isinstance(xmp, str) else xmp,
         iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE),
         comment=comment.encode() if isinstance(comment, str) else comment,
-        text=tuple(item for item in text.items() if not _is_block_in_disguise(item[0])),
+        text=tuple(item for item in text if not _is_block_in_disguise(item[0])),
     )
 
 
@@ -197,6 +213,30 @@ def uprighted(metadata: Metadata, *, height: int, width: int) -> Metadata:
     return replace(metadata, exif=exif, xmp=xmp)
 
 
+def upright_picture(image: Image.Image) -> Image.Image:
+    """Return a PIL image as it is meant to be seen, with EXIF and XMP that say so.
+
+    The orientation is the one that `ImageOps.exif_transpose` would apply. What the image says
+    beside its pixels (`info`) is patched in place as for files; the image given is not changed.
+    """
+    image.load()  # TIFF files are turned by Pillow itself, here and not before
+    metadata = read_metadata(image)
+    try:
+        orientation = image.getexif().get(Tag.Orientation, 1)
+    except Exception:  # of nearly any kind, as Pillow raises it on damaged EXIF
+        orientation = orientation_of(metadata)
+    method = _TURNS.get(orientation)
+    upright = image.copy() if method is None else image.transpose(method)
+    told = uprighted(metadata, height=upright.height, width=upright.width)
+    info = upright.info
+    for name in [name for name in info if _is_block_in_disguise(str(name))]:
+        del info[name]
+    info.update({name: getattr(told, name) for name in ("exif", "xmp") if getattr(told, name)})
+    if method is not None and orientation > 4 and "dpi" in info:
+        info["dpi"] = info["dpi"][::-1]
+    return upright
+
+
 def _walk_exif(exif: bytes | None, visit: Callable[[int, int], int | None]) -> bytes | None:
     """Call `visit(tag, value)` for the single integers of the two main EXIF directories.
 
@@ -207,7 +247,7 @@ def _walk_exif(exif: bytes | None, visit: Callable[[int, int], int | None]) -> b
     if not exif:
         return None
     block = bytearray(exif.removeprefix(EXIF_PREFIX))
-    order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[:4]))
     try:
         if order is None:
             return None
@@ -260,13 +300,11 @@ def save_options(metadata: Metadata, name: str) -> dict[str, Any]:
 
 
 def too_long_for_jpeg(metadata: Metadata) -> list[str]:
-    """Name the fields that do not fit into one JPEG segment, which cannot hold 64 KiB."""
+    """Name the fields that do not fit into JPEG segments, none of which can hold 64 KiB."""
     limits = {"exif": 0, "xmp": 29, "iptc": 27, "comment": 0}  # bytes of each segment's own header
-    return [
-        name
-        for name, header in limits.items()
-        if len(getattr(metadata, name) or b"") + header > _JPEG_SEGMENT_BYTES
-    ]
+    room = {name: _JPEG_SEGMENT_BYTES - header for name, header in limits.items()}
+    room["icc_profile"] = 255 * (_JPEG_SEGMENT_BYTES - 14)  # in numbered segments
+    return [name for name, most in room.items() if len(getattr(metadata, name) or b"") > most]
 
 
 def _png_info(metadata: Metadata) -> PngInfo:
@@ -274,9 +312,10 @@ def _png_info(metadata: Metadata) -> PngInfo:
     for name, data in metadata.png_colour:
         info.add(name, data)
     if metadata.xmp:
-        info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+        xmp = metadata.xmp.decode("utf-8", "replace")
+        info.add_itxt("XML:com.adobe.xmp", xmp, zip=len(xmp) > 1 << 16)
     for keyword, text in metadata.text:
-        info.add_text(keyword, text)
+        info.add_text(keyword, text, zip=len(text) > 1024)
     return info
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from fairweather.errors import FairweatherError, OptionError
-from fairweather.imaging import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES
+from fairweather.imaging import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES, Truncated
 from fairweather.restoration.restorer import Restored, Restorer
 from fairweather.restoration.tiled import OnTile
 
@@ -194,6 +194,7 @@ def run_jobs(
     existing: Existing = "refuse",
     compare: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    truncated: Truncated = "refuse",
     on_start: Callable[[Job], OnTile | None] = lambda job: None,
     on_done: Callable[[Restored | Failure | Job], None] = lambda outcome: None,
 ) -> None:
@@ -206,6 +207,7 @@ def run_jobs(
         existing: what to do where a target exists.
         compare: whether to write input beside result, as `TARGET.compare.jpg`.
         max_pixels: larger images are refused.
+        truncated: whether JPEG and PNG files that are cut off are restored as far as they go.
         on_start: called with each job, gives the callback for its tiles.
         on_done: called with each outcome.
     """
@@ -221,6 +223,7 @@ def run_jobs(
                     overwrite=existing == "overwrite",
                     compare=comparison_of(job.target) if compare else None,
                     max_pixels=max_pixels,
+                    truncated=truncated,
                     on_tile=on_start(job),
                 )
                 summary.restored.append(outcome)

@@ -15,6 +15,7 @@ from fairweather.files import replacing
 from fairweather.hardware import pick_device
 from fairweather.imaging import (
     DEFAULT_MAX_PIXELS,
+    Truncated,
     read_image,
     write_image,
     write_side_by_side,
@@ -167,10 +168,11 @@ class Restorer:
         Args:
             image: a PIL image; an array (H, W), (H, W, 3) or (H, W, 4); or a tensor (3, H, W) or
                 (B, 3, H, W). RGB, uint8 or uint16 in their full range, or floats in [0, 1].
-                Alpha is kept as it is.
+                Alpha is kept as it is. A PIL image is turned upright as its EXIF orientation says;
+                arrays and tensors must be upright.
 
         Returns:
-            The same kind, size, type and device.
+            The same kind, size, type and device; a PIL image without an orientation.
 
         Raises:
             ImageError: for another shape, type or range.
@@ -186,6 +188,7 @@ class Restorer:
         overwrite: bool = False,
         compare: Path | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        truncated: Truncated = "refuse",
         on_tile: OnTile | None = None,
     ) -> Restored:
         """Restore a file; the target appears whole or not at all, in a folder made if need be.
@@ -198,7 +201,8 @@ class Restorer:
             target: where to write; its suffix decides the format.
             overwrite: whether files at `target` and `compare` may be replaced.
             compare: where to write input and result side by side, if anywhere.
-            max_pixels: larger images are refused.
+            max_pixels: larger images are refused; reading one takes up to 24 bytes a pixel.
+            truncated: whether a JPEG or PNG that is cut off is restored as far as it goes.
             on_tile: called with (tiles done, tiles in all), of all levels.
 
         Raises:
@@ -208,7 +212,7 @@ class Restorer:
         started = time.monotonic()
         source, target = Path(source), Path(target)
         refuse_existing(target, compare, overwrite=overwrite)
-        photo = read_image(source, max_pixels=max_pixels)
+        photo = read_image(source, max_pixels=max_pixels, truncated=truncated)
         target.parent.mkdir(parents=True, exist_ok=True)
         outcome = self._restore(photo.pixels, grey=photo.grey, on_tile=on_tile)
         notes = outcome.notes
