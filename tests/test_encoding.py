@@ -227,3 +227,26 @@ def test_exif_is_written_as_it_is(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     assert write_image(path, Photo(PIXELS, metadata=Metadata(exif=block))) == ()
     assert read_image(path).metadata.exif == upright
+
+
+@pytest.mark.parametrize("source", [".png", ".tif", ".bmp", ".webp"])
+def test_lossless_stays_lossless(tmp_path: Path, source: str) -> None:
+    """In WebP of its own accord; JPEG and AVIF, which cannot, are told."""
+    write_image(tmp_path / f"a{source}", Photo(PIXELS), quality=100)
+    photo = read_image(tmp_path / f"a{source}")
+    assert write_image(tmp_path / "b.webp", photo) == ()
+    np.testing.assert_array_equal(read_image(tmp_path / "b.webp").pixels, PIXELS)
+    for suffix in {".jpg", ".avif"} & IMAGE_SUFFIXES:
+        (note,) = write_image(tmp_path / f"b{suffix}", photo)
+        assert "changes each pixel a little (.png is exact)" in note
+        assert write_image(tmp_path / f"b{suffix}", photo, quality=90) == ()
+
+
+@pytest.mark.parametrize("source", [".jpg", ".webp"])
+def test_what_was_lossy_is_written_as_ever(tmp_path: Path, source: str) -> None:
+    write_image(tmp_path / f"a{source}", Photo(PIXELS), quality=90)
+    photo = read_image(tmp_path / f"a{source}")
+    assert not photo.metadata.is_lossless
+    assert write_image(tmp_path / "b.jpg", photo) == ()
+    write_image(tmp_path / "b.webp", photo)
+    assert not read_image(tmp_path / "b.webp").metadata.is_lossless

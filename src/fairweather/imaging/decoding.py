@@ -28,7 +28,7 @@ from PIL import (
 from PIL.ExifTags import Base as Tag
 
 from fairweather.errors import ImageError
-from fairweather.imaging import jpeg, pixels, png, tiff
+from fairweather.imaging import colour, containers, jpeg, pixels, png, tiff, xmp
 from fairweather.imaging.metadata import (
     Metadata,
     orientation_of,
@@ -72,6 +72,7 @@ _PHOTO_MODES = {
     **dict.fromkeys(("P", "RGB", "RGBX", "YCbCr", "CMYK", "LAB"), "RGB"),
     **dict.fromkeys(("PA", "RGBA", "RGBa"), "RGBA"),
 }
+_LOSSLESS = {"PNG", "BMP", "GIF"}
 _STRANGERS = {
     "a HEIC photo": rb"....ftyp(?!.{0,52}avif)(hei|hev|mif1|msf1)",
     "a JPEG 2000 image": rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51",
@@ -133,12 +134,31 @@ def decode(
         notes = _note_frames(_count_frames(image))
         samples, lost = _read_samples(image, path=path)
         notes, metadata = notes + lost, read_metadata(image)
-    if name == "AVIF" and _is_high_bit_depth_avif(file):
-        notes += ("AVIF of more than 8 bits is restored with 8 bits",)
-    if b"hdrgm:Version" in (metadata.xmp or b""):
-        notes += ("the HDR gain map is not restored: the result is the standard picture",)
-    metadata, mismatch = _fit_profile(metadata, mode=image.mode, grey=samples.shape[-1] < 3)
-    return Decoded(samples, orientation_of(metadata), metadata, notes + mismatch)
+    grey = samples.shape[-1] < 3
+    if name == "AVIF":
+        if containers.is_high_bit_depth_avif(file):
+            notes += ("AVIF of more than 8 bits is restored with 8 bits",)
+        metadata = with_code_points(metadata, containers.code_points_of(file), grey=grey)
+    is_lossless = name in ("PNG", "BMP", "GIF") or (
+        name == "WEBP" and containers.is_lossless_webp(file)
+    )
+    metadata = replace(metadata, is_lossless=is_lossless)
+    metadata, mismatch = _fit_profile(metadata, mode=image.mode, grey=grey)
+    notes += xmp.note_announcements(metadata.xmp) + mismatch
+    return Decoded(samples, orientation_of(metadata), metadata, notes)
+
+
+def with_code_points(
+    metadata: Metadata, code_points: tuple[int, int] | None, *, grey: bool
+) -> Metadata:
+    """Return metadata that tell the colour space of an nclx box, where there is no profile."""
+    if code_points is None or metadata.icc_profile:
+        return metadata
+    chunks = ((b"cICP", bytes((*code_points, 0, 1))),)
+    profile = colour.profile_of(chunks, grey=grey)
+    if profile is None:  # HDR, which only PNG can tell
+        return replace(metadata, png_colour=chunks)
+    return replace(metadata, icc_profile=profile or None)
 
 
 def _format_of(head: bytes, *, path: object) -> str:
@@ -252,21 +272,13 @@ def _decode_png(
     return image, samples, notes + lost, metadata
 
 
-def _is_high_bit_depth_avif(file: BinaryIO) -> bool:
-    """Look into the configuration record (AV1-ISOBMFF, 2.3.3), of which Pillow says nothing."""
-    file.seek(0)
-    head = file.read(4096)
-    at = head.find(b"av1C")
-    return at >= 0 and len(head) > at + 6 and bool(head[at + 6] & 0x40)
-
-
 def _decode_tiff(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
     directory = tiff.read_directory(file)
     tiff.refuse_what_is_no_photo(directory, path=path)
     largest = max(tiff.sizes_of(directory), key=math.prod)
     _refuse_bomb(largest, path=path, max_pixels=max_pixels)
-    metadata = read_tiff_metadata(file, directory)
-    notes = _note_frames(tiff.count_pages(file)) + tiff.note_what_is_lost(directory)
+    metadata, notes = read_tiff_metadata(file, directory)
+    notes += _note_frames(tiff.count_pages(file)) + tiff.note_what_is_lost(directory)
     if tiff.is_deep(directory):
         samples, orientation = tiff.read_tiff(file, directory, path=path)
         mode = "I;16"
@@ -283,7 +295,8 @@ def _decode_tiff(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
         notes += lost
         mode, orientation = image.mode, 1  # Pillow turns TIFF files itself
     metadata, mismatch = _fit_profile(metadata, mode=mode, grey=samples.shape[-1] < 3)
-    return Decoded(samples, orientation, metadata, notes + mismatch)
+    notes += xmp.note_announcements(metadata.xmp) + mismatch
+    return Decoded(samples, orientation, metadata, notes)
 
 
 def _read_samples(

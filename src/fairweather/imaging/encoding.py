@@ -1,12 +1,12 @@
 """Samples → image file: what each format holds, and what becomes of the rest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from fairweather.imaging import png, tiff
+from fairweather.imaging import colour, png, tiff
 from fairweather.imaging.metadata import (
     Metadata,
     profile_fits,
@@ -16,6 +16,7 @@ from fairweather.imaging.metadata import (
 )
 from fairweather.imaging.pixels import as_bytes, by_rows
 
+_QUALITY = 95
 _EVERYWHERE = ("exif", "icc_profile", "xmp")
 _IN_WORDS = {
     "exif": "EXIF data",
@@ -37,6 +38,7 @@ class Format:
         alpha: Whether it holds transparency.
         grey: Whether it holds one channel.
         deep: Whether it holds 16 bits per channel.
+        lossless: Whether it can keep each pixel exactly.
         fields: The fields of `Metadata` that it carries.
     """
 
@@ -45,22 +47,28 @@ class Format:
     alpha: bool = True
     grey: bool = True
     deep: bool = False
+    lossless: bool = True
     fields: tuple[str, ...] = _EVERYWHERE
 
 
-_JPEG = Format("JPEG", 65500, alpha=False, fields=(*_EVERYWHERE, "dpi", "iptc", "comment"))
+_JPEG = Format(
+    "JPEG",
+    65500,
+    alpha=False,
+    lossless=False,
+    fields=(*_EVERYWHERE, "dpi", "iptc", "comment"),
+)
 _TIFF = Format("TIFF", 2**31 - 1, deep=True, fields=(*_EVERYWHERE, "dpi", "iptc"))
 _PNG_FIELDS = (*_EVERYWHERE, "dpi", "text", "png_colour")
 FORMATS = {
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), _JPEG),
     ".png": Format("PNG", 2**31 - 1, deep=True, fields=_PNG_FIELDS),
     ".webp": Format("WEBP", 16383, grey=False),
     ".tif": _TIFF,
     ".tiff": _TIFF,
     ".bmp": Format("BMP", 2**31 - 1, alpha=False, fields=("dpi",)),
     ".gif": Format("GIF", 65535, fields=()),
-    ".avif": Format("AVIF", 32768),
+    ".avif": Format("AVIF", 32768, lossless=False),
 }
 
 
@@ -72,7 +80,7 @@ def encode(
     alpha: np.ndarray | None,
     grey: bool,
     metadata: Metadata,
-    quality: int,
+    quality: int | None,
 ) -> tuple[str, ...]:
     """Write one image.
 
@@ -83,12 +91,17 @@ def encode(
         alpha: (H, W) of the same type, or None.
         grey: Write the luma of the pixels as one channel.
         metadata: What goes along, as far as the format carries it.
-        quality: 1 to 100, for the formats with loss; 100 is lossless WebP.
+        quality: 1 to 100, for the formats with loss; 100 is lossless WebP. None is 95, or lossless
+            WebP for what was lossless.
 
     Returns:
         Notes for the user: what the format could not hold.
     """
     notes: list[str] = []
+    if quality is None:
+        quality = 100 if metadata.is_lossless and target.name == "WEBP" else _QUALITY
+        if metadata.is_lossless and not target.lossless:
+            notes.append(f"{target.name} changes each pixel a little (.png is exact)")
     if not target.deep and pixels.dtype == np.uint16:
         notes.append(f"16 bits per channel become 8, all that {target.name} holds (.png keeps 16)")
         pixels, alpha = as_bytes(pixels), None if alpha is None else as_bytes(alpha)
@@ -120,6 +133,11 @@ def encode(
 def _carried(metadata: Metadata, target: Format, *, grey: bool) -> tuple[Metadata, list[str]]:
     """Return the metadata that the file will hold, and notes about the rest."""
     notes = []
+    if metadata.png_colour and not metadata.icc_profile and "png_colour" not in target.fields:
+        profile = colour.profile_of(metadata.png_colour, grey=grey)
+        metadata = replace(metadata, icc_profile=profile or None)
+        if profile is None:
+            notes.append(f"{target.name} cannot hold the colour space, such as HDR (.png keeps it)")
     if metadata.icc_profile and not profile_fits(metadata.icc_profile, grey=grey):
         kind = "grey" if grey else "RGB"
         notes.append(f"the colour profile is not for {kind} pixels and is left out")

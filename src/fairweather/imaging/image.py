@@ -10,6 +10,8 @@ never lost in silence: it becomes a note for the user, or an error that says wha
     16 bits                  uint16                              PNG, TIFF; else rounded to 8, note
     transparency             alpha, not premultiplied            JPEG, BMP: laid on white, note
     palette                  RGB, note                           GIF: 256 colours, note
+    colour without profile   kept; AVIF: profile                 PNG: kept; profile, or note
+    a lossless file                                              lossless; JPEG, AVIF: note
     CMYK, CIELAB             sRGB, note
     a profile that misfits   left out, note                      left out, note
     no end marker (JPEG)     note
@@ -101,7 +103,11 @@ def read_image(
 
 
 def write_image(
-    path: str | os.PathLike[str], photo: Photo, *, overwrite: bool = True, quality: int = 95
+    path: str | os.PathLike[str],
+    photo: Photo,
+    *,
+    overwrite: bool = True,
+    quality: int | None = None,
 ) -> tuple[str, ...]:
     """Write a photo in the format that the suffix of `path` names, completely or not at all.
 
@@ -112,7 +118,8 @@ def write_image(
         path: The file; its folder must exist.
         photo: The photo, whose metadata goes along as far as the format carries it.
         overwrite: False refuses to replace a file, even one that appears while this one is written.
-        quality: 1 to 100, for JPEG (4:4:4), WebP and AVIF; WebP is lossless at 100.
+        quality: 1 to 100, for JPEG (4:4:4), WebP and AVIF; WebP is lossless at 100. By default 95,
+            and lossless for WebP if the photo comes from a lossless file.
 
     Returns:
         Sentences for the user about what the format could not hold.
@@ -128,7 +135,7 @@ def write_image(
             f"'{path}' cannot be written as '{path.suffix}'; "
             f"use one of {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    if not 1 <= quality <= 100:
+    if quality is not None and not 1 <= quality <= 100:
         raise ImageError(f"quality is {quality} but must be 1 to 100")
     height, width = photo.pixels.shape[:2]
     if max(height, width) > target.max_side_px:

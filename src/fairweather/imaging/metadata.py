@@ -1,6 +1,5 @@
 """What a photo file says beside its pixels, kept true for the restored file."""
 
-import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +12,22 @@ from PIL.ExifTags import Base as Tag
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from fairweather.imaging import xmp
+
 EXIF_PREFIX = b"Exif\x00\x00"
 
 _IPTC_RESOURCE = 0x0404
 _INTEGER_TYPES = {1: "B", 3: "H", 4: "I"}  # TIFF types BYTE, SHORT, LONG
-_XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))([1-8])(?=["<])')
+# Maker notes whose offsets count from their own start, so that they may be moved.
+_MOVABLE_NOTES = (
+    b"Nikon\0\x02",
+    b"Apple iOS\0",
+    b"FUJIFILM",
+    b"OLYMPUS\0",
+    b"OM SYSTEM\0",
+    b"PENTAX \0",
+)
+NOTES_STAY = "the camera's maker notes cannot be moved into or out of TIFF tags and are left out"
 _JPEG_SEGMENT_BYTES = 65533
 # What a TIFF says about the photo, not about its own layout.
 _TOLD_TAGS = (
@@ -46,16 +56,19 @@ class Metadata:
     Attributes:
         format: Pillow's name of the format read ("JPEG"), or None for a photo made in memory.
         exif: The EXIF block as it was, maker notes and GPS included, beginning with `Exif\0\0`.
-            Only four things are changed, in place: the orientation is 1 (the pixels are upright),
+            Only these things are changed, in place: the orientation is 1 (the pixels are upright),
             the thumbnail is unlinked (it shows the degraded photo), and width and height are those
             of the upright pixels.
         icc_profile: The colour profile that the pixels are in.
         dpi: Horizontal and vertical resolution in dots per inch.
-        xmp: The XMP packet, its orientation likewise 1.
+        xmp: The XMP packet, its orientation and sizes likewise; it announces no gain map, video,
+            thumbnail or second packet, since none of them is kept.
         iptc: The IPTC block (caption, keywords, credit) of a JPEG or TIFF file.
         comment: The comment of a JPEG file.
         text: Keyword and text of a PNG file.
-        png_colour: Name and data of the gAMA, cHRM, sRGB and cICP chunks of a PNG file.
+        png_colour: Name and data of the gAMA, cHRM, sRGB and cICP chunks of a PNG file, or of such
+            that say the same as another file.
+        is_lossless: Whether the file keeps each pixel exactly, as a PNG does.
     """
 
     format: str | None = None
@@ -67,6 +80,7 @@ class Metadata:
     comment: bytes | None = None
     text: tuple[tuple[str, str], ...] = ()
     png_colour: tuple[tuple[bytes, bytes], ...] = ()
+    is_lossless: bool = False
 
     def without(self, *fields: str) -> "Metadata":
         """Return a copy in which the named fields are empty."""
@@ -87,7 +101,7 @@ def read_metadata(image: Image.Image, *, text: Sequence[tuple[str, str]] = ()) -
     exif = info.get("exif") or _exif_from_text(told)
     if exif and not exif.startswith(EXIF_PREFIX):
         exif = EXIF_PREFIX + exif
-    xmp = info.get("xmp") or told.get("XML:com.adobe.xmp")
+    packet = info.get("xmp") or told.get("XML:com.adobe.xmp")
     comment, dpi = info.get("comment"), info.get("dpi")
     if "jfif" in info and not info.get("jfif_unit") and dpi == (72, 72):
         dpi = None  # Pillow's stand-in for a JPEG that gives no resolution
@@ -96,7 +110,7 @@ def read_metadata(image: Image.Image, *, text: Sequence[tuple[str, str]] = ()) -
         exif=exif,
         icc_profile=info.get("icc_profile") or None,
         dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
-        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
+        xmp=packet.encode() if isinstance(packet, str) else packet,
         iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE),
         comment=comment.encode() if isinstance(comment, str) else comment,
         text=tuple(item for item in text if not _is_block_in_disguise(item[0])),
@@ -116,31 +130,47 @@ def _exif_from_text(text: dict[str, Any]) -> bytes | None:
         return None
 
 
-def read_tiff_metadata(file: BinaryIO, directory: ImageFileDirectory_v2) -> Metadata:
-    """Collect the metadata of a TIFF file, EXIF as the block that other formats carry."""
+def read_tiff_metadata(
+    file: BinaryIO, directory: ImageFileDirectory_v2
+) -> tuple[Metadata, tuple[str, ...]]:
+    """Collect the metadata of a TIFF file, EXIF as a block that other formats carry, and notes."""
     told = Tag.XMLPacket, Tag.InterColorProfile, Tag.IPTCNAA
-    xmp, icc_profile, iptc = (directory.get(tag) for tag in told)
+    packet, icc_profile, iptc = (directory.get(tag) for tag in told)
     if isinstance(iptc, tuple):  # Photoshop declares these bytes as 32-bit integers
         iptc = np.array(iptc, _byte_order(directory) + "u4").tobytes()
+    notes: tuple[str, ...] = ()
     try:
-        exif = _exif_from_tiff(file, directory)
+        exif, is_whole = _exif_from_tiff(file, directory)
+        notes = () if is_whole else (NOTES_STAY,)
     except Exception:  # a broken directory must not cost the photo
         exif = EXIF_PREFIX  # an empty block, which is reported as damaged
-    return Metadata(
+    metadata = Metadata(
         format="TIFF",
         exif=exif,
         icc_profile=icc_profile or None,
         dpi=_dpi_from_tiff(directory),
-        xmp=xmp if isinstance(xmp, bytes) else None,
+        xmp=packet if isinstance(packet, bytes) else None,
         iptc=iptc if isinstance(iptc, bytes) else None,
+        png_colour=() if icc_profile else _chromaticities(directory),
+        is_lossless=directory.get(Tag.Compression, 1) not in (6, 7),  # JPEG
     )
+    return metadata, notes
+
+
+def _chromaticities(directory: ImageFileDirectory_v2) -> tuple[tuple[bytes, bytes], ...]:
+    told = (*directory.get(318, ()), *directory.get(319, ()))  # of white, and of the primaries
+    if len(told) != 8:
+        return ()
+    values = [min(max(round(float(value) * 100_000), 0), 2**32 - 1) for value in told]
+    return ((b"cHRM", struct.pack(">8I", *values)),)
 
 
 def _byte_order(directory: ImageFileDirectory_v2) -> str:
     return "<" if directory.prefix == b"II" else ">"
 
 
-def _exif_from_tiff(file: BinaryIO, directory: ImageFileDirectory_v2) -> bytes | None:
+def _exif_from_tiff(file: BinaryIO, directory: ImageFileDirectory_v2) -> tuple[bytes | None, bool]:
+    """Return EXIF as a block, and whether it holds all maker notes."""
     exif, source = Image.Exif(), Image.Exif()
     file.seek(2)
     source.endian, source.bigtiff = _byte_order(directory), b"\x2b" in file.read(2)
@@ -148,12 +178,36 @@ def _exif_from_tiff(file: BinaryIO, directory: ImageFileDirectory_v2) -> bytes |
     for tag in _TOLD_TAGS:
         if tag in directory:
             exif[tag] = directory[tag]
-    told = len(exif) > 0
+    told, is_whole = len(exif) > 0, True
     for tag in _SUB_DIRECTORIES:
-        values = {key: value for key, value in source.get_ifd(tag).items() if key != _INTEROP}
+        values = _movable(source.get_ifd(tag))
+        is_whole = is_whole and (Tag.MakerNote in values) == (Tag.MakerNote in source.get_ifd(tag))
         exif.get_ifd(tag).update(values)
         told = told or bool(values)
-    return exif.tobytes() if told else None
+    return exif.tobytes() if told else None, is_whole
+
+
+def _movable(values: dict[int, Any]) -> dict[int, Any]:
+    """Return the tags of a directory that hold no offsets into the old file."""
+    return {
+        tag: value
+        for tag, value in values.items()
+        if tag != _INTEROP and not (tag == Tag.MakerNote and not _may_be_moved(value))
+    }
+
+
+def _may_be_moved(maker_notes: Any) -> bool:
+    return isinstance(maker_notes, bytes) and maker_notes.startswith(_MOVABLE_NOTES)
+
+
+def has_notes_that_stay(exif: bytes | None) -> bool:
+    """Tell whether EXIF data hold maker notes that must not be moved."""
+    if not exif:
+        return False
+    block = Image.Exif()
+    block.load(exif)
+    notes = block.get_ifd(IFD.Exif).get(Tag.MakerNote)
+    return notes is not None and not _may_be_moved(notes)
 
 
 def _dpi_from_tiff(directory: ImageFileDirectory_v2) -> tuple[float, float] | None:
@@ -180,8 +234,7 @@ def tiff_tags(metadata: Metadata) -> dict[int, Any]:
         exif.load(metadata.exif)
         tags |= {tag: exif[tag] for tag in _TOLD_TAGS if tag in exif}
         for tag in _SUB_DIRECTORIES:
-            values = exif.get_ifd(tag)
-            tags[tag] = {key: value for key, value in values.items() if key != _INTEROP}
+            tags[tag] = _movable(exif.get_ifd(tag))
     return {tag: value for tag, value in tags.items() if value}
 
 
@@ -193,8 +246,8 @@ def orientation_of(metadata: Metadata) -> int:
         found.setdefault(tag, value)
 
     _walk_exif(metadata.exif, look)
-    if Tag.Orientation not in found and (match := _XMP_ORIENTATION.search(metadata.xmp or b"")):
-        found[Tag.Orientation] = int(match[2])
+    if Tag.Orientation not in found and (told := xmp.orientation_of(metadata.xmp)):
+        found[Tag.Orientation] = told
     orientation = found.get(Tag.Orientation, 1)
     return orientation if 1 <= orientation <= 8 else 1
 
@@ -209,8 +262,8 @@ def uprighted(metadata: Metadata, *, height: int, width: int) -> Metadata:
         Tag.ExifImageHeight: height,
     }
     exif = _walk_exif(metadata.exif, lambda tag, _: values.get(tag))
-    xmp = _XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp) if metadata.xmp else None
-    return replace(metadata, exif=exif, xmp=xmp)
+    packet = xmp.made_true(metadata.xmp, height=height, width=width)
+    return replace(metadata, exif=exif, xmp=packet)
 
 
 def upright_picture(image: Image.Image) -> Image.Image:
@@ -312,8 +365,8 @@ def _png_info(metadata: Metadata) -> PngInfo:
     for name, data in metadata.png_colour:
         info.add(name, data)
     if metadata.xmp:
-        xmp = metadata.xmp.decode("utf-8", "replace")
-        info.add_itxt("XML:com.adobe.xmp", xmp, zip=len(xmp) > 1 << 16)
+        packet = metadata.xmp.decode("utf-8", "replace")
+        info.add_itxt("XML:com.adobe.xmp", packet, zip=len(packet) > 1 << 16)
     for keyword, text in metadata.text:
         info.add_text(keyword, text, zip=len(text) > 1024)
     return info

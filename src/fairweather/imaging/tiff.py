@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, SAMPLEFORMAT
 
 from fairweather.errors import ImageError
-from fairweather.imaging.metadata import Metadata, tiff_tags
+from fairweather.imaging.metadata import NOTES_STAY, Metadata, has_notes_that_stay, tiff_tags
 from fairweather.imaging.pixels import by_rows
 
 _COLOURS = {
@@ -286,6 +286,8 @@ def write_tiff(file: BinaryIO, samples: np.ndarray, *, metadata: Metadata) -> tu
     notes = ()
     try:
         directory = _directory(layout | tiff_tags(metadata), big=big)
+        if has_notes_that_stay(metadata.exif):
+            notes = (NOTES_STAY,)
     except Exception:  # a value of the wrong type must not cost the photo
         directory = _directory(layout | tiff_tags(metadata.without("exif")), big=big)
         notes = ("the EXIF data could not be written as TIFF tags and are left out",)
