@@ -79,7 +79,7 @@ $(CORE): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 $(DEV): $(CORE)
-	$(INSTALL) -e '.[train,export,int8,dev]'
+	$(INSTALL) -e '.[train,export,int8,heif,jxl,raw,dev]'
 	@touch $@
 
 # tensorflow-cpu has no macOS wheel: make keras TENSORFLOW=tensorflow there.

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from png_files import chunk, png
 from skimage import data
 
-from fairweather.imaging import IMAGE_SUFFIXES, Photo, read_image, write_image
+from fairweather.imaging import WRITTEN_SUFFIXES, Photo, read_image, write_image
 from fairweather.imaging.colour import profile_of
 
 PIXELS = np.ascontiguousarray(data.astronaut()[:40, :56])
@@ -82,7 +82,7 @@ SPACES = {
 
 
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("suffix", sorted({".jpg", ".tif", ".webp", ".avif"} & IMAGE_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted({".jpg", ".tif", ".webp", ".avif"} & WRITTEN_SUFFIXES))
 def test_a_space_without_profile_becomes_a_profile(tmp_path: Path, space: str, suffix: str) -> None:
     part, points, to_linear = SPACES[space]
     photo = read_image(saved(tmp_path / "a.png", part))
@@ -156,7 +156,7 @@ def test_what_no_profile_tells_is_said(
     assert profile_of((part,), grey=False) is None
 
 
-@pytest.mark.skipif(".avif" not in IMAGE_SUFFIXES, reason="Pillow without AVIF")
+@pytest.mark.skipif(".avif" not in WRITTEN_SUFFIXES, reason="Pillow without AVIF")
 @pytest.mark.parametrize(("primaries", "transfer"), [(12, 13), (9, 16), (1, 13), (2, 2)])
 def test_the_space_of_avif_is_found(tmp_path: Path, primaries: int, transfer: int) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.avif", quality=90)

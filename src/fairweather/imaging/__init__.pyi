@@ -5,10 +5,13 @@ from .figures import write_curves as write_curves
 from .figures import write_side_by_side as write_side_by_side
 from .image import DEFAULT_MAX_PIXELS as DEFAULT_MAX_PIXELS
 from .image import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from .image import WRITTEN_SUFFIXES as WRITTEN_SUFFIXES
 from .image import Metadata as Metadata
 from .image import Photo as Photo
+from .image import check_target as check_target
 from .image import read_image as read_image
 from .image import write_image as write_image
+from .image import written_suffix as written_suffix
 from .metadata import upright_picture as upright_picture
 from .pixels import as_bytes as as_bytes
 from .pixels import as_float as as_float

@@ -8,7 +8,6 @@ program: changing it, even for a moment, would change it for the host's other th
 
 import io
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal, cast
@@ -29,6 +28,7 @@ from PIL.ExifTags import Base as Tag
 
 from fairweather.errors import ImageError
 from fairweather.imaging import colour, containers, jpeg, pixels, png, tiff, xmp
+from fairweather.imaging.extra_formats import read_extra
 from fairweather.imaging.metadata import (
     Metadata,
     orientation_of,
@@ -36,6 +36,7 @@ from fairweather.imaging.metadata import (
     read_metadata,
     read_tiff_metadata,
 )
+from fairweather.imaging.signatures import HEAD_BYTES, format_of
 
 try:
     from PIL import AvifImagePlugin
@@ -46,7 +47,6 @@ READS_AVIF = AvifImagePlugin is not None and AvifImagePlugin.SUPPORTED
 
 Truncated = Literal["refuse", "allow"]
 
-_HEAD_BYTES = 64
 _PARSERS: dict[str, Callable[[Any], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
     "PNG": PngImagePlugin.PngImageFile,
@@ -57,15 +57,6 @@ _PARSERS: dict[str, Callable[[Any], ImageFile.ImageFile]] = {
 }
 if AvifImagePlugin is not None and READS_AVIF:
     _PARSERS["AVIF"] = AvifImagePlugin.AvifImageFile
-_SIGNATURES = {
-    "JPEG": rb"\xff\xd8\xff",
-    "PNG": re.escape(png.SIGNATURE),
-    "WEBP": rb"RIFF....WEBP",
-    "TIFF": rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]",
-    "BMP": rb"BM",
-    "GIF": rb"GIF8[79]a",
-    "AVIF": rb"....ftyp(avi[fs]|.{0,52}avif)",
-}
 _PHOTO_MODES = {
     **dict.fromkeys(("1", "L"), "L"),
     **dict.fromkeys(("LA", "La"), "LA"),
@@ -73,14 +64,6 @@ _PHOTO_MODES = {
     **dict.fromkeys(("PA", "RGBA", "RGBa"), "RGBA"),
 }
 _LOSSLESS = {"PNG", "BMP", "GIF"}
-_STRANGERS = {
-    "a HEIC photo": rb"....ftyp(?!.{0,52}avif)(hei|hev|mif1|msf1)",
-    "a JPEG 2000 image": rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51",
-    "a JPEG XL image": rb"\xff\x0a|\x00\x00\x00\x0cJXL ",
-    "a Photoshop document": rb"8BPS",
-    "a PDF document": rb"%PDF",
-    "a camera raw file": rb"FUJIFILMCCD-RAW|IIU\x00|IIRO|II\*\x00\x10\x00\x00\x00CR|....ftypcrx",
-}
 
 
 @dataclass(frozen=True)
@@ -115,10 +98,18 @@ def decode(
         ImageError: The file is no image that is read here, too large, or not a photo.
         Exception: Of nearly any kind, as the parsers raise it on damaged files.
     """
-    name = _format_of(file.read(_HEAD_BYTES), path=path)
+    name = format_of(file.read(HEAD_BYTES), path=path)
     file.seek(0)
-    if name == "TIFF":
-        return _decode_tiff(file, path=path, max_pixels=max_pixels)
+    directory = tiff.read_directory(file) if name == "TIFF" else None
+    if directory is not None and tiff.is_raw(directory):
+        name = "RAW"
+    file.seek(0)
+    if name in ("HEIF", "JXL", "RAW"):
+        return _decode_extra(name, file, path=path, max_pixels=max_pixels, truncated=truncated)
+    if directory is not None:
+        return _decode_tiff(file, directory, path=path, max_pixels=max_pixels)
+    if name not in _PARSERS:
+        raise ImageError(f"'{path}' is {name}, which this Pillow cannot read; update Pillow")
     if name == "JPEG":
         image, samples, notes = _decode_jpeg(
             file, path=path, max_pixels=max_pixels, truncated=truncated
@@ -159,23 +150,6 @@ def with_code_points(
     if profile is None:  # HDR, which only PNG can tell
         return replace(metadata, png_colour=chunks)
     return replace(metadata, icc_profile=profile or None)
-
-
-def _format_of(head: bytes, *, path: object) -> str:
-    if not head:
-        raise ImageError(f"'{path}' is empty (0 bytes); copy it again from where it came from")
-    for stranger, signature in _STRANGERS.items():
-        if re.match(signature, head, re.DOTALL):
-            raise ImageError(f"'{path}' is {stranger}; convert it to JPEG, PNG or TIFF first")
-    for name, signature in _SIGNATURES.items():
-        if re.match(signature, head, re.DOTALL):
-            if name == "AVIF" and not READS_AVIF:
-                raise ImageError(f"'{path}' is AVIF, which this Pillow cannot read; update Pillow")
-            return name
-    raise ImageError(
-        f"'{path}' is not an image (its first bytes are {head[:12]!r}); "
-        f"{', '.join(_PARSERS)} are read"
-    )
 
 
 def _refuse_bomb(size: tuple[int, int], *, path: object, max_pixels: int) -> None:
@@ -272,9 +246,30 @@ def _decode_png(
     return image, samples, notes + lost, metadata
 
 
-def _decode_tiff(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
-    directory = tiff.read_directory(file)
-    tiff.refuse_what_is_no_photo(directory, path=path)
+def _decode_extra(
+    name: str, file: BinaryIO, *, path: object, max_pixels: int, truncated: Truncated
+) -> Decoded:
+    def check_size(size: tuple[int, int]) -> None:
+        _refuse_bomb(size, path=path, max_pixels=max_pixels)
+
+    read = read_extra(name, file, path=path, check_size=check_size)
+    if isinstance(read, bytes):
+        return decode(io.BytesIO(read), path=path, max_pixels=max_pixels, truncated=truncated)
+    grey = read.samples.shape[-1] < 3
+    metadata = with_code_points(read.metadata, read.code_points, grey=grey)
+    metadata, mismatch = _fit_profile(metadata, mode="RGB", grey=grey)
+    notes = read.notes + xmp.note_announcements(metadata.xmp) + mismatch
+    return Decoded(read.samples, 1, metadata, notes)  # every one of them is upright already
+
+
+def _decode_tiff(
+    file: BinaryIO,
+    directory: TiffImagePlugin.ImageFileDirectory_v2,
+    *,
+    path: object,
+    max_pixels: int,
+) -> Decoded:
+    tiff.refuse_floats(directory, path=path)
     largest = max(tiff.sizes_of(directory), key=math.prod)
     _refuse_bomb(largest, path=path, max_pixels=max_pixels)
     metadata, notes = read_tiff_metadata(file, directory)

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from fairweather.imaging import colour, png, tiff
+from fairweather.imaging.extra_formats import HEIF_SUFFIXES, write_heif
 from fairweather.imaging.metadata import (
     Metadata,
     profile_fits,
@@ -69,6 +70,7 @@ FORMATS = {
     ".bmp": Format("BMP", 2**31 - 1, alpha=False, fields=("dpi",)),
     ".gif": Format("GIF", 65535, fields=()),
     ".avif": Format("AVIF", 32768, lossless=False),
+    **dict.fromkeys(HEIF_SUFFIXES, Format("HEIF", 16384, lossless=False)),
 }
 
 
@@ -195,6 +197,9 @@ def _write_with_pillow(
     image = Image.fromarray(colour)
     if alpha is not None:
         image.putalpha(Image.fromarray(alpha))
+    if name == "HEIF":
+        write_heif(file, image, quality=quality, metadata=metadata)
+        return ()
     options: dict[str, Any] = {
         # 4:4:4, because a restored photo deserves its colours at full resolution.
         "JPEG": {"quality": quality, "subsampling": "4:4:4"},

@@ -17,13 +17,15 @@ never lost in silence: it becomes a note for the user, or an error that says wha
     no end marker (JPEG)     note
     cut off (JPEG, PNG)      refused, or as far as it goes, note
     several frames           the first, note
-    floats, camera raw       refused
+    camera raw (extra)       developed, 16-bit sRGB, note
+    floats                   refused
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +34,17 @@ from fairweather.errors import ImageError
 from fairweather.files import replacing
 from fairweather.imaging.decoding import READS_AVIF, Decoded, Truncated, decode
 from fairweather.imaging.encoding import FORMATS, encode
+from fairweather.imaging.extra_formats import HEIF_SUFFIXES, RAW_SUFFIXES
 from fairweather.imaging.metadata import Metadata, uprighted
 
 DEFAULT_MAX_PIXELS = 500_000_000
-IMAGE_SUFFIXES: frozenset[str] = frozenset(
-    suffix for suffix in FORMATS if suffix != ".avif" or READS_AVIF
+IMAGE_SUFFIXES: frozenset[str] = frozenset((*FORMATS, ".jxl", *RAW_SUFFIXES))
+_MISSING = {
+    ".avif": not READS_AVIF,
+    **dict.fromkeys(HEIF_SUFFIXES, find_spec("pillow_heif") is None),
+}
+WRITTEN_SUFFIXES: frozenset[str] = frozenset(
+    suffix for suffix in FORMATS if not _MISSING.get(suffix)
 )
 
 
@@ -81,6 +89,8 @@ def read_image(
     truncated: Truncated = "refuse",
 ) -> Photo:
     """Read a photo: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF, told by content and not by name.
+
+    With the extras `heif`, `jxl` and `raw` HEIF, JPEG XL (8 bits) and camera raw files, too.
 
     It takes at most 24 bytes of memory per pixel while it is read (a common JPEG 7), and what its
     samples take afterwards.
@@ -129,12 +139,8 @@ def write_image(
             and `overwrite` is False, or it cannot be written.
     """
     path = Path(path)
-    target = FORMATS.get(path.suffix.lower())
-    if target is None or path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ImageError(
-            f"'{path}' cannot be written as '{path.suffix}'; "
-            f"use one of {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
+    check_target(path)
+    target = FORMATS[path.suffix.lower()]
     if quality is not None and not 1 <= quality <= 100:
         raise ImageError(f"quality is {quality} but must be 1 to 100")
     height, width = photo.pixels.shape[:2]
@@ -153,6 +159,31 @@ def write_image(
             metadata=photo.metadata,
             quality=quality,
         )
+
+
+def check_target(path: Path) -> None:
+    """Raise an ImageError, before any work, for a file whose suffix names no format written here.
+
+    The message names the extra that writes it, if there is one.
+    """
+    suffix = path.suffix.lower()
+    if suffix in WRITTEN_SUFFIXES:
+        return
+    way = f"use one of {', '.join(sorted(WRITTEN_SUFFIXES))}"
+    if suffix in HEIF_SUFFIXES:
+        way = f"install it with pip install 'fairweather[heif]', or {way}"
+    raise ImageError(f"'{path}' cannot be written as '{path.suffix}'; {way}")
+
+
+def written_suffix(path: Path) -> str:
+    """Return the suffix for the restored version of a photo: its own, if that can be written.
+
+    Camera raw files become 16-bit TIFF, and others that are only read PNG.
+    """
+    suffix = path.suffix.lower()
+    if suffix in RAW_SUFFIXES:
+        return ".tif"
+    return path.suffix if suffix in WRITTEN_SUFFIXES or suffix not in IMAGE_SUFFIXES else ".png"
 
 
 def _photo(decoded: Decoded) -> Photo:

@@ -44,12 +44,15 @@ def read_directory(file: BinaryIO) -> ImageFileDirectory_v2:
     return directory
 
 
-def refuse_what_is_no_photo(directory: ImageFileDirectory_v2, *, path: object) -> None:
-    """Raise an ImageError for a camera raw file and for floating-point samples."""
-    if Tag.DNGVersion in directory or directory.get(Tag.NewSubfileType, 0) == 1:  # a thumbnail
-        raise ImageError(
-            f"'{path}' is a camera raw file; develop it first and restore the TIFF or JPEG"
-        )
+def is_raw(directory: ImageFileDirectory_v2) -> bool:
+    """Tell whether a TIFF file is a camera raw file."""
+    if Tag.DNGVersion in directory:
+        return True
+    return directory.get(Tag.NewSubfileType, 0) == 1  # a thumbnail goes before the photo
+
+
+def refuse_floats(directory: ImageFileDirectory_v2, *, path: object) -> None:
+    """Raise an ImageError for floating-point samples."""
     if SAMPLEFORMAT.IEEEFP in np.atleast_1d(directory.get(Tag.SampleFormat, 1)):
         raise ImageError(
             f"'{path}' holds floating-point pixels, whose white point is not known; "

@@ -16,6 +16,7 @@ from fairweather.hardware import pick_device
 from fairweather.imaging import (
     DEFAULT_MAX_PIXELS,
     Truncated,
+    check_target,
     read_image,
     write_image,
     write_side_by_side,
@@ -212,6 +213,7 @@ class Restorer:
         started = time.monotonic()
         source, target = Path(source), Path(target)
         refuse_existing(target, compare, overwrite=overwrite)
+        check_target(target)
         photo = read_image(source, max_pixels=max_pixels, truncated=truncated)
         target.parent.mkdir(parents=True, exist_ok=True)
         outcome = self._restore(photo.pixels, grey=photo.grey, on_tile=on_tile)
