@@ -19,7 +19,7 @@ override OUT := $(value OUT)
 export IN OUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup keras kernels restore test test-slow check format clean
+.PHONY: help setup keras kernels restore test test-slow fuzz check format clean
 
 help:
 	@echo 'make restore              restore a sample photograph, into ./sample'
@@ -30,6 +30,7 @@ help:
 	@echo 'make kernels              install Triton too, on Linux, so that GPU kernels are tested on the CPU'
 	@echo 'make test                 run the tests, on WORKERS=2 cores'
 	@echo 'make test-slow            run those that take longest too, as continuous integration does'
+	@echo 'make fuzz                 damage files at random and look for crashes, SECONDS=300 for each kind'
 	@echo 'make check                formatting, lint, types and the rules of the house'
 	@echo 'make format               fix what the formatter and the linter can fix'
 	@echo 'make clean                remove the virtual environment, the sample and the caches'
@@ -56,6 +57,11 @@ test: $(DEV)
 test-slow: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
+SECONDS ?= 300
+
+fuzz: $(DEV)
+	OMP_NUM_THREADS=1 FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -n $(WORKERS) -rP tests/fuzz
+
 check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -79,7 +85,7 @@ $(CORE): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 $(DEV): $(CORE)
-	$(INSTALL) -e '.[train,export,int8,dev]'
+	$(INSTALL) -e '.[train,export,int8,heif,jxl,raw,dev]'
 	@touch $@
 
 # tensorflow-cpu has no macOS wheel: make keras TENSORFLOW=tensorflow there.

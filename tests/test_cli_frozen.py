@@ -17,7 +17,7 @@ COMMANDS = {
         "[inputs …]", "-o", "--out", "--task", "--weights", "--device", "--engine", "--precision",
         "--threads", "--tile", "--levels", "--fast", "--finish", "--strength", "--self-ensemble",
         "--compare", "--overwrite", "--skip-existing", "--format", "--quality", "--lossless",
-        "--chroma", "--max-pixels", "--json", "--sample",
+        "--chroma", "--max-pixels", "--truncated", "--json", "--sample",
     },
     "models": set(),
     "models list": {"--json"},

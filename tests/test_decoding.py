@@ -13,7 +13,7 @@ from png_files import chunk, png
 from skimage import data
 
 from fairweather.errors import ImageError
-from fairweather.imaging import Photo, decoding, read_image, write_image
+from fairweather.imaging import Photo, containers, decoding, read_image, write_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 ALPHA = np.random.default_rng(1).integers(0, 256, (6, 8), dtype=np.uint8)
@@ -156,7 +156,7 @@ def test_cmyk_goes_through_its_profile(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_allclose(colours, [[255] * 3, [grey_of_lightness_80] * 3, [0] * 3], atol=3)
     assert "profile" in photo.notes[0]
     assert (photo.metadata.icc_profile or b"")[16:20] == b"RGB "
-    assert write_image(tmp_path / "b.jpg", photo) == ()
+    assert write_image(tmp_path / "b.jpg", photo, quality=95) == ()
 
 
 @pytest.mark.parametrize("profile", [None, b"\0" * 16 + b"CMYK" + b"\0" * 200])
@@ -209,9 +209,9 @@ def test_the_depth_of_avif_is_found(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.avif")
     assert read_image(tmp_path / "a.avif").notes == ()
     content = bytearray((tmp_path / "a.avif").read_bytes())
-    assert not decoding._is_high_bit_depth_avif(io.BytesIO(content))
+    assert not containers.is_high_bit_depth_avif(io.BytesIO(content))
     content[content.index(b"av1C") + 6] |= 0x40  # high_bitdepth
-    assert decoding._is_high_bit_depth_avif(io.BytesIO(content))
+    assert containers.is_high_bit_depth_avif(io.BytesIO(content))
 
 
 def bomb(path: Path, size: tuple[int, int]) -> Path:

@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from PIL import Image, JpegImagePlugin
 from skimage import data
 
 from fairweather.errors import ImageError
-from fairweather.imaging import IMAGE_SUFFIXES, Photo, encoding, read_image, write_image
+from fairweather.imaging import WRITTEN_SUFFIXES, Metadata, Photo, encoding, read_image, write_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 ALPHA = np.random.default_rng(1).integers(0, 255, (6, 8), dtype=np.uint8)
@@ -15,7 +16,7 @@ DEEP_ALPHA = np.random.default_rng(3).integers(0, 65536, (6, 8), dtype=np.uint16
 GREY = np.repeat(PIXELS[..., :1], 3, axis=-1)
 GREY_DEEP = np.repeat(DEEP[..., :1], 3, axis=-1)
 HOLDS_16_BITS = {".png", ".tif", ".tiff"}
-HOLDS_ALPHA = HOLDS_16_BITS | {".webp", ".avif", ".gif"}
+HOLDS_ALPHA = HOLDS_16_BITS | {".webp", ".avif", ".gif", ".heic", ".heif", ".hif"}
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff", ".TIF", ".webp", ".bmp"])
@@ -51,7 +52,7 @@ def test_lossless_formats_keep_16_bits(
     assert again.pixels.dtype == np.uint16
 
 
-@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES - HOLDS_16_BITS - {".gif"}))
+@pytest.mark.parametrize("suffix", sorted(WRITTEN_SUFFIXES - HOLDS_16_BITS - {".gif"}))
 def test_16_bits_are_rounded_where_there_are_8(tmp_path: Path, suffix: str) -> None:
     flat = np.full((16, 16, 3), 100 * 257 + 128, np.uint16)
     flat[:, 8:] += 1  # the first value that rounds up
@@ -62,7 +63,7 @@ def test_16_bits_are_rounded_where_there_are_8(tmp_path: Path, suffix: str) -> N
     np.testing.assert_allclose(again[8, [2, 14], 1], [100, 101], atol=tolerance)
 
 
-@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES - HOLDS_ALPHA))
+@pytest.mark.parametrize("suffix", sorted(WRITTEN_SUFFIXES - HOLDS_ALPHA))
 def test_transparency_is_laid_on_white(tmp_path: Path, suffix: str) -> None:
     pixels = np.zeros((16, 48, 3), np.uint8)
     alpha = np.repeat(np.array([[0, 128, 255]], np.uint8), 16, axis=1).repeat(16, axis=0)
@@ -134,7 +135,7 @@ def test_jpeg_keeps_full_colour_resolution_and_good_quality(tmp_path: Path) -> N
     assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
 
 
-@pytest.mark.parametrize("suffix", sorted({".jpg", ".webp", ".avif"} & IMAGE_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted({".jpg", ".webp", ".avif"} & WRITTEN_SUFFIXES))
 def test_quality_is_obeyed(tmp_path: Path, suffix: str) -> None:
     sizes = []
     for quality in (1, 50, 100):
@@ -164,7 +165,7 @@ def test_lossless_webp_keeps_the_noise_under_transparency(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read_image(tmp_path / "a.webp").pixels, PIXELS)
 
 
-@pytest.mark.skipif(".avif" not in IMAGE_SUFFIXES, reason="Pillow without AVIF")
+@pytest.mark.skipif(".avif" not in WRITTEN_SUFFIXES, reason="Pillow without AVIF")
 def test_avif_tells_that_its_alpha_is_approximate(tmp_path: Path) -> None:
     photo = Photo(PIXELS, alpha=ALPHA)
     assert "approximately" in write_image(tmp_path / "a.avif", photo)[0]
@@ -210,3 +211,42 @@ def test_sides_have_limits(tmp_path: Path, suffix: str, limit: int, shape: tuple
     write_image(tmp_path / f"a{suffix}", edge)
     assert read_image(tmp_path / f"a{suffix}").pixels.shape == edge.pixels.shape
     assert list(tmp_path.iterdir()) == [tmp_path / f"a{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif"])
+def test_exif_is_written_as_it_is(tmp_path: Path, suffix: str) -> None:
+    """Also where Pillow cannot make sense of it: a text tag that holds numbers, here."""
+    if suffix not in WRITTEN_SUFFIXES:
+        pytest.skip("Pillow without AVIF")
+    entries = struct.pack(">HHHIIHHIHH", 2, 0x010F, 3, 2, 0x00010002, 0x0112, 3, 1, 6, 0)
+    block = b"Exif\0\0MM\0*\0\0\0\x08" + entries + bytes(4) + b"a maker's notes"
+    upright = block.replace(
+        struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0), struct.pack(">HHIHH", 0x0112, 3, 1, 1, 0)
+    )
+    assert upright != block
+    path = tmp_path / f"a{suffix}"
+    assert write_image(path, Photo(PIXELS, metadata=Metadata(exif=block))) == ()
+    assert read_image(path).metadata.exif == upright
+
+
+@pytest.mark.parametrize("source", [".png", ".tif", ".bmp", ".webp"])
+def test_lossless_stays_lossless(tmp_path: Path, source: str) -> None:
+    """In WebP of its own accord; JPEG and AVIF, which cannot, are told."""
+    write_image(tmp_path / f"a{source}", Photo(PIXELS), quality=100)
+    photo = read_image(tmp_path / f"a{source}")
+    assert write_image(tmp_path / "b.webp", photo) == ()
+    np.testing.assert_array_equal(read_image(tmp_path / "b.webp").pixels, PIXELS)
+    for suffix in {".jpg", ".avif"} & WRITTEN_SUFFIXES:
+        (note,) = write_image(tmp_path / f"b{suffix}", photo)
+        assert "changes each pixel a little (.png is exact)" in note
+        assert write_image(tmp_path / f"b{suffix}", photo, quality=90) == ()
+
+
+@pytest.mark.parametrize("source", [".jpg", ".webp"])
+def test_what_was_lossy_is_written_as_ever(tmp_path: Path, source: str) -> None:
+    write_image(tmp_path / f"a{source}", Photo(PIXELS), quality=90)
+    photo = read_image(tmp_path / f"a{source}")
+    assert not photo.metadata.is_lossless
+    assert write_image(tmp_path / "b.jpg", photo) == ()
+    write_image(tmp_path / "b.webp", photo)
+    assert not read_image(tmp_path / "b.webp").metadata.is_lossless

@@ -188,6 +188,48 @@ def test_pictures_come_back_as_they_are(restorer: Restorer, kind: str) -> None:
     assert difference.mean() > 0.005 * top
 
 
+WIDE = {
+    "I;16": DEEP[..., 1].astype("<u2"),
+    "I;16L": DEEP[..., 1].astype("<u2"),
+    "I;16B": DEEP[..., 1].astype(">u2"),
+    "I": DEEP[..., 1].astype(np.int32),
+    "F": PHOTO[..., 1].astype(np.float32) / 255,
+}
+
+
+@pytest.mark.parametrize("mode", WIDE)
+def test_wide_pictures_keep_mode_and_values(mode: str) -> None:
+    values = WIDE[mode]
+    image = Image.frombytes(mode, values.shape[::-1], values.tobytes())
+    restored = from_memory(image, negative)
+    assert (restored.mode, restored.size) == (mode, image.size)
+    top = 1 if mode == "F" else 65535
+    negated = np.frombuffer(restored.tobytes(), values.dtype).reshape(values.shape)
+    np.testing.assert_allclose(negated, top - values.astype(float), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["RGBX", "RGBa", "La"])
+def test_rare_pictures_become_plain_ones(mode: str) -> None:
+    plain = {"RGBX": "RGB", "RGBa": "RGBA", "La": "LA"}[mode]
+    image = PICTURES[plain][0].convert(mode)
+    restored = from_memory(image, negative)
+    assert restored.mode == plain
+    values, expected = np.asarray(restored), np.asarray(image.convert(plain))
+    colours = 1 if plain == "LA" else 3
+    np.testing.assert_array_equal(values[..., :colours], 255 - expected[..., :colours])
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f4", "f8"])
+def test_arrays_of_either_byte_order(restorer: Restorer, dtype: str) -> None:
+    image = (DEEP if dtype == "u2" else PHOTO / 255).astype("=" + dtype)
+    for native in (image, image[..., 0], np.dstack((image, image[..., 0]))):
+        expected = restorer(native)
+        for order in "<>":
+            restored = restorer(native.astype(order + dtype))
+            assert restored.dtype == np.dtype(order + dtype)
+            np.testing.assert_array_equal(restored, expected)
+
+
 def test_a_picture_gives_what_its_array_gives(restorer: Restorer) -> None:
     for array in (PHOTO, GREY, np.dstack((PHOTO, ALPHA)), DEEP[..., 1]):
         picture = restorer(Image.fromarray(array))
@@ -285,8 +327,10 @@ WRONG = {
     "an int32 tensor": (torch.zeros(3, 4, 5, dtype=torch.int32), "int32"),
     "a tensor of 0..255": (torch.full((3, 4, 5), 255.0), "divide by 255"),
     "a tensor with NaN": (torch.full((1, 3, 4, 5), torch.nan, dtype=torch.bfloat16), "nan"),
-    "a PIL image of floats": (Image.new("F", (5, 4)), "mode F"),
-    "a PIL image of integers": (Image.new("I", (5, 4)), "mode I"),
+    "a PIL image of floats": (Image.new("F", (5, 4), 200), r"\[0, 1\].*divide by 255.*65535"),
+    "a PIL image of bytes as integers": (Image.new("I", (5, 4), 255), r'"L" .* 255.*"I;16"'),
+    "a PIL image of integers": (Image.new("I", (5, 4), 65536), r'mode I .*65536.*"I;16"'),
+    "a PIL image of signed integers": (Image.new("I", (5, 4), -1), "mode I run from -1"),
     "an empty PIL image": (Image.new("RGB", (0, 4)), "shape"),
     "a list": ([[0, 1], [1, 0]], "list"),
     "a path": ("photo.jpg", "str"),

@@ -1,8 +1,6 @@
-import dataclasses
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -229,29 +227,6 @@ def test_a_thread_that_runs_out_of_memory_is_alone_with_it(model: AST, whole: np
     assert shapes[2, 256, 256] == 2 * 7  # two rows of two tiles in each of the others
     assert sum(count for shape, count in shapes.items() if shape[1:] == (128, 128)) == 4 * 9
     assert (restore.tile_px, restore.batch) == (256, 2)
-
-
-@pytest.mark.parametrize("changes", [{}, {"global_context": True}])
-def test_tiles_in_threads_give_the_same_pixels(
-    threads: Callable[[int], None], changes: dict[str, Any]
-) -> None:
-    network = changing_model(dataclasses.replace(PRESETS["ast_n"], **changes))
-    threads(1)
-    restore = Restorer(network, device="cpu", tile=128, batch=2)
-    alone = restore(PHOTO)
-    done: list[tuple[int, int]] = []
-    threads(3)
-    together = restore.restore_pixels(PHOTO, on_tile=lambda *count: done.append(count))
-    np.testing.assert_array_equal(together, alone)
-    assert [count for count, _ in done] == sorted(count for count, _ in done)
-    assert done[-1][0] == done[-1][1]
-
-
-def test_threads_run_out_of_memory_together(model: AST, whole: np.ndarray) -> None:
-    restore = Restorer(model, device="cpu", tile=256, batch=1)
-    restore.engine = engine = ScarceMemory(restore.engine, most_px=128 * 128, threads=2)
-    assert_alike(restore(PHOTO), whole)
-    assert {shape[1:] for shape in engine.accepted} == {(128, 128)}
 
 
 def test_memory_for_no_tile_at_all(model: AST) -> None:

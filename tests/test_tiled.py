@@ -1,6 +1,7 @@
 """Tiles are told what the network must know of the photograph that they make up."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,28 @@ def test_a_result_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
     assert not (tmp_path / "b.png").exists()
     with pytest.raises(CheckpointError, match="is not finite"):
         restorer(PHOTO)
+
+
+@pytest.mark.parametrize("changes", [{}, {"global_context": True}])
+def test_tiles_in_threads_give_the_same_pixels(
+    threads: Callable[[int], None], changes: dict[str, Any]
+) -> None:
+    network = changing_model(dataclasses.replace(PRESETS["ast_n"], **changes))
+    threads(1)
+    restore = Restorer(network, device="cpu", tile=128, batch=2)
+    alone = restore(PHOTO)
+    done: list[tuple[int, int]] = []
+    threads(3)
+    together = restore.restore_pixels(PHOTO, on_tile=lambda *count: done.append(count))
+    np.testing.assert_array_equal(together, alone)
+    assert [count for count, _ in done] == sorted(count for count, _ in done)
+    assert done[-1][0] == done[-1][1]
+
+
+def test_threads_run_out_of_memory_together() -> None:
+    model = changing_model(PRESETS["ast_n"])
+    whole = Restorer(model, device="cpu", tile=None)(PHOTO)
+    restore = Restorer(model, device="cpu", tile=256, batch=1)
+    restore.engine = engine = ScarceMemory(restore.engine, most_px=128 * 128, threads=2)
+    assert_alike(restore(PHOTO), whole)
+    assert {shape[1:] for shape in engine.accepted} == {(128, 128)}

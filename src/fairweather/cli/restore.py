@@ -141,8 +141,18 @@ def restore_command(
     ] = None,
     max_pixels: Annotated[
         int | None,
-        typer.Option(help="Refuse images with more pixels.", min=1, show_default="500 million"),
+        typer.Option(
+            help="Refuse images with more pixels; to read one takes up to 24 bytes a pixel.",
+            min=1,
+            show_default="500 million",
+        ),
     ] = None,
+    truncated: Annotated[
+        Literal["refuse", "allow"],
+        typer.Option(
+            help="What to do with a JPEG or PNG that is cut off: allow restores the rest."
+        ),
+    ] = "refuse",
     as_json: AsJson = False,
     sample: Annotated[
         bool, typer.Option("--sample", help="Make a rainy photograph in ./sample and restore it.")
@@ -201,6 +211,7 @@ def restore_command(
         "quality": 100 if lossless else quality,
         "chroma": chroma,
         "max_pixels": max_pixels or DEFAULT_MAX_PIXELS,
+        "truncated": truncated,
     }
     if plan is None:
         restore_stream(restorer, inputs[0], out, **written, overwrite=overwrite, **options)

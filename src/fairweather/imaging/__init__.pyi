@@ -1,5 +1,5 @@
+from .decoding import Truncated as Truncated
 from .encoding import FORMATS as FORMATS
-from .encoding import LOSSLESS as LOSSLESS
 from .encoding import Chroma as Chroma
 from .figures import Curve as Curve
 from .figures import write_contact_sheet as write_contact_sheet
@@ -13,6 +13,8 @@ from .image import Photo as Photo
 from .image import check_writable as check_writable
 from .image import read_image as read_image
 from .image import write_image as write_image
+from .image import written_suffix as written_suffix
+from .metadata import upright_picture as upright_picture
 from .pixels import as_bytes as as_bytes
 from .pixels import as_float as as_float
 from .pixels import quantise as quantise

@@ -8,10 +8,9 @@ program: changing it, even for a moment, would change it for the host's other th
 
 import io
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from PIL import (
@@ -28,7 +27,8 @@ from PIL import (
 from PIL.ExifTags import Base as Tag
 
 from fairweather.errors import ImageError
-from fairweather.imaging import deep, pixels
+from fairweather.imaging import colour, containers, jpeg, pixels, png, tiff, xmp
+from fairweather.imaging.extra_formats import read_extra
 from fairweather.imaging.metadata import (
     Metadata,
     orientation_of,
@@ -36,6 +36,7 @@ from fairweather.imaging.metadata import (
     read_metadata,
     read_tiff_metadata,
 )
+from fairweather.imaging.signatures import HEAD_BYTES, format_of
 
 try:
     from PIL import AvifImagePlugin
@@ -44,7 +45,8 @@ except ImportError:  # Pillow before 11.3
 
 READS_AVIF = AvifImagePlugin is not None and AvifImagePlugin.SUPPORTED
 
-_HEAD_BYTES = 64
+Truncated = Literal["refuse", "allow"]
+
 _PARSERS: dict[str, Callable[[Any], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
     "PNG": PngImagePlugin.PngImageFile,
@@ -55,29 +57,13 @@ _PARSERS: dict[str, Callable[[Any], ImageFile.ImageFile]] = {
 }
 if AvifImagePlugin is not None and READS_AVIF:
     _PARSERS["AVIF"] = AvifImagePlugin.AvifImageFile
-_SIGNATURES = {
-    "JPEG": rb"\xff\xd8\xff",
-    "PNG": re.escape(deep.PNG_SIGNATURE),
-    "WEBP": rb"RIFF....WEBP",
-    "TIFF": rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]",
-    "BMP": rb"BM",
-    "GIF": rb"GIF8[79]a",
-    "AVIF": rb"....ftyp(avi[fs]|.{0,52}avif)",
-}
 _PHOTO_MODES = {
     **dict.fromkeys(("1", "L"), "L"),
     **dict.fromkeys(("LA", "La"), "LA"),
     **dict.fromkeys(("P", "RGB", "RGBX", "YCbCr", "CMYK", "LAB"), "RGB"),
     **dict.fromkeys(("PA", "RGBA", "RGBa"), "RGBA"),
 }
-_STRANGERS = {
-    "a HEIC photo": rb"....ftyp(?!.{0,52}avif)(hei|hev|mif1|msf1)",
-    "a JPEG 2000 image": rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51",
-    "a JPEG XL image": rb"\xff\x0a|\x00\x00\x00\x0cJXL ",
-    "a Photoshop document": rb"8BPS",
-    "a PDF document": rb"%PDF",
-    "a camera raw file": rb"FUJIFILMCCD-RAW|IIU\x00|IIRO|II\*\x00\x10\x00\x00\x00CR|....ftypcrx",
-}
+_LOSSLESS = {"PNG", "BMP", "GIF"}
 
 
 @dataclass(frozen=True)
@@ -97,56 +83,73 @@ class Decoded:
     notes: tuple[str, ...]
 
 
-def decode(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
+def decode(
+    file: BinaryIO, *, path: object, max_pixels: int, truncated: Truncated = "refuse"
+) -> Decoded:
     """Decode an image file, or its first frame.
 
     Args:
         file: The file, seekable.
         path: Its name for messages.
         max_pixels: An image with more is refused, from its header.
+        truncated: Whether a JPEG or PNG file that is cut off is decoded as far as it goes.
 
     Raises:
         ImageError: The file is no image that is read here, too large, or not a photo.
         Exception: Of nearly any kind, as the parsers raise it on damaged files.
     """
-    head = file.read(_HEAD_BYTES)
-    name = _format_of(head, path=path)
-    if name == "TIFF":
-        return _decode_tiff(file, path=path, max_pixels=max_pixels)
+    name = format_of(file.read(HEAD_BYTES), path=path)
     file.seek(0)
-    image = _PARSERS[name](file)
-    _refuse_bomb(image.size, path=path, max_pixels=max_pixels)
-    notes = _note_frames(_count_frames(image))
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        samples, lost = _read_png(image, file, path=path)
+    directory = tiff.read_directory(file) if name == "TIFF" else None
+    if directory is not None and tiff.is_raw(directory):
+        name = "RAW"
+    file.seek(0)
+    if name in ("HEIF", "JXL", "RAW"):
+        return _decode_extra(name, file, path=path, max_pixels=max_pixels, truncated=truncated)
+    if directory is not None:
+        return _decode_tiff(file, directory, path=path, max_pixels=max_pixels)
+    if name not in _PARSERS:
+        raise ImageError(f"'{path}' is {name}, which this Pillow cannot read; update Pillow")
+    if name == "JPEG":
+        image, samples, notes = _decode_jpeg(
+            file, path=path, max_pixels=max_pixels, truncated=truncated
+        )
+        metadata = read_metadata(image)
+    elif name == "PNG":
+        image, samples, notes, metadata = _decode_png(
+            file, path=path, max_pixels=max_pixels, truncated=truncated
+        )
     else:
+        image = _PARSERS[name](file)
+        _refuse_bomb(image.size, path=path, max_pixels=max_pixels)
+        notes = _note_frames(_count_frames(image))
         samples, lost = _read_samples(image, path=path)
-    metadata = read_metadata(image)
-    if name == "PNG":
-        metadata = replace(metadata, png_colour=deep.png_colour_chunks(file))
-    if name == "AVIF" and _is_high_bit_depth_avif(file):
-        lost += ("AVIF of more than 8 bits is restored with 8 bits",)
-    if b"hdrgm:Version" in (metadata.xmp or b""):
-        lost += ("the HDR gain map is not restored: the result is the standard picture",)
-    metadata, mismatch = _fit_profile(metadata, mode=image.mode, grey=samples.shape[-1] < 3)
-    return Decoded(samples, orientation_of(metadata), metadata, notes + lost + mismatch)
-
-
-def _format_of(head: bytes, *, path: object) -> str:
-    if not head:
-        raise ImageError(f"'{path}' is empty (0 bytes); copy it again from where it came from")
-    for stranger, signature in _STRANGERS.items():
-        if re.match(signature, head, re.DOTALL):
-            raise ImageError(f"'{path}' is {stranger}; convert it to JPEG, PNG or TIFF first")
-    for name, signature in _SIGNATURES.items():
-        if re.match(signature, head, re.DOTALL):
-            if name == "AVIF" and not READS_AVIF:
-                raise ImageError(f"'{path}' is AVIF, which this Pillow cannot read; update Pillow")
-            return name
-    raise ImageError(
-        f"'{path}' is not an image (its first bytes are {head[:12]!r}); "
-        f"{', '.join(_PARSERS)} are read"
+        notes, metadata = notes + lost, read_metadata(image)
+    grey = samples.shape[-1] < 3
+    if name == "AVIF":
+        if containers.is_high_bit_depth_avif(file):
+            notes += ("AVIF of more than 8 bits is restored with 8 bits",)
+        metadata = with_code_points(metadata, containers.code_points_of(file), grey=grey)
+    is_lossless = name in ("PNG", "BMP", "GIF") or (
+        name == "WEBP" and containers.is_lossless_webp(file)
     )
+    metadata = replace(metadata, is_lossless=is_lossless)
+    metadata, mismatch = _fit_profile(metadata, mode=image.mode, grey=grey)
+    notes += xmp.note_announcements(metadata.xmp) + mismatch
+    return Decoded(samples, orientation_of(metadata), metadata, notes)
+
+
+def with_code_points(
+    metadata: Metadata, code_points: tuple[int, int] | None, *, grey: bool
+) -> Metadata:
+    """Return metadata that tell the colour space of an nclx box, where there is no profile."""
+    if code_points is None or metadata.icc_profile:
+        return metadata
+    chunks = ((b"cICP", bytes((*code_points, 0, 1))),)
+    profile = colour.profile_of(chunks, grey=grey)
+    if profile is None:  # HDR, which only PNG can tell
+        return replace(metadata, png_colour=chunks)
+    return replace(metadata, icc_profile=profile or None)
 
 
 def _refuse_bomb(size: tuple[int, int], *, path: object, max_pixels: int) -> None:
@@ -170,36 +173,109 @@ def _note_frames(frames: int) -> tuple[str, ...]:
     return (f"only the first of {frames} frames is restored",) * (frames > 1)
 
 
-def _read_png(
-    image: PngImagePlugin.PngImageFile, file: BinaryIO, *, path: object
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    depth, colour_type = deep.png_depth_and_colour_type(file)
-    if depth == 16:
-        return deep.read_png(file, image), ()
-    if depth < 8 and colour_type == deep.GREY and "transparency" in image.info:
-        # Pillow stretches the grey to 0..255 and forgets the colour key, or stretches it already.
-        top = 2**depth - 1
-        image.info["transparency"] = min(image.info["transparency"], top) * (255 // top)
-    return _read_samples(image, path=path)
+def _decode_jpeg(
+    file: BinaryIO, *, path: object, max_pixels: int, truncated: Truncated
+) -> tuple[ImageFile.ImageFile, np.ndarray, tuple[str, ...]]:
+    content = file.read()
+    anatomy = jpeg.dissect(content)
+    content = jpeg.ended(content, anatomy)
+    image = _PARSERS["JPEG"](io.BytesIO(content))
+    _refuse_bomb(image.size, path=path, max_pixels=max_pixels)
+    if anatomy.scans > jpeg.MOST_SCANS:
+        raise ImageError(
+            f"'{path}' holds {anatomy.scans} scans, more than the {jpeg.MOST_SCANS} that a photo"
+            " may have; save it again"
+        )
+    notes = _note_frames(_count_frames(image))
+    if anatomy.cannot_be_whole(image.width * image.height):
+        notes += _cut_off(path, row=0, height=image.height, truncated=truncated)
+    with_noise = None if anatomy.is_arithmetic else jpeg.noisy_row_sums(content, anatomy)
+    image.load()
+    row = None if with_noise is None else jpeg.first_difference(jpeg.row_sums(image), with_noise)
+    if row is not None:
+        notes += _cut_off(path, row=row, height=image.height, truncated=truncated)
+    elif not anatomy.is_ended:
+        notes += ("the end marker of the file is missing; its pixels are whole",)
+    samples, lost = _read_samples(image, path=path)
+    return image, samples, notes + lost
 
 
-def _is_high_bit_depth_avif(file: BinaryIO) -> bool:
-    """Look into the configuration record (AV1-ISOBMFF, 2.3.3), of which Pillow says nothing."""
-    file.seek(0)
-    head = file.read(4096)
-    at = head.find(b"av1C")
-    return at >= 0 and len(head) > at + 6 and bool(head[at + 6] & 0x40)
+def _cut_off(path: object, *, row: int, height: int, truncated: Truncated) -> tuple[str, ...]:
+    """Refuse a file that is cut off, or return a note."""
+    where = f"the pixels from row {row} of {height} on are missing"
+    if truncated == "allow":
+        return (f"the file is cut off: {where}",)
+    raise ImageError(
+        f"'{path}' is cut off: {where}; copy it again from where it came from, or restore what"
+        ' there is with --truncated allow (truncated="allow")'
+    )
 
 
-def _decode_tiff(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
-    directory = deep.read_directory(file)
-    deep.refuse_what_is_no_photo(directory, path=path)
-    largest = max(deep.sizes_of(directory), key=math.prod)
+def _decode_png(
+    file: BinaryIO, *, path: object, max_pixels: int, truncated: Truncated
+) -> tuple[ImageFile.ImageFile, np.ndarray, tuple[str, ...], Metadata]:
+    parts = png.take_apart(file)
+    image = PngImagePlugin.PngImageFile(parts.file)
+    _refuse_bomb(image.size, path=path, max_pixels=max_pixels)
+    notes = _note_frames(_count_frames(image)) + parts.notes
+
+    def note_if_short() -> tuple[str, ...]:
+        count = png.count_raw_bytes(file, parts)
+        if count == parts.raw_bytes:
+            return ()
+        row = count // parts.row_bytes if parts.row_bytes else 0
+        return _cut_off(path, row=row, height=image.height, truncated=truncated)
+
+    if truncated == "allow" and (short := note_if_short()):
+        parts = png.take_apart(png.completed(file, parts))
+        image, notes = PngImagePlugin.PngImageFile(parts.file), notes + short
+    elif parts.cannot_be_whole():
+        note_if_short()
+    if parts.depth == 16:
+        samples, lost = png.read_deep(image, parts), ()
+    else:
+        top = 2**parts.depth - 1
+        if top < 255 and parts.colour_type == png.GREY and "transparency" in image.info:
+            # Pillow stretches grey to 0..255 and forgets the colour key, or stretches it already.
+            image.info["transparency"] = min(image.info["transparency"], top) * (255 // top)
+        samples, lost = _read_samples(image, path=path)
+    if truncated == "refuse" and png.ends_in_zeros(image):
+        note_if_short()
+    metadata = read_metadata(image, text=parts.text)
+    metadata = replace(metadata, icc_profile=parts.icc_profile, png_colour=parts.colour)
+    return image, samples, notes + lost, metadata
+
+
+def _decode_extra(
+    name: str, file: BinaryIO, *, path: object, max_pixels: int, truncated: Truncated
+) -> Decoded:
+    def check_size(size: tuple[int, int]) -> None:
+        _refuse_bomb(size, path=path, max_pixels=max_pixels)
+
+    read = read_extra(name, file, path=path, check_size=check_size)
+    if isinstance(read, bytes):
+        return decode(io.BytesIO(read), path=path, max_pixels=max_pixels, truncated=truncated)
+    grey = read.samples.shape[-1] < 3
+    metadata = with_code_points(read.metadata, read.code_points, grey=grey)
+    metadata, mismatch = _fit_profile(metadata, mode="RGB", grey=grey)
+    notes = read.notes + xmp.note_announcements(metadata.xmp) + mismatch
+    return Decoded(read.samples, 1, metadata, notes)  # every one of them is upright already
+
+
+def _decode_tiff(
+    file: BinaryIO,
+    directory: TiffImagePlugin.ImageFileDirectory_v2,
+    *,
+    path: object,
+    max_pixels: int,
+) -> Decoded:
+    tiff.refuse_floats(directory, path=path)
+    largest = max(tiff.sizes_of(directory), key=math.prod)
     _refuse_bomb(largest, path=path, max_pixels=max_pixels)
-    metadata = read_tiff_metadata(file, directory)
-    notes = _note_frames(deep.count_pages(file)) + deep.note_what_is_lost(directory)
-    if deep.is_deep(directory):
-        samples, orientation = deep.read_tiff(file, directory, path=path)
+    metadata, notes = read_tiff_metadata(file, directory)
+    notes += _note_frames(tiff.count_pages(file)) + tiff.note_what_is_lost(directory)
+    if tiff.is_deep(directory):
+        samples, orientation = tiff.read_tiff(file, directory, path=path)
         mode = "I;16"
     else:
         file.seek(0)
@@ -214,7 +290,8 @@ def _decode_tiff(file: BinaryIO, *, path: object, max_pixels: int) -> Decoded:
         notes += lost
         mode, orientation = image.mode, 1  # Pillow turns TIFF files itself
     metadata, mismatch = _fit_profile(metadata, mode=mode, grey=samples.shape[-1] < 3)
-    return Decoded(samples, orientation, metadata, notes + mismatch)
+    notes += xmp.note_announcements(metadata.xmp) + mismatch
+    return Decoded(samples, orientation, metadata, notes)
 
 
 def _read_samples(

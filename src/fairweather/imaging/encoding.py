@@ -1,12 +1,13 @@
 """Samples → image file: what each format holds, and what becomes of the rest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from fairweather.imaging import deep
+from fairweather.imaging import colour, png, tiff
+from fairweather.imaging.extra_formats import HEIF_SUFFIXES, write_heif
 from fairweather.imaging.metadata import (
     Metadata,
     profile_fits,
@@ -37,6 +38,7 @@ class Format:
         alpha: Whether it holds transparency.
         grey: Whether it holds one channel.
         deep: Whether it holds 16 bits per channel.
+        lossless: Whether it can keep each pixel exactly.
         fields: The fields of `Metadata` that it carries.
     """
 
@@ -45,11 +47,16 @@ class Format:
     alpha: bool = True
     grey: bool = True
     deep: bool = False
+    lossless: bool = True
     fields: tuple[str, ...] = _EVERYWHERE
 
 
 _JPEG = Format(
-    "JPEG", 65500, alpha=False, fields=(*_EVERYWHERE, "dpi", "iptc", "comment", "coding")
+    "JPEG",
+    65500,
+    alpha=False,
+    lossless=False,
+    fields=(*_EVERYWHERE, "dpi", "iptc", "comment", "coding"),
 )
 _TIFF = Format("TIFF", 2**31 - 1, deep=True, fields=(*_EVERYWHERE, "dpi", "iptc"))
 _PNG_FIELDS = (*_EVERYWHERE, "dpi", "text", "png_colour")
@@ -60,14 +67,14 @@ FORMATS = {
     ".tif": _TIFF,
     ".tiff": _TIFF,
     ".bmp": Format("BMP", 2**31 - 1, alpha=False, fields=("dpi",)),
-    ".gif": Format("GIF", 65535, fields=()),
-    ".avif": Format("AVIF", 32768),
+    ".gif": Format("GIF", 65535, lossless=False, fields=()),
+    ".avif": Format("AVIF", 32768, lossless=False),
+    **dict.fromkeys(HEIF_SUFFIXES, Format("HEIF", 16384, lossless=False)),
 }
 
 
 Chroma = Literal["4:4:4", "4:2:2", "4:2:0"]
 DEFAULT_QUALITY = 95
-LOSSLESS = ("PNG", "TIFF", "BMP", "WEBP")  # WebP is so at quality 100
 
 
 def encode(
@@ -90,13 +97,18 @@ def encode(
         alpha: (H, W) of the same type, or None.
         grey: Write the luma of the pixels as one channel.
         metadata: What goes along, as far as the format carries it.
-        quality: See `write_image`.
+        quality: See `write_image`; None is lossless WebP for what was lossless.
         chroma: The same.
 
     Returns:
         Notes for the user: what the format could not hold.
     """
     notes: list[str] = []
+    if quality is None:
+        if metadata.is_lossless and target.name == "WEBP":
+            quality = 100
+        if metadata.is_lossless and not target.lossless:
+            notes.append(f"{target.name} changes each pixel a little (.png is exact)")
     if not target.deep and pixels.dtype == np.uint16:
         notes.append(f"16 bits per channel become 8, all that {target.name} holds (.png keeps 16)")
         pixels, alpha = as_bytes(pixels), None if alpha is None else as_bytes(alpha)
@@ -113,9 +125,9 @@ def encode(
     metadata, lost = _carried(metadata, target, grey=grey)
     notes += lost
     if target.name == "TIFF":
-        notes += deep.write_tiff(file, _joined(colour, alpha), metadata=metadata)
+        notes += tiff.write_tiff(file, _joined(colour, alpha), metadata=metadata)
     elif colour.dtype == np.uint16:
-        deep.write_png(file, _joined(colour, alpha), chunks=_png_chunks(metadata))
+        png.write_deep(file, _joined(colour, alpha), chunks=_png_chunks(metadata))
     elif target.name == "GIF":
         notes += _write_gif(file, colour, alpha)
     else:
@@ -133,6 +145,11 @@ def encode(
 def _carried(metadata: Metadata, target: Format, *, grey: bool) -> tuple[Metadata, list[str]]:
     """Return the metadata that the file will hold, and notes about the rest."""
     notes = []
+    if metadata.png_colour and not metadata.icc_profile and "png_colour" not in target.fields:
+        profile = colour.profile_of(metadata.png_colour, grey=grey)
+        metadata = replace(metadata, icc_profile=profile or None)
+        if profile is None:
+            notes.append(f"{target.name} cannot hold the colour space, such as HDR (.png keeps it)")
     if metadata.icc_profile and not profile_fits(metadata.icc_profile, grey=grey):
         kind = "grey" if grey else "RGB"
         notes.append(f"the colour profile is not for {kind} pixels and is left out")
@@ -190,9 +207,15 @@ def _write_with_pillow(
     image = Image.fromarray(colour)
     if alpha is not None:
         image.putalpha(Image.fromarray(alpha))
+    if name == "HEIF":
+        write_heif(file, image, quality=options["quality"], metadata=metadata)
+        return ()
     if name == "AVIF" and colour.ndim < 3:
         options = {"quality": options["quality"]}
-    image.save(file, name, **options, **save_options(metadata, name))
+    told = save_options(metadata, name)
+    if name == "AVIF" and metadata.exif:
+        told["exif"] = _ExifAsItIs(metadata.exif)
+    image.save(file, name, **options, **told)
     if name == "AVIF" and alpha is not None and options["quality"] < 100:
         return ("AVIF keeps transparency only approximately at this quality (.png keeps it)",)
     return ()
@@ -206,12 +229,26 @@ def _options(
     known = quality or DEFAULT_QUALITY
     if name == "WEBP":  # `exact` keeps the colours under transparent pixels
         return {"quality": known, "lossless": known == 100, "exact": True}
-    if name in ("JPEG", "AVIF"):
+    if name in ("JPEG", "AVIF", "HEIF"):
         tables = {"qtables": told.tables} if told and quality is None else {}
         chroma = chroma or (told.chroma if told else "4:4:4")
         return {"quality": known, "subsampling": chroma} | tables
     # zlib level 4 takes two thirds of the time of the default, for files as small.
     return {"compress_level": 4} if name == "PNG" else {}
+
+
+class _ExifAsItIs(Image.Exif):
+    """An EXIF block that is written as it is; Pillow's AVIF plugin would write it anew."""
+
+    def __init__(self, block: bytes):
+        super().__init__()
+        self._block = block
+
+    def __bool__(self) -> bool:
+        return True
+
+    def tobytes(self, offset: int = 8) -> bytes:
+        return self._block
 
 
 def _png_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:

@@ -10,31 +10,42 @@ never lost in silence: it becomes a note for the user, or an error that says wha
     16 bits                  uint16                              PNG, TIFF; else rounded to 8, note
     transparency             alpha, not premultiplied            JPEG, BMP: laid on white, note
     palette                  RGB, note                           GIF: 256 colours, note
+    colour without profile   kept; AVIF: profile                 PNG: kept; profile, or note
+    a lossless file                                              lossless; JPEG, AVIF: note
     CMYK, CIELAB             sRGB, note
     a profile that misfits   left out, note                      left out, note
+    no end marker (JPEG)     note
+    cut off (JPEG, PNG)      refused, or as far as it goes, note
     several frames           the first, note
-    floats, camera raw       refused
+    camera raw (extra)       developed, 16-bit sRGB, note
+    floats                   refused
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from fairweather.errors import FileTakenError, ImageError
 from fairweather.files import replacing
-from fairweather.imaging.decoding import READS_AVIF, Decoded, decode
+from fairweather.imaging.decoding import READS_AVIF, Decoded, Truncated, decode
 from fairweather.imaging.encoding import FORMATS, Chroma, Format, encode
+from fairweather.imaging.extra_formats import HEIF_SUFFIXES, RAW_SUFFIXES
 from fairweather.imaging.metadata import Metadata, uprighted
 
 DEFAULT_MAX_PIXELS = 500_000_000
-IMAGE_SUFFIXES: frozenset[str] = frozenset(
-    suffix for suffix in FORMATS if suffix != ".avif" or READS_AVIF
+IMAGE_SUFFIXES: frozenset[str] = frozenset((*FORMATS, ".jxl", *RAW_SUFFIXES))
+_MISSING = {
+    ".avif": not READS_AVIF,
+    **dict.fromkeys(HEIF_SUFFIXES, find_spec("pillow_heif") is None),
+}
+WRITTEN_SUFFIXES: frozenset[str] = frozenset(
+    suffix for suffix in FORMATS if not _MISSING.get(suffix)
 )
-WRITTEN_SUFFIXES = IMAGE_SUFFIXES
 _TAKEN = "exists already; choose another name or allow overwriting (overwrite=True)"
 
 
@@ -72,14 +83,23 @@ class Photo:
             )
 
 
-def read_image(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
+def read_image(
+    path: str | os.PathLike[str],
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    truncated: Truncated = "refuse",
+) -> Photo:
     """Read a photo: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF, told by content and not by name.
 
-    A JPEG takes at most 7 bytes of memory per pixel while it is read and 3 afterwards.
+    With the extras `heif`, `jxl` and `raw` HEIF, JPEG XL (8 bits) and camera raw files, too.
+
+    It takes at most 24 bytes of memory per pixel while it is read (a common JPEG 7), and what its
+    samples take afterwards.
 
     Args:
         path: The file.
         max_pixels: An image with more is refused, from its header and before anything is decoded.
+        truncated: `allow` reads JPEG and PNG files that are cut off as far as they go, with a note.
 
     Raises:
         ImageError: The file cannot be opened, is no image or a damaged one, or is too large.
@@ -89,7 +109,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PI
         if path.exists() and not path.is_file() and not path.is_dir():
             raise ImageError(f"'{path}' is not a regular file; copy its content into one")
         with path.open("rb") as file:
-            decoded = decode(file, path=path, max_pixels=max_pixels)
+            decoded = decode(file, path=path, max_pixels=max_pixels, truncated=truncated)
         return _photo(decoded)
 
 
@@ -110,8 +130,9 @@ def write_image(
         path: The file; its folder must exist.
         photo: The photo, whose metadata goes along as far as the format carries it.
         overwrite: False refuses to replace a file, even one that appears while this one is written.
-        quality: 1 to 100, for JPEG, WebP and AVIF; WebP is lossless at 100. None keeps that of a
-            JPEG in a JPEG, and is 95 otherwise.
+        quality: 1 to 100, for JPEG, WebP, AVIF and HEIF; WebP is lossless at 100. None keeps that
+            of a JPEG in a JPEG, makes lossless WebP of what comes from a lossless file, and is 95
+            otherwise.
         chroma: Resolution of the colours in JPEG and AVIF. None keeps that of a JPEG in a JPEG, and
             is full resolution otherwise.
 
@@ -143,16 +164,17 @@ def check_writable(path: Path, *, shape: tuple[int, ...] = (1, 1)) -> Format:
     """Return the format to write; refuse what would be found to be impossible after the work.
 
     Raises:
-        ImageError: The suffix is unknown, its format holds no image of that shape, or the folder
+        ImageError: The suffix names no format that is written here (the message names the extra
+            that writes it, if there is one), its format holds no image of that shape, or the folder
             may not be written to.
     """
-    target = FORMATS.get(path.suffix.lower())
-    if target is None or path.suffix.lower() not in WRITTEN_SUFFIXES:
-        raise ImageError(
-            f"'{path}' cannot be written as '{path.suffix}'; "
-            f"use one of {', '.join(sorted(WRITTEN_SUFFIXES))}"
-        )
-    height, width = shape[:2]
+    suffix = path.suffix.lower()
+    if suffix not in WRITTEN_SUFFIXES:
+        way = f"use one of {', '.join(sorted(WRITTEN_SUFFIXES))}"
+        if suffix in HEIF_SUFFIXES:
+            way = f"install it with pip install 'fairweather[heif]', or {way}"
+        raise ImageError(f"'{path}' cannot be written as '{path.suffix}'; {way}")
+    target, (height, width) = FORMATS[suffix], shape[:2]
     if max(height, width) > target.max_side_px:
         raise ImageError(
             f"'{path}': {target.name} holds no more than {target.max_side_px} pixels a side and "
@@ -164,6 +186,17 @@ def check_writable(path: Path, *, shape: tuple[int, ...] = (1, 1)) -> Format:
             f"'{path}' may not be written: the folder '{path.parent}' is read-only; choose another"
         )
     return target
+
+
+def written_suffix(path: Path) -> str:
+    """Return the suffix for the restored version of a photo: its own, if that can be written.
+
+    Camera raw files become 16-bit TIFF, and others that are only read PNG.
+    """
+    suffix = path.suffix.lower()
+    if suffix in RAW_SUFFIXES:
+        return ".tif"
+    return path.suffix if suffix in WRITTEN_SUFFIXES or suffix not in IMAGE_SUFFIXES else ".png"
 
 
 def _photo(decoded: Decoded) -> Photo:

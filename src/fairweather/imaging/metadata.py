@@ -1,8 +1,7 @@
 """What a photo file says beside its pixels, kept true for the restored file."""
 
-import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal
 
@@ -10,15 +9,27 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import IFD
 from PIL.ExifTags import Base as Tag
-from PIL.JpegImagePlugin import JpegImageFile, get_sampling
-from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from fairweather.imaging import xmp
+from fairweather.imaging.containers import JPEGCoding, coding_of
 
 EXIF_PREFIX = b"Exif\x00\x00"
 
 _IPTC_RESOURCE = 0x0404
 _INTEGER_TYPES = {1: "B", 3: "H", 4: "I"}  # TIFF types BYTE, SHORT, LONG
-_XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))([1-8])(?=["<])')
+# Maker notes whose offsets count from their own start, so that they may be moved.
+_MOVABLE_NOTES = (
+    b"Nikon\0\x02",
+    b"Apple iOS\0",
+    b"FUJIFILM",
+    b"OLYMPUS\0",
+    b"OM SYSTEM\0",
+    b"PENTAX \0",
+)
+NOTES_STAY = "the camera's maker notes cannot be moved into or out of TIFF tags and are left out"
 _JPEG_SEGMENT_BYTES = 65533
 # What a TIFF says about the photo, not about its own layout.
 _TOLD_TAGS = (
@@ -26,16 +37,18 @@ _TOLD_TAGS = (
     Tag.HostComputer, Tag.Rating, Tag.RatingPercent, Tag.Copyright,
     Tag.XPTitle, Tag.XPComment, Tag.XPAuthor, Tag.XPKeywords, Tag.XPSubject,
 )  # fmt: skip
+_TURNS = dict(
+    enumerate(
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+        ),
+        start=2,
+    )
+)  # fmt: skip
 _SUB_DIRECTORIES = (IFD.Exif, IFD.GPSInfo)
 _INTEROP = Tag.ExifInteroperabilityOffset  # holds an offset into the old file
-
-
-@dataclass(frozen=True)
-class JPEGCoding:
-    """How a JPEG was written: its quantisation tables of luma and chroma, and its chroma."""
-
-    tables: tuple[tuple[int, ...], ...]
-    chroma: Literal["4:4:4", "4:2:2", "4:2:0"]
 
 
 @dataclass(frozen=True)
@@ -45,17 +58,20 @@ class Metadata:
     Attributes:
         format: Pillow's name of the format read ("JPEG"), or None for a photo made in memory.
         exif: The EXIF block as it was, maker notes and GPS included, beginning with `Exif\0\0`.
-            Only four things are changed, in place: the orientation is 1 (the pixels are upright),
+            Only these things are changed, in place: the orientation is 1 (the pixels are upright),
             the thumbnail is unlinked (it shows the degraded photo), and width and height are those
             of the upright pixels.
         icc_profile: The colour profile that the pixels are in.
         dpi: Horizontal and vertical resolution in dots per inch.
-        xmp: The XMP packet, its orientation likewise 1.
+        xmp: The XMP packet, its orientation and sizes likewise; it announces no gain map, video,
+            thumbnail or second packet, since none of them is kept.
         iptc: The IPTC block (caption, keywords, credit) of a JPEG or TIFF file.
         comment: The comment of a JPEG file.
         text: Keyword and text of a PNG file.
-        png_colour: Name and data of the gAMA, cHRM, sRGB and cICP chunks of a PNG file.
+        png_colour: Name and data of the gAMA, cHRM, sRGB and cICP chunks of a PNG file, or of such
+            that say the same as another file.
         coding: How a JPEG file was written.
+        is_lossless: Whether the file keeps each pixel exactly, as a PNG does.
     """
 
     format: str | None = None
@@ -68,6 +84,7 @@ class Metadata:
     text: tuple[tuple[str, str], ...] = ()
     png_colour: tuple[tuple[bytes, bytes], ...] = ()
     coding: JPEGCoding | None = None
+    is_lossless: bool = False
 
     def without(self, *fields: str) -> "Metadata":
         """Return a copy in which the named fields are empty."""
@@ -76,14 +93,20 @@ class Metadata:
         )
 
 
-def read_metadata(image: Image.Image) -> Metadata:
-    """Collect the metadata of a loaded image of any format but TIFF."""
+def read_metadata(image: Image.Image, *, text: Sequence[tuple[str, str]] = ()) -> Metadata:
+    """Collect the metadata of a loaded image of any format but TIFF.
+
+    Args:
+        image: The image.
+        text: Keyword and text of a PNG file, which Pillow was not shown.
+    """
     info = image.info
-    text = image.text if isinstance(image, PngImageFile) and not image.is_animated else {}
-    exif = info.get("exif") or _exif_from_text(text)
+    told = {**info, **dict(text)}
+    exif = info.get("exif") or _exif_from_text(told)
     if exif and not exif.startswith(EXIF_PREFIX):
         exif = EXIF_PREFIX + exif
-    xmp, comment, dpi = info.get("xmp"), info.get("comment"), info.get("dpi")
+    packet = info.get("xmp") or told.get("XML:com.adobe.xmp")
+    comment, dpi = info.get("comment"), info.get("dpi")
     if "jfif" in info and not info.get("jfif_unit") and dpi == (72, 72):
         dpi = None  # Pillow's stand-in for a JPEG that gives no resolution
     return Metadata(
@@ -91,23 +114,12 @@ def read_metadata(image: Image.Image) -> Metadata:
         exif=exif,
         icc_profile=info.get("icc_profile") or None,
         dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
-        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
+        xmp=packet.encode() if isinstance(packet, str) else packet,
         iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE),
         comment=comment.encode() if isinstance(comment, str) else comment,
-        text=tuple(item for item in text.items() if not _is_block_in_disguise(item[0])),
-        coding=_coding_of(image) if isinstance(image, JpegImageFile) else None,
+        text=tuple(item for item in text if not _is_block_in_disguise(item[0])),
+        coding=coding_of(image) if isinstance(image, JpegImageFile) else None,
     )
-
-
-def _coding_of(image: JpegImageFile) -> JPEGCoding | None:
-    """Return how a JPEG was written; None where a JPEG of three channels could not be so, too."""
-    used = [table for _, _, _, table in image.layer[:2]]  # of luma, and of both channels of chroma
-    if image.mode == "CMYK" or not all(table in image.quantization for table in used):
-        return None
-    tables = tuple(tuple(min(step, 255) for step in image.quantization[table]) for table in used)
-    sampling = get_sampling(image)
-    chroma = "4:2:0" if sampling == 2 else "4:2:2" if sampling == 1 else "4:4:4"
-    return JPEGCoding(tables if len(tables) > 1 else 2 * tables, chroma)
 
 
 def _is_block_in_disguise(keyword: str) -> bool:
@@ -123,31 +135,47 @@ def _exif_from_text(text: dict[str, Any]) -> bytes | None:
         return None
 
 
-def read_tiff_metadata(file: BinaryIO, directory: ImageFileDirectory_v2) -> Metadata:
-    """Collect the metadata of a TIFF file, EXIF as the block that other formats carry."""
+def read_tiff_metadata(
+    file: BinaryIO, directory: ImageFileDirectory_v2
+) -> tuple[Metadata, tuple[str, ...]]:
+    """Collect the metadata of a TIFF file, EXIF as a block that other formats carry, and notes."""
     told = Tag.XMLPacket, Tag.InterColorProfile, Tag.IPTCNAA
-    xmp, icc_profile, iptc = (directory.get(tag) for tag in told)
+    packet, icc_profile, iptc = (directory.get(tag) for tag in told)
     if isinstance(iptc, tuple):  # Photoshop declares these bytes as 32-bit integers
         iptc = np.array(iptc, _byte_order(directory) + "u4").tobytes()
+    notes: tuple[str, ...] = ()
     try:
-        exif = _exif_from_tiff(file, directory)
+        exif, is_whole = _exif_from_tiff(file, directory)
+        notes = () if is_whole else (NOTES_STAY,)
     except Exception:  # a broken directory must not cost the photo
         exif = EXIF_PREFIX  # an empty block, which is reported as damaged
-    return Metadata(
+    metadata = Metadata(
         format="TIFF",
         exif=exif,
         icc_profile=icc_profile or None,
         dpi=_dpi_from_tiff(directory),
-        xmp=xmp if isinstance(xmp, bytes) else None,
+        xmp=packet if isinstance(packet, bytes) else None,
         iptc=iptc if isinstance(iptc, bytes) else None,
+        png_colour=() if icc_profile else _chromaticities(directory),
+        is_lossless=directory.get(Tag.Compression, 1) not in (6, 7),  # JPEG
     )
+    return metadata, notes
+
+
+def _chromaticities(directory: ImageFileDirectory_v2) -> tuple[tuple[bytes, bytes], ...]:
+    told = (*directory.get(318, ()), *directory.get(319, ()))  # of white, and of the primaries
+    if len(told) != 8:
+        return ()
+    values = [min(max(round(float(value) * 100_000), 0), 2**32 - 1) for value in told]
+    return ((b"cHRM", struct.pack(">8I", *values)),)
 
 
 def _byte_order(directory: ImageFileDirectory_v2) -> str:
     return "<" if directory.prefix == b"II" else ">"
 
 
-def _exif_from_tiff(file: BinaryIO, directory: ImageFileDirectory_v2) -> bytes | None:
+def _exif_from_tiff(file: BinaryIO, directory: ImageFileDirectory_v2) -> tuple[bytes | None, bool]:
+    """Return EXIF as a block, and whether it holds all maker notes."""
     exif, source = Image.Exif(), Image.Exif()
     file.seek(2)
     source.endian, source.bigtiff = _byte_order(directory), b"\x2b" in file.read(2)
@@ -155,12 +183,36 @@ def _exif_from_tiff(file: BinaryIO, directory: ImageFileDirectory_v2) -> bytes |
     for tag in _TOLD_TAGS:
         if tag in directory:
             exif[tag] = directory[tag]
-    told = len(exif) > 0
+    told, is_whole = len(exif) > 0, True
     for tag in _SUB_DIRECTORIES:
-        values = {key: value for key, value in source.get_ifd(tag).items() if key != _INTEROP}
+        values = _movable(source.get_ifd(tag))
+        is_whole = is_whole and (Tag.MakerNote in values) == (Tag.MakerNote in source.get_ifd(tag))
         exif.get_ifd(tag).update(values)
         told = told or bool(values)
-    return exif.tobytes() if told else None
+    return exif.tobytes() if told else None, is_whole
+
+
+def _movable(values: dict[int, Any]) -> dict[int, Any]:
+    """Return the tags of a directory that hold no offsets into the old file."""
+    return {
+        tag: value
+        for tag, value in values.items()
+        if tag != _INTEROP and not (tag == Tag.MakerNote and not _may_be_moved(value))
+    }
+
+
+def _may_be_moved(maker_notes: Any) -> bool:
+    return isinstance(maker_notes, bytes) and maker_notes.startswith(_MOVABLE_NOTES)
+
+
+def has_notes_that_stay(exif: bytes | None) -> bool:
+    """Tell whether EXIF data hold maker notes that must not be moved."""
+    if not exif:
+        return False
+    block = Image.Exif()
+    block.load(exif)
+    notes = block.get_ifd(IFD.Exif).get(Tag.MakerNote)
+    return notes is not None and not _may_be_moved(notes)
 
 
 def _dpi_from_tiff(directory: ImageFileDirectory_v2) -> tuple[float, float] | None:
@@ -187,8 +239,7 @@ def tiff_tags(metadata: Metadata) -> dict[int, Any]:
         exif.load(metadata.exif)
         tags |= {tag: exif[tag] for tag in _TOLD_TAGS if tag in exif}
         for tag in _SUB_DIRECTORIES:
-            values = exif.get_ifd(tag)
-            tags[tag] = {key: value for key, value in values.items() if key != _INTEROP}
+            tags[tag] = _movable(exif.get_ifd(tag))
     return {tag: value for tag, value in tags.items() if value}
 
 
@@ -200,8 +251,8 @@ def orientation_of(metadata: Metadata) -> int:
         found.setdefault(tag, value)
 
     _walk_exif(metadata.exif, look)
-    if Tag.Orientation not in found and (match := _XMP_ORIENTATION.search(metadata.xmp or b"")):
-        found[Tag.Orientation] = int(match[2])
+    if Tag.Orientation not in found and (told := xmp.orientation_of(metadata.xmp)):
+        found[Tag.Orientation] = told
     orientation = found.get(Tag.Orientation, 1)
     return orientation if 1 <= orientation <= 8 else 1
 
@@ -216,8 +267,32 @@ def uprighted(metadata: Metadata, *, height: int, width: int) -> Metadata:
         Tag.ExifImageHeight: height,
     }
     exif = _walk_exif(metadata.exif, lambda tag, _: values.get(tag))
-    xmp = _XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp) if metadata.xmp else None
-    return replace(metadata, exif=exif, xmp=xmp)
+    packet = xmp.made_true(metadata.xmp, height=height, width=width)
+    return replace(metadata, exif=exif, xmp=packet)
+
+
+def upright_picture(image: Image.Image) -> Image.Image:
+    """Return a PIL image as it is meant to be seen, with EXIF and XMP that say so.
+
+    The orientation is the one that `ImageOps.exif_transpose` would apply. What the image says
+    beside its pixels (`info`) is patched in place as for files; the image given is not changed.
+    """
+    image.load()  # TIFF files are turned by Pillow itself, here and not before
+    metadata = read_metadata(image)
+    try:
+        orientation = image.getexif().get(Tag.Orientation, 1)
+    except Exception:  # of nearly any kind, as Pillow raises it on damaged EXIF
+        orientation = orientation_of(metadata)
+    method = _TURNS.get(orientation)
+    upright = image.copy() if method is None else image.transpose(method)
+    told = uprighted(metadata, height=upright.height, width=upright.width)
+    info = upright.info
+    for name in [name for name in info if _is_block_in_disguise(str(name))]:
+        del info[name]
+    info.update({name: getattr(told, name) for name in ("exif", "xmp") if getattr(told, name)})
+    if method is not None and orientation > 4 and "dpi" in info:
+        info["dpi"] = info["dpi"][::-1]
+    return upright
 
 
 def _walk_exif(exif: bytes | None, visit: Callable[[int, int], int | None]) -> bytes | None:
@@ -230,7 +305,7 @@ def _walk_exif(exif: bytes | None, visit: Callable[[int, int], int | None]) -> b
     if not exif:
         return None
     block = bytearray(exif.removeprefix(EXIF_PREFIX))
-    order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[:4]))
     try:
         if order is None:
             return None
@@ -283,13 +358,11 @@ def save_options(metadata: Metadata, name: str) -> dict[str, Any]:
 
 
 def too_long_for_jpeg(metadata: Metadata) -> list[str]:
-    """Name the fields that do not fit into one JPEG segment, which cannot hold 64 KiB."""
+    """Name the fields that do not fit into JPEG segments, none of which can hold 64 KiB."""
     limits = {"exif": 0, "xmp": 29, "iptc": 27, "comment": 0}  # bytes of each segment's own header
-    return [
-        name
-        for name, header in limits.items()
-        if len(getattr(metadata, name) or b"") + header > _JPEG_SEGMENT_BYTES
-    ]
+    room = {name: _JPEG_SEGMENT_BYTES - header for name, header in limits.items()}
+    room["icc_profile"] = 255 * (_JPEG_SEGMENT_BYTES - 14)  # in numbered segments
+    return [name for name, most in room.items() if len(getattr(metadata, name) or b"") > most]
 
 
 def _png_info(metadata: Metadata) -> PngInfo:
@@ -297,9 +370,10 @@ def _png_info(metadata: Metadata) -> PngInfo:
     for name, data in metadata.png_colour:
         info.add(name, data)
     if metadata.xmp:
-        info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+        packet = metadata.xmp.decode("utf-8", "replace")
+        info.add_itxt("XML:com.adobe.xmp", packet, zip=len(packet) > 1 << 16)
     for keyword, text in metadata.text:
-        info.add_text(keyword, text)
+        info.add_text(keyword, text, zip=len(text) > 1024)
     return info
 
 

@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 from fairweather.errors import FairweatherError, FileTakenError, ImageError, OptionError
 from fairweather.hardware import available_memory_bytes, map_in_threads
-from fairweather.imaging import DEFAULT_MAX_PIXELS, Chroma, read_image, write_side_by_side
+from fairweather.imaging import (
+    DEFAULT_MAX_PIXELS,
+    Chroma,
+    Truncated,
+    read_image,
+    write_side_by_side,
+)
 from fairweather.restoration.jobs import Failure, Job, PassedOver
 from fairweather.restoration.restorer import Restored, Restorer
 from fairweather.restoration.tiled import OnTile
@@ -44,6 +50,7 @@ def run_jobs(
     quality: int | None = None,
     chroma: Chroma | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    truncated: Truncated = "refuse",
     on_start: Callable[[Job], OnTile | None] = lambda job: None,
     on_done: Callable[[Restored | Failure | Job], None] = lambda outcome: None,
 ) -> None:
@@ -61,6 +68,7 @@ def run_jobs(
         quality: of formats with loss, 1 to 100; None keeps that of a JPEG.
         chroma: the resolution of colours in JPEG and AVIF; None keeps that of a JPEG.
         max_pixels: larger images are refused.
+        truncated: whether JPEG and PNG files that are cut off are restored as far as they go.
         on_start: called with each job by its thread, gives the callback for its tiles.
         on_done: called with each outcome by its thread.
     """
@@ -85,7 +93,8 @@ def run_jobs(
             job,
             existing=existing,
             compare=compare,
-            options={"quality": quality, "chroma": chroma, "max_pixels": max_pixels},
+            reading={"max_pixels": max_pixels, "truncated": truncated},
+            writing={"quality": quality, "chroma": chroma},
             on_tile=count,
         )
         lists[type(outcome)].append(outcome)
@@ -106,7 +115,8 @@ def outcome_of(
     *,
     existing: Existing,
     compare: bool,
-    options: dict[str, Any],
+    reading: dict[str, Any],
+    writing: dict[str, Any],
     on_tile: OnTile,
 ) -> Restored | Failure | Job:
     """Restore one file, unless it is skipped, and return what became of it; see `run_jobs`."""
@@ -116,7 +126,7 @@ def outcome_of(
     try:
         if existing == "skip" and is_there(job.target):
             if comparison is not None:
-                compare_again(job, comparison, max_pixels=options["max_pixels"])
+                compare_again(job, comparison, reading=reading)
             return job
         return restorer.restore_file(
             job.source,
@@ -124,7 +134,8 @@ def outcome_of(
             overwrite=existing == "overwrite",
             compare=comparison,
             on_tile=on_tile,
-            **options,
+            **reading,
+            **writing,
         )
     except OptionError:
         raise  # of weights that were loaded for this file: a wrong call, for all files
@@ -139,9 +150,9 @@ def is_there(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110  (see is_folder)
 
 
-def compare_again(job: Job, comparison: Path, *, max_pixels: int) -> None:
+def compare_again(job: Job, comparison: Path, *, reading: dict[str, Any]) -> None:
     """Write the missing picture of a file that was restored before."""
-    before, after = (read_image(one, max_pixels=max_pixels) for one in (job.source, job.target))
+    before, after = (read_image(one, **reading) for one in (job.source, job.target))
     if before.pixels.shape != after.pixels.shape:
         raise ImageError(
             f"'{job.source}' has not the size of '{job.target}', so it is not compared"

@@ -12,8 +12,8 @@ from fairweather.files import walk_once
 from fairweather.imaging import (
     FORMATS,
     IMAGE_SUFFIXES,
-    LOSSLESS,
     WRITTEN_SUFFIXES,
+    written_suffix,
 )
 
 MARK = ".restored"  # photo.jpg → photo.restored.jpg
@@ -117,17 +117,18 @@ def check_suffixes(asked: str | None, named: str | None, *, lossless: bool) -> N
     if asked and named and FORMATS[asked] != FORMATS[named]:
         raise OptionError(f"format {asked[1:]}: contradicts the name of the result, *{named}")
     for suffix in filter(None, (asked, named)):
-        if lossless and FORMATS[suffix].name not in LOSSLESS:
+        if lossless and not FORMATS[suffix].lossless:
             raise OptionError(f"lossless: {suffix[1:]} always loses something; use png")
 
 
 def as_written(target: Path, suffix: str | None, *, lossless: bool) -> Path:
     """Return a target with the suffix that is asked for, or else its own if that is written."""
-    own = target.suffix.lower()
-    keeps = own in WRITTEN_SUFFIXES and (not lossless or FORMATS[own].name in LOSSLESS)
-    if suffix is None and keeps:
-        return target
-    return target.with_suffix(suffix or ".png")
+    if suffix is None:
+        suffix = written_suffix(target)
+        known = FORMATS.get(suffix.lower())
+        if known is None or (lossless and not known.lossless):
+            suffix = ".png"
+    return target.with_suffix(suffix)
 
 
 def refuse_file(out: Path) -> None:

@@ -17,6 +17,7 @@ from fairweather.hardware import pick_device
 from fairweather.imaging import (
     DEFAULT_MAX_PIXELS,
     Chroma,
+    Truncated,
     check_writable,
     read_image,
     write_image,
@@ -172,10 +173,11 @@ class Restorer:
         Args:
             image: a PIL image; an array (H, W), (H, W, 3) or (H, W, 4); or a tensor (3, H, W) or
                 (B, 3, H, W). RGB, uint8 or uint16 in their full range, or floats in [0, 1].
-                Alpha is kept as it is.
+                Alpha is kept as it is. A PIL image is turned upright as its EXIF orientation says;
+                arrays and tensors must be upright.
 
         Returns:
-            The same kind, size, type and device.
+            The same kind, size, type and device; a PIL image without an orientation.
 
         Raises:
             ImageError: for another shape, type or range.
@@ -193,6 +195,7 @@ class Restorer:
         quality: int | None = None,
         chroma: Chroma | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        truncated: Truncated = "refuse",
         on_tile: OnTile | None = None,
     ) -> Restored:
         """Restore a file; the target appears whole or not at all, in a folder made if need be.
@@ -205,11 +208,11 @@ class Restorer:
             target: where to write; its suffix decides the format.
             overwrite: whether files at `target` and `compare` may be replaced.
             compare: where to write input and result side by side, if anywhere.
-            quality: of JPEG, WebP and AVIF, 1 to 100; None keeps that of a JPEG in a JPEG, and is
-                95 otherwise. WebP is lossless at 100.
+            quality: of JPEG, WebP, AVIF and HEIF, 1 to 100; see `write_image`.
             chroma: resolution of the colours in JPEG and AVIF; None keeps that of a JPEG in a JPEG,
                 and is full resolution otherwise.
-            max_pixels: larger images are refused.
+            max_pixels: larger images are refused; reading one takes up to 24 bytes a pixel.
+            truncated: whether a JPEG or PNG that is cut off is restored as far as it goes.
             on_tile: called with (tiles done, tiles in all), of all levels.
 
         Raises:
@@ -220,7 +223,7 @@ class Restorer:
         source, target = Path(source), Path(target)
         refuse_existing(target, compare, overwrite=overwrite)
         check_writable(target)
-        photo = read_image(source, max_pixels=max_pixels)
+        photo = read_image(source, max_pixels=max_pixels, truncated=truncated)
         target.parent.mkdir(parents=True, exist_ok=True)
         check_writable(target, shape=photo.pixels.shape)
         outcome = self._restore(photo.pixels, grey=photo.grey, on_tile=on_tile)

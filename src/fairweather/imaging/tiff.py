@@ -1,130 +1,35 @@
-"""The formats of 16 bits per channel, PNG and TIFF, where Pillow stops at 8 bits or at grey.
+"""TIFF files, where Pillow stops at 8 bits or at grey.
 
-Pillow's decoders still do most of the work. Asked for `RGB;16B` they keep the high byte of each
-sample, asked for `RGB;16L` the low byte, and two passes give all 16 bits. 8-bit TIFF is written
-here as well, so that every TIFF carries the same metadata.
+Pillow's decoders still do some of the work. 8-bit TIFF is written here as well, so that every TIFF
+carries the same metadata.
 """
 
+import lzma
+import math
 import struct
 import sys
 import zlib
-from collections.abc import Iterable
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import tifffile
 from PIL import Image
 from PIL.ExifTags import Base as Tag
-from PIL.PngImagePlugin import PngImageFile, putchunk
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
-from tifffile import EXTRASAMPLE, PHOTOMETRIC, SAMPLEFORMAT
+from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, SAMPLEFORMAT
 
 from fairweather.errors import ImageError
-from fairweather.imaging.metadata import Metadata, tiff_tags
+from fairweather.imaging.metadata import NOTES_STAY, Metadata, has_notes_that_stay, tiff_tags
 from fairweather.imaging.pixels import by_rows
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, RGB, GREY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # colour types (PNG specification, 11.2.1)
 
 _COLOURS = {
     PHOTOMETRIC.RGB: 3, PHOTOMETRIC.SEPARATED: 4, PHOTOMETRIC.YCBCR: 3, PHOTOMETRIC.CIELAB: 3
 }  # fmt: skip
-_COLOUR_CHUNKS = {b"cHRM", b"cICP", b"gAMA", b"sRGB"}
+_IMAGE_DEPTH = 32997  # slices of a volume (SGI)
+_DEFLATE = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE)
+_LZMA_MEMORY_BYTES = 1 << 28
 _BAND_BYTES = 1 << 20
 _CLASSIC_LIMIT_BYTES = 2**32 - 2**25
-
-
-def png_depth_and_colour_type(file: BinaryIO) -> tuple[int, int]:
-    """Return the two from the header chunk, which is always the first."""
-    file.seek(24)
-    depth, colour_type = file.read(2)
-    return depth, colour_type
-
-
-def png_colour_chunks(file: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the chunks that say what the sample values mean (gamma, primaries), as they are."""
-    file.seek(len(PNG_SIGNATURE))
-    found = []
-    while len(head := file.read(8)) == 8:
-        length, name = struct.unpack(">I4s", head)
-        if name in (b"IDAT", b"IEND"):
-            break
-        if name in _COLOUR_CHUNKS:
-            found.append((name, file.read(length)))
-            file.seek(4, 1)
-        else:
-            file.seek(length + 4, 1)
-    return tuple(found)
-
-
-def read_png(file: BinaryIO, image: PngImageFile) -> np.ndarray:
-    """Decode a PNG file of 16 bits per sample.
-
-    Args:
-        file: The file, which is read again from its start.
-        image: The same file, opened by Pillow and not loaded yet; it is loaded afterwards.
-
-    Returns:
-        (H, W, C) uint16 with C 1 to 4: grey or RGB, with alpha last. A colour key (tRNS) becomes
-        alpha.
-    """
-    _, colour_type = png_depth_and_colour_type(file)
-    if colour_type == GREY:
-        samples = np.asarray(image).astype(np.uint16)[..., None]
-    elif colour_type == GREY_ALPHA:
-        # Four bytes per pixel, which Pillow hands through untouched when told that they are RGBA.
-        samples = _loaded_png(image, "RGBA").view(">u2").astype(np.uint16)
-    else:
-        mode = "RGB" if colour_type == RGB else "RGBA"
-        samples = _loaded_png(image, f"{mode};16B").astype(np.uint16)
-        samples <<= 8
-        file.seek(0)
-        samples |= _loaded_png(PngImageFile(file), f"{mode};16L")
-    key = image.info.get("transparency")
-    if key is None or colour_type not in (GREY, RGB):
-        return samples
-    opaque = (samples != np.asarray(key, np.uint16)).any(axis=-1, keepdims=True)
-    return np.concatenate([samples, opaque * np.uint16(65535)], axis=-1, dtype=np.uint16)
-
-
-def _loaded_png(image: PngImageFile, raw_mode: str) -> np.ndarray:
-    """Load as the decoder is told by `raw_mode`, instead of as the plugin chose."""
-    image.tile = [tile._replace(args=raw_mode) for tile in image.tile]
-    return np.asarray(cast(Image.Image, image))
-
-
-def write_png(
-    file: BinaryIO, samples: np.ndarray, *, chunks: Iterable[tuple[bytes, bytes]] = ()
-) -> None:
-    """Write a PNG file of 16 bits per sample.
-
-    Every row is filtered with Up. On photographs of 16 bits that gives files as small as Paeth
-    does, the best single filter of 8 bits (from 4 % smaller to 2 % larger), in half the time.
-
-    Args:
-        file: The file, open for writing.
-        samples: (H, W, C) uint16 with C 1 to 4: grey or RGB, with alpha last.
-        chunks: Name and data of what goes between the header and the pixels (profile, EXIF).
-    """
-    height, width, channels = samples.shape
-    colour_type = (GREY, GREY_ALPHA, RGB, RGB_ALPHA)[channels - 1]
-    file.write(PNG_SIGNATURE)
-    putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
-    for name, data in chunks:
-        putchunk(file, name, data)
-    compressor = zlib.compressobj(6)
-    rows = max(1, _BAND_BYTES // samples[0].nbytes)
-    above = np.zeros((1, samples[0].nbytes), np.uint8)
-    for top in range(0, height, rows):
-        band = samples[top : top + rows].astype(">u2", order="C").view(np.uint8)
-        band = np.concatenate([above, band.reshape(-1, above.size)])
-        filtered = np.full((len(band) - 1, above.size + 1), 2, np.uint8)  # 2: Up, in each row
-        np.subtract(band[1:], band[:-1], out=filtered[:, 1:])
-        above = band[-1:]
-        if data := compressor.compress(filtered.tobytes()):
-            putchunk(file, b"IDAT", data)
-    putchunk(file, b"IDAT", compressor.flush())
-    putchunk(file, b"IEND")
 
 
 def read_directory(file: BinaryIO) -> ImageFileDirectory_v2:
@@ -139,12 +44,15 @@ def read_directory(file: BinaryIO) -> ImageFileDirectory_v2:
     return directory
 
 
-def refuse_what_is_no_photo(directory: ImageFileDirectory_v2, *, path: object) -> None:
-    """Raise an ImageError for a camera raw file and for floating-point samples."""
-    if Tag.DNGVersion in directory or directory.get(Tag.NewSubfileType, 0) == 1:  # a thumbnail
-        raise ImageError(
-            f"'{path}' is a camera raw file; develop it first and restore the TIFF or JPEG"
-        )
+def is_raw(directory: ImageFileDirectory_v2) -> bool:
+    """Tell whether a TIFF file is a camera raw file."""
+    if Tag.DNGVersion in directory:
+        return True
+    return directory.get(Tag.NewSubfileType, 0) == 1  # a thumbnail goes before the photo
+
+
+def refuse_floats(directory: ImageFileDirectory_v2, *, path: object) -> None:
+    """Raise an ImageError for floating-point samples."""
     if SAMPLEFORMAT.IEEEFP in np.atleast_1d(directory.get(Tag.SampleFormat, 1)):
         raise ImageError(
             f"'{path}' holds floating-point pixels, whose white point is not known; "
@@ -153,9 +61,17 @@ def refuse_what_is_no_photo(directory: ImageFileDirectory_v2, *, path: object) -
 
 
 def sizes_of(directory: ImageFileDirectory_v2) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return width and height of the image, and of its tiles: (1, 1) where it lies in strips."""
-    whole = directory[Tag.ImageWidth], directory[Tag.ImageLength]
-    return whole, (directory.get(Tag.TileWidth, 1), directory.get(Tag.TileLength, 1))
+    """Return width and height of the image, and of all its tiles together.
+
+    More than four channels, or slices of a volume, count as if the image were as much higher.
+    """
+    width, height = directory[Tag.ImageWidth], directory[Tag.ImageLength]
+    layers = directory.get(_IMAGE_DEPTH, 1) * -(-directory.get(Tag.SamplesPerPixel, 1) // 4)
+    across, down = directory.get(Tag.TileWidth, 1), directory.get(Tag.TileLength, 1)
+    if across < 1 or down < 1:
+        raise ValueError(f"tiles of {across} × {down}")
+    tiled = -(-width // across) * across, -(-height // down) * down * layers
+    return (width, height * layers), tiled
 
 
 def _colours_and_alpha(directory: ImageFileDirectory_v2) -> tuple[int, int]:
@@ -219,7 +135,10 @@ def read_tiff(
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         page = cast(tifffile.TiffPage, tiff.pages.first)
+        _refuse_wrong_sizes(file, page, path=path)
         try:
+            if page.compression == COMPRESSION.PACKBITS:
+                raise ValueError("imagecodecs unpacks it faster")
             samples = page.asarray(squeeze=False)  # planes, 1, H, W, samples of a plane
             samples = np.moveaxis(samples[:, 0], 0, 2).reshape(*samples.shape[2:4], -1)
             samples = samples.astype(np.uint16, copy=False)
@@ -235,6 +154,52 @@ def read_tiff(
                     "pip install imagecodecs, or save it again uncompressed"
                 ) from error
     return _meaning(samples, directory), orientation
+
+
+def _refuse_wrong_sizes(file: BinaryIO, page: tifffile.TiffPage, *, path: object) -> None:
+    """Unpack each strip or tile bit by bit, and refuse one that holds too much or too little.
+
+    tifffile unpacks it whole, whatever comes out.
+    """
+    if page.compression not in (*_DEFLATE, COMPRESSION.LZMA):
+        return
+    down, *across = page.chunks
+    row_bytes = math.prod(across) * cast(np.dtype, page.dtype).itemsize
+    strips = -(-page.imagelength // down)  # of a plane
+    if len(page.dataoffsets) < math.prod(page.chunked):
+        raise ImageError(f"'{path}' is cut off: strips are missing; copy it again")
+    for index, (offset, length) in enumerate(zip(page.dataoffsets, page.databytecounts)):  # noqa: B905
+        file.seek(offset)
+        size = _unpacked_size(file.read(length), page.compression, most=down * row_bytes)
+        is_last = not page.is_tiled and (index + 1) % strips == 0
+        least = down - (-page.imagelength % down) * is_last
+        if size > down * row_bytes:
+            raise ImageError(
+                f"'{path}': strip {index} unpacks to more than the {down * row_bytes:,} bytes that"
+                " it may; the file is damaged or made to do harm"
+            )
+        if size < least * row_bytes:
+            raise ImageError(
+                f"'{path}' is cut off: strip {index} holds {size:,} of {least * row_bytes:,} bytes;"
+                " copy it again from where it came from"
+            )
+
+
+def _unpacked_size(packed: bytes, compression: int, *, most: int) -> int:
+    """Return how many bytes come out, counted until they are more than `most`."""
+    size = 0
+    while packed and size <= most:
+        if compression == COMPRESSION.LZMA:
+            unpacker = lzma.LZMADecompressor(memlimit=_LZMA_MEMORY_BYTES)
+        else:
+            unpacker = zlib.decompressobj()
+        while size <= most and (piece := unpacker.decompress(packed, _BAND_BYTES)):
+            packed = getattr(unpacker, "unconsumed_tail", b"")
+            size += len(piece)
+            if unpacker.eof:
+                break
+        packed = unpacker.unused_data if compression == COMPRESSION.LZMA else b""
+    return size
 
 
 def _decoded_in_two_passes(file: BinaryIO, directory: ImageFileDirectory_v2) -> np.ndarray | None:
@@ -324,6 +289,8 @@ def write_tiff(file: BinaryIO, samples: np.ndarray, *, metadata: Metadata) -> tu
     notes = ()
     try:
         directory = _directory(layout | tiff_tags(metadata), big=big)
+        if has_notes_that_stay(metadata.exif):
+            notes = (NOTES_STAY,)
     except Exception:  # a value of the wrong type must not cost the photo
         directory = _directory(layout | tiff_tags(metadata.without("exif")), big=big)
         notes = ("the EXIF data could not be written as TIFF tags and are left out",)

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from fairweather.errors import ImageError
-from fairweather.imaging import Metadata, Photo, deep, read_image, write_image
+from fairweather.imaging import Metadata, Photo, read_image, tiff, write_image
 
 UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2
 
@@ -311,10 +311,10 @@ def test_a_bomb_of_tiles_is_refused(path: Path) -> None:
 def test_other_readers_read_what_is_written(
     path: Path, monkeypatch: pytest.MonkeyPatch, dtype: type, channels: int
 ) -> None:
-    monkeypatch.setattr(deep, "_BAND_BYTES", 1000)
+    monkeypatch.setattr(tiff, "_BAND_BYTES", 1000)
     samples = noise(40, 50, channels, dtype=dtype)
     with path.open("wb") as file:
-        assert deep.write_tiff(file, samples, metadata=Metadata()) == ()
+        assert tiff.write_tiff(file, samples, metadata=Metadata()) == ()
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         assert len(page.dataoffsets) > 1
@@ -327,7 +327,7 @@ def test_other_readers_read_what_is_written(
 def test_bigtiff_is_written_where_four_gigabytes_are_not_enough(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deep, "_CLASSIC_LIMIT_BYTES", 100)
+    monkeypatch.setattr(tiff, "_CLASSIC_LIMIT_BYTES", 100)
     samples, exif = noise(30, 100, 3), Image.Exif()
     exif[ExifTags.Base.Make] = "Fair"
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] = IFDRational(28, 10)
@@ -345,13 +345,13 @@ def test_bigtiff_is_written_where_four_gigabytes_are_not_enough(
 def test_exif_that_tiff_cannot_hold_does_not_cost_the_photo(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exif, tags = Image.Exif(), deep.tiff_tags
+    exif, tags = Image.Exif(), tiff.tiff_tags
     exif[ExifTags.Base.Make] = "Fair"
 
     def with_a_wrong_type(metadata: Metadata) -> dict[int, object]:
         return tags(metadata) | ({271: object()} if metadata.exif else {})
 
-    monkeypatch.setattr(deep, "tiff_tags", with_a_wrong_type)
+    monkeypatch.setattr(tiff, "tiff_tags", with_a_wrong_type)
     notes = write_image(path, Photo(noise(5, 5, 3), metadata=Metadata(exif=exif.tobytes())))
     assert notes == ("the EXIF data could not be written as TIFF tags and are left out",)
     np.testing.assert_array_equal(read_image(path).pixels, noise(5, 5, 3))
