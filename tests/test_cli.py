@@ -177,6 +177,20 @@ def test_options_reach_the_restorer(restore: Run, weights: Path, tmp_path: Path)
     assert (refused.status, (tmp_path / "c.png").exists()) == (1, False)
 
 
+def test_a_photo_that_is_cut_off(restore: Run, tmp_path: Path) -> None:
+    source = tmp_path / "a.jpg"
+    Image.fromarray(data.astronaut()[:48, :64]).save(source)
+    source.write_bytes(source.read_bytes()[:-300])
+    refused = restore(source)
+    assert refused.status == 1
+    assert "is cut off" in refused.err
+    assert "--truncated allow" in refused.err
+    allowed = restore(source, "--truncated", "allow")
+    assert allowed.status == 0
+    assert "note: the file is cut off: the pixels from row" in allowed.out
+    assert read_image(tmp_path / "a.restored.jpg").pixels.shape == (48, 64, 3)
+
+
 def test_json(restore: Run, tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         Image.fromarray(PHOTO).save(tmp_path / name)

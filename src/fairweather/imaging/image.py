@@ -128,8 +128,8 @@ def write_image(
         path: The file; its folder must exist.
         photo: The photo, whose metadata goes along as far as the format carries it.
         overwrite: False refuses to replace a file, even one that appears while this one is written.
-        quality: 1 to 100, for JPEG (4:4:4), WebP and AVIF; WebP is lossless at 100. By default 95,
-            and lossless for WebP if the photo comes from a lossless file.
+        quality: 1 to 100, for JPEG, AVIF and HEIC (all 4:4:4) and WebP, which 100 makes lossless.
+            By default 95, and for a photo from a lossless file lossless WebP.
 
     Returns:
         Sentences for the user about what the format could not hold.
