@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 FLAT, BLANK, DARKEST, UNNOTICED, CERTAIN = 1e-4, 1e-6, 0.02, 0.15, 0.2
 
@@ -83,5 +83,5 @@ def restore(path, photo):
 
 if __name__ == "__main__":
     weights_file, source, target = sys.argv[1:] if len(sys.argv) == 4 else sys.exit(__doc__)
-    pixels = restore(weights_file, Image.open(source).convert("RGB"))
+    pixels = restore(weights_file, ImageOps.exif_transpose(Image.open(source)).convert("RGB"))
     Image.fromarray(np.rint(pixels * 255).astype("uint8")).save(target)

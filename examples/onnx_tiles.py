@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def load(path):
@@ -74,6 +74,7 @@ def restore(path, image, tile_px=512):
 
 if __name__ == "__main__":
     weights_file, source, target, *more = sys.argv[1:] if len(sys.argv) > 3 else sys.exit(__doc__)
-    photo = np.asarray(Image.open(source).convert("RGB"), dtype="float32") / 255
+    upright = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
+    photo = np.asarray(upright, dtype="float32") / 255
     restored = restore(weights_file, photo, *map(int, more))
     Image.fromarray(np.rint(restored * 255).astype("uint8")).save(target)

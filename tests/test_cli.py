@@ -177,6 +177,20 @@ def test_options_reach_the_restorer(restore: Run, weights: Path, tmp_path: Path)
     assert (refused.status, (tmp_path / "c.png").exists()) == (1, False)
 
 
+def test_a_photo_that_is_cut_off(restore: Run, tmp_path: Path) -> None:
+    source = tmp_path / "a.jpg"
+    Image.fromarray(data.astronaut()[:48, :64]).save(source)
+    source.write_bytes(source.read_bytes()[:-300])
+    refused = restore(source)
+    assert refused.status == 1
+    assert "is cut off" in refused.err
+    assert "--truncated allow" in refused.err
+    allowed = restore(source, "--truncated", "allow")
+    assert allowed.status == 0
+    assert "note: the file is cut off: the pixels from row" in allowed.out
+    assert read_image(tmp_path / "a.restored.jpg").pixels.shape == (48, 64, 3)
+
+
 def test_json(restore: Run, tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         Image.fromarray(PHOTO).save(tmp_path / name)
@@ -313,7 +327,7 @@ def test_the_progress_bar_shows_any_name(monkeypatch: pytest.MonkeyPatch) -> Non
     for room in (cli.console, cli.restore):
         monkeypatch.setattr(room, "err_console", console)
     jobs = [Job(Path("[red] a.png"), Path("b.png")), Job(Path("c.png"), Path("d.png"))]
-    shown = cli.restore.Shown(jobs, as_json=False)
+    shown = cli.restore.Shown(jobs, as_json=False, at_once=1)
     with shown.progress:
         on_tile = shown.start(jobs[0])
         on_tile(3, 16)
@@ -339,7 +353,8 @@ def test_an_interrupt_tells_what_was_done(
         fsync(file)
 
     monkeypatch.setattr(os, "fsync", interrupted)
-    arguments = (tmp_path / "?.png", tmp_path / "*.gif", "-o", tmp_path / "out")
+    inputs = (tmp_path / "?.png", tmp_path / "*.gif")
+    arguments = (*inputs, "-o", tmp_path / "out", "--threads", 1)
     done = restore(*arguments)
     assert done.status == 1
     assert done.err.splitlines()[-1] == "1 restored, 1 failed, stopped with 3 not done"

@@ -14,6 +14,8 @@ from skimage import data
 from fairweather.errors import ImageError
 from fairweather.imaging import Metadata, Photo, check_writable, read_image, write_image
 from fairweather.imaging.colour import profile_of
+from fairweather.models import create_model
+from fairweather.restoration import Restorer
 
 PIXELS = np.ascontiguousarray(data.astronaut()[:60, :90])
 XMP = b'<x tiff:Orientation="6" dc:title="Rain"/>'
@@ -62,6 +64,13 @@ def test_what_cannot_be_written_is_refused_with_a_way_out(
     monkeypatch.setattr("fairweather.imaging.image.WRITTEN_SUFFIXES", frozenset({".png"}))
     with pytest.raises(ImageError, match=r"fairweather\[heif\]', or use one of \.png"):
         check_writable(tmp_path / "a.HEIC")
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    """Before the source is opened, even: it does not exist."""
+    restorer = Restorer(create_model("ast_n"), device="cpu")
+    with pytest.raises(ImageError, match=r"b\.dng' cannot be written"):
+        restorer.restore_file(tmp_path / "gone.png", tmp_path / "b.dng")
 
 
 @pytest.mark.usefixtures("heif")

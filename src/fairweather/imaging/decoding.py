@@ -110,6 +110,12 @@ def decode(
         return _decode_tiff(file, directory, path=path, max_pixels=max_pixels)
     if name not in _PARSERS:
         raise ImageError(f"'{path}' is {name}, which this Pillow cannot read; update Pillow")
+    return _decode_with_pillow(name, file, path=path, max_pixels=max_pixels, truncated=truncated)
+
+
+def _decode_with_pillow(
+    name: str, file: BinaryIO, *, path: object, max_pixels: int, truncated: Truncated
+) -> Decoded:
     if name == "JPEG":
         image, samples, notes = _decode_jpeg(
             file, path=path, max_pixels=max_pixels, truncated=truncated

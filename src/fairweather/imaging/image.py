@@ -130,7 +130,7 @@ def write_image(
         path: The file; its folder must exist.
         photo: The photo, whose metadata goes along as far as the format carries it.
         overwrite: False refuses to replace a file, even one that appears while this one is written.
-        quality: 1 to 100, for JPEG, WebP, AVIF and HEIF; WebP is lossless at 100. None keeps that
+        quality: 1 to 100, for JPEG, WebP, AVIF and HEIC; WebP is lossless at 100. None keeps that
             of a JPEG in a JPEG, makes lossless WebP of what comes from a lossless file, and is 95
             otherwise.
         chroma: Resolution of the colours in JPEG and AVIF. None keeps that of a JPEG in a JPEG, and

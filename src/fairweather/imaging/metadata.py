@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -37,16 +37,11 @@ _TOLD_TAGS = (
     Tag.HostComputer, Tag.Rating, Tag.RatingPercent, Tag.Copyright,
     Tag.XPTitle, Tag.XPComment, Tag.XPAuthor, Tag.XPKeywords, Tag.XPSubject,
 )  # fmt: skip
-_TURNS = dict(
-    enumerate(
-        (
-            Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180,
-            Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
-            Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
-        ),
-        start=2,
-    )
-)  # fmt: skip
+_TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 _SUB_DIRECTORIES = (IFD.Exif, IFD.GPSInfo)
 _INTEROP = Tag.ExifInteroperabilityOffset  # holds an offset into the old file
 
