@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
 from tiny_runs import (
     ALONE,
@@ -192,18 +193,18 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(
 def test_a_full_disk_leaves_the_old_checkpoint_and_says_how_to_go_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, room = torch.save, 3
+    save, room = TorchCheckpointIO.save_checkpoint, 3
 
-    def half(content: Any, file: Any, *rest: Any, **options: Any) -> None:
+    def half(io: TorchCheckpointIO, content: Any, path: Any, options: Any = None) -> None:
         nonlocal room
         room -= 1
         if room >= 0:
-            save(content, file, *rest, **options)
+            save(io, content, path, options)
         else:
-            Path(getattr(file, "name", file)).write_bytes(b"half")
+            Path(path).write_bytes(b"half")
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", half)
     recipe, run = make_recipe(stages=STAGES[:1]), tmp_path / "run"
     with pytest.raises(TrainingError, match=r"No space left .* the same command goes on"):
         train(recipe, data=data, run=run)

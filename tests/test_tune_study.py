@@ -145,3 +145,21 @@ def test_a_killed_search_is_resumed_in_the_middle_of_its_trial(
     study = storage.open_study(tmp_path, first={})
     done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     assert [len(trial.intermediate_values) for trial in done] == [6, 6, 6]
+
+
+def test_a_clock_set_forward_kills_no_living_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two trials that seem to be silent, one is heard of while the search waits."""
+    study = storage.open_study(tmp_path, first={})
+    silent = iter([[1, 2], [2, 3]])
+    monkeypatch.setattr(storage.RDBStorage, "_get_stale_trial_ids", lambda *_: next(silent))
+    waited: list[float] = []
+    monkeypatch.setattr(storage.time, "sleep", waited.append)
+    dead: list[int] = []
+    monkeypatch.setattr(
+        storage.RDBStorage, "set_trial_state_values", lambda _, i, **__: dead.append(i)
+    )
+    assert not storage.others_do_the_rest(study, trials=1)
+    assert dead == [2]
+    assert waited == [1.5 * storage.HEARTBEAT_S]

@@ -44,7 +44,7 @@ def evaluate(
         weights: bundled names, files, or folders with one.
         protocol: a name of `PROTOCOLS`.
         inference: how the model is run, one of `INFERENCES`.
-        ensemble: average over the eight flips and quarter turns.
+        ensemble: average over the flips and quarter turns that the weights were trained with.
         device: as for `Restorer`.
         masks: a folder of shadow masks by name, white in the shadow, for the protocol `istd`.
         on_image: called with the evaluation and the set so far, the new row, and the images, which

@@ -94,7 +94,7 @@ def why_not_comparable(
     elif figure.inference and inference != figure.inference:
         reasons.append(f"ours was run as '{inference}', theirs as '{figure.inference}'")
     if ensemble:
-        reasons.append("ours is averaged over eight views of each image, theirs is not")
+        reasons.append("ours is averaged over several views of each image, theirs is not")
     for data in training:
         ours = data or "data that the file does not name"
         reasons.append(f"theirs was trained on {figure.training}, ours on {ours}")

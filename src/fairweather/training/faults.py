@@ -88,10 +88,14 @@ def find_nonfinite(tensors: Mapping[str, Tensor]) -> str | None:
     return next((name for name, t in tensors.items() if not torch.isfinite(t).all()), None)
 
 
-def cannot_write(path: object, error: Exception) -> TrainingError:
-    """Return the error of a run that cannot write, as on a full disk."""
+class CannotWriteError(TrainingError):
+    """A run that cannot write, as on a full disk, which is no fault of its recipe."""
+
+
+def cannot_write(path: object, error: Exception) -> CannotWriteError:
+    """Return the error of a run that cannot write a file."""
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return TrainingError(
+    return CannotWriteError(
         f"{path}: cannot be written: {reason}; make room there, and the same command goes on"
     )
 

@@ -1,5 +1,6 @@
 """Recipe → run folder, stoppable and resumable at any time, whatever framework trains it."""
 
+import errno
 import json
 import logging
 import os
@@ -259,6 +260,8 @@ def train_stage(stage: StageRun, model: AST, *, fit_stage: FitStage) -> float:
             log.warning("stage %d was stopped; the same command goes on", index)
         raise
     except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise cannot_write(error.filename or stage.run, error) from error
     if is_first_process():
         log.info("stage %d: best %.2f dB on held-out images", index, score_db)

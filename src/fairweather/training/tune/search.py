@@ -18,6 +18,7 @@ from fairweather.errors import FairweatherError, OptionError, RecipeError
 from fairweather.files import write_text
 from fairweather.models import read_metadata
 from fairweather.training.batches import split_pairs
+from fairweather.training.faults import CannotWriteError
 from fairweather.training.module import RestorationModule
 from fairweather.training.recipe import Recipe
 from fairweather.training.recipe_files import parse_recipe
@@ -228,7 +229,8 @@ def train_trial(
             curves_every_s=curves_every_s,
         )
     except (optuna.TrialPruned, FairweatherError, torch.OutOfMemoryError) as error:
-        if error is not reporter.fault:  # raised outside of the fit: no fault of the values
+        # Raised outside of the fit, or of a full disk: no fault of the values.
+        if error is not reporter.fault or isinstance(error, CannotWriteError):
             raise
         return str(error)
     return ""

@@ -31,6 +31,17 @@ WAIT_FOR_DATABASE_S = 60.0
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
+class Storage(RDBStorage):
+    """Optuna's storage, which takes no living trial for dead where the clock was set forward."""
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        stale = super()._get_stale_trial_ids(study_id)
+        if stale:  # a living one is heard of again by then
+            time.sleep(1.5 * HEARTBEAT_S)
+            stale = sorted({*stale} & {*super()._get_stale_trial_ids(study_id)})
+        return stale
+
+
 def open_study(out: Path, *, first: dict[str, float | str]) -> optuna.Study:
     """Open the folder's study, new or as it was left.
 
@@ -40,7 +51,7 @@ def open_study(out: Path, *, first: dict[str, float | str]) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a fault of a trial is raised besides
     with stable():
-        storage = RDBStorage(
+        storage = Storage(
             f"sqlite:///{out / DATABASE}",
             engine_kwargs={"connect_args": {"timeout": WAIT_FOR_DATABASE_S}},
             heartbeat_interval=HEARTBEAT_S,
