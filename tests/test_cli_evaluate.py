@@ -299,3 +299,12 @@ def test_every_protocol_is_told(run: Run) -> None:
     assert done.status == 0
     for name in PROTOCOLS:
         assert f"Protocol {name} (" in done.out
+
+
+def test_a_bundled_name_is_not_a_folder_that_lies_there(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Path("rain").is_dir()
+    tree = json.loads(run(data, "--weights", "rain", "--json", "--device", "cpu").out)
+    assert [weights["name"] for weights in tree["weights"]] == ["rain"]

@@ -1,3 +1,4 @@
+import io
 import struct
 from pathlib import Path
 
@@ -250,3 +251,65 @@ def test_what_was_lossy_is_written_as_ever(tmp_path: Path, source: str) -> None:
     assert write_image(tmp_path / "b.jpg", photo) == ()
     write_image(tmp_path / "b.webp", photo)
     assert not read_image(tmp_path / "b.webp").metadata.is_lossless
+
+
+def natural(height: int = 300, width: int = 400) -> np.ndarray:
+    return np.ascontiguousarray(data.astronaut()[:height, 100 : 100 + width])
+
+
+@pytest.mark.parametrize("chroma", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("quality", [30, 75, 92])
+def test_a_jpeg_stays_about_as_large_as_it_was(tmp_path: Path, quality: int, chroma: str) -> None:
+    source, target = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    Image.fromarray(natural()).save(source, quality=quality, subsampling=chroma)
+    photo = read_image(source)
+    assert write_image(target, photo) == ()
+    assert target.stat().st_size == pytest.approx(source.stat().st_size, rel=0.02)
+    with Image.open(source) as before, Image.open(target) as after:
+        assert after.quantization == before.quantization
+        assert JpegImagePlugin.get_sampling(after) == JpegImagePlugin.get_sampling(before)
+
+
+def test_what_is_asked_for_comes_before_what_the_jpeg_was(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    Image.fromarray(natural()).save(source, quality=50, subsampling="4:2:0")
+    write_image(target, read_image(source), quality=90)
+    with Image.open(target) as after:
+        assert JpegImagePlugin.get_sampling(after) == 2
+        expected = io.BytesIO()
+        Image.fromarray(natural()).save(expected, "JPEG", quality=90)
+        assert after.quantization == Image.open(expected).quantization
+    write_image(target, read_image(source), chroma="4:4:4")
+    with Image.open(target) as after, Image.open(source) as before:
+        assert JpegImagePlugin.get_sampling(after) == 0
+        assert after.quantization == before.quantization
+
+
+def test_a_grey_jpeg_keeps_its_tables_and_one_of_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    Image.fromarray(natural()).convert("L").save(source, quality=60)
+    write_image(target, read_image(source))
+    with Image.open(target) as after, Image.open(source) as before:
+        assert after.mode == "L"
+        assert after.quantization[0] == before.quantization[0]
+    Image.fromarray(natural()).convert("CMYK").save(source, quality=60)
+    write_image(target, read_image(source))
+    with Image.open(target) as after, Image.open(source) as before:
+        assert after.mode == "RGB"
+        assert after.quantization[0] != before.quantization[0]
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".mpo", ".JPG"])
+def test_jpegs_of_other_suffixes(tmp_path: Path, suffix: str) -> None:
+    write_image(tmp_path / f"a{suffix}", Photo(natural()))
+    with Image.open(tmp_path / f"a{suffix}") as image:
+        assert image.format == "JPEG"
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".avif"])
+def test_chroma_is_as_asked(tmp_path: Path, suffix: str) -> None:
+    sizes = []
+    for chroma in ("4:4:4", "4:2:0"):
+        write_image(tmp_path / f"a{suffix}", Photo(natural()), chroma=chroma)
+        sizes.append((tmp_path / f"a{suffix}").stat().st_size)
+    assert sizes[1] < 0.95 * sizes[0]

@@ -1,11 +1,12 @@
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from fairweather.errors import DataError
-from fairweather.files import read_document, replacing, staging, write_text
+from fairweather.files import read_document, replacing, staging, walk_once, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -199,3 +200,102 @@ def test_a_document_is_told_by_its_format(tmp_path: Path) -> None:
         read_document(path, form="ours 1", otherwise="is no result")
     with pytest.raises(DataError, match=r"missing\.json: cannot be read as JSON"):
         read_document(tmp_path / "missing.json", form="ours 1", otherwise="is no result")
+
+
+GONE, ALIVE = 999_999_999, os.getpid()  # no process has the first number
+
+
+def leave(folder: Path, process: int, *, machine: str | None = None, age: float = 0) -> Path:
+    """What a run leaves that is killed while it writes."""
+    if machine is None:
+        with replacing(folder.parent / "probe"):
+            (temporary,) = folder.parent.glob(".fairweather-*")
+            machine = temporary.name.split("-")[1]
+    path = folder / f".fairweather-{machine}-{process}-0123abcd.tmp"
+    path.write_bytes(b"half")
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
+
+
+DAYS = 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("process", "machine", "age", "is_removed"),
+    [
+        (GONE, None, 0, True),
+        (ALIVE, None, 9 * DAYS, False),
+        (ALIVE, "00000000", 9 * DAYS, True),
+        (GONE, "00000000", 3600, False),
+    ],
+)
+def test_what_a_killed_run_left_is_removed_by_the_next(
+    tmp_path: Path, process: int, machine: str | None, age: float, *, is_removed: bool
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    path = leave(folder, process, machine=machine, age=age)
+    with replacing(folder / "photo.bin") as file:
+        file.write(b"new")
+    assert path.exists() is not is_removed
+    assert (folder / "photo.bin").read_bytes() == b"new"
+
+
+def test_a_clock_that_jumps_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The age is told by the clock that set the times of the files."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    path = leave(folder, GONE, machine="00000000")
+    later = time.time() + 99 * DAYS
+    monkeypatch.setattr(time, "time", lambda: later)
+    with staging(folder / "model"):
+        pass
+    assert path.exists()
+
+
+def test_files_of_another_user_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    path = leave(folder, GONE)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with replacing(folder / "photo.bin"):
+        pass
+    assert path.exists()
+
+
+def test_a_run_that_was_killed_between_two_folders_is_finished(tmp_path: Path) -> None:
+    """The old one was moved aside, and the new one not yet into its place."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    hidden = leave(folder, GONE)
+    hidden.unlink()
+    for part in ("old", "new/model"):
+        (hidden / part).mkdir(parents=True)
+        (hidden / part / "which").write_text(part)
+    with replacing(folder / "photo.bin"):
+        pass
+    assert (folder / "model" / "which").read_text() == "new/model"
+    assert names(folder) == ["model", "photo.bin"]
+
+
+def test_folders_are_walked_once_however_they_are_linked(tmp_path: Path) -> None:
+    for place in ("a/b", "elsewhere/c", "a/.store"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "file").touch()
+    root, again = tmp_path / "a", []
+    for link, target in (
+        ("up", "."), ("same", "b"), ("one", "../elsewhere"), ("two", "../elsewhere"),
+        ("shown", ".store"), ("b/loop", "../b"),
+    ):  # fmt: skip
+        (root / link).symlink_to(target)
+    found = {}
+    for place, folders, files in walk_once(root, on_again=again.append):
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
+        found[place.relative_to(root).as_posix()] = files
+    assert found == {
+        ".": [], "b": ["file"], "one": [], "one/c": ["file"], "shown": ["file"],
+    }  # fmt: skip
+    told = [path.relative_to(root).as_posix() for path in again]
+    assert sorted(told) == ["b/loop", "same", "two", "up"]

@@ -82,6 +82,9 @@ def test_other_precisions_and_devices_are_wrong_calls() -> None:
         (RuntimeError("std::bad_alloc"), True),
         (RuntimeError("shape mismatch"), False),
         (KeyError("memory"), False),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("could not create a primitive descriptor for the forward pass"), False),
     ],
 )
 def test_out_of_memory_is_told_from_other_errors(error: Exception, *, says_so: bool) -> None:

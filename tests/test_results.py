@@ -171,3 +171,13 @@ def test_the_tree_is_read_back_and_so_is_an_older_one(tmp_path: Path) -> None:
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match=r"results.json: is no results.json of"):
         read_results(path)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\n=1"])
+def test_no_cell_of_the_table_is_a_formula(name: str) -> None:
+    row = Row(name, 8, 8, None, {name: {"psnr_db": -3.5}})
+    about = TestSet(name, "", ())
+    evaluation = Evaluation(PROTOCOLS["plain"], sets=[SetResult(about, [row])])
+    cells = next(iter(csv.DictReader(io.StringIO(as_table(evaluation), newline=""))))
+    assert [cells[key] for key in ("set", "image", "weights")] == [f"'{name}"] * 3
+    assert cells["psnr_db"] == "-3.500000"

@@ -140,7 +140,7 @@ def walk_once(
             continue
         seen.add(real)
         folders.sort()
-        yield Path(place), folders, names
+        yield Path(place), folders, sorted(names)
 
 
 def write_text(path: Path, text: str) -> None:

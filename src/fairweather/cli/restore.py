@@ -321,7 +321,7 @@ def describe_passed_over(passed_over: "list[PassedOver]") -> str:
     for one in passed_over:
         names.setdefault(one.reason, []).append(str(one.path))
     return "; ".join(
-        f"{len(paths)} {reason} ({', '.join(paths[:SHOWN_NAMES])}"
+        f"{reason}: {len(paths)} ({', '.join(paths[:SHOWN_NAMES])}"
         f"{', …' if len(paths) > SHOWN_NAMES else ''})"
         for reason, paths in names.items()
     )

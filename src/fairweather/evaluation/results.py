@@ -291,7 +291,8 @@ def as_table(evaluation: Evaluation) -> str:
 
 def as_text(cell: str) -> str:
     """Return a cell that no spreadsheet takes for a formula, as names that begin like one are."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
+    cell = cell.replace("\r", "\\r")  # which the csv module does not quote
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\n")) else cell
 
 
 def _finite(figures: Figures) -> dict[str, float | None]:

@@ -230,9 +230,10 @@ def _options(
     if name == "WEBP":  # `exact` keeps the colours under transparent pixels
         return {"quality": known, "lossless": known == 100, "exact": True}
     if name in ("JPEG", "AVIF", "HEIF"):
-        tables = {"qtables": told.tables} if told and quality is None else {}
         chroma = chroma or (told.chroma if told else "4:4:4")
-        return {"quality": known, "subsampling": chroma} | tables
+        if told and quality is None:  # Pillow would scale the tables by a quality
+            return {"qtables": told.tables, "subsampling": chroma}
+        return {"quality": known, "subsampling": chroma}
     # zlib level 4 takes two thirds of the time of the default, for files as small.
     return {"compress_level": 4} if name == "PNG" else {}
 
