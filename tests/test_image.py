@@ -35,7 +35,19 @@ def photo_or_message(path: Path) -> Photo | str:
 
 
 def test_the_suffixes() -> None:
-    always = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+    always = {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".gif",
+    }
     avif = {".avif"} if "AVIF" in Image.SAVE else set()
     assert always | avif == IMAGE_SUFFIXES
 
