@@ -59,7 +59,7 @@ def test_the_same_in_everything_is_comparable() -> None:
         ({"protocol": PROTOCOLS["plain"]}, "scored under 'plain', theirs under 'spad'"),
         ({"inference": "ours"}, "run as 'ours', theirs as 'square_pad_128'"),
         ({"inference": None}, "how the images were restored is not known"),
-        ({"ensemble": True}, "averaged over eight views"),
+        ({"ensemble": True}, "averaged over several views"),
         ({"training": ["noise"]}, "theirs was trained on SPA-Data, ours on noise"),
         ({"training": [""]}, "ours on data that the file does not name"),
     ],

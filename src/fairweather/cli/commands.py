@@ -24,6 +24,8 @@ from fairweather.cli.train import train_command
 from fairweather.cli.tune import tune_command
 from fairweather.errors import FairweatherError, OptionError, RecipeError
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 app = typer.Typer(
     name="fairweather",
     no_args_is_help=True,
@@ -82,6 +84,10 @@ def run_command(command: Callable[[], object]) -> None:
         # What goes on in a further line is indented, so that no name can forge one.
         err_console.print(f"error: {error}".replace("\n", "\n  "))
         sys.exit(2 if isinstance(error, OptionError | RecipeError) else 1)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            sys.exit(1)  # like other work that is not done
+        raise
     finally:  # what could not be printed is still there, and fails again
         try:
             sys.stdout.flush()

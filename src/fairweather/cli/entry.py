@@ -8,5 +8,5 @@ def main() -> None:
     try:
         from fairweather.cli.commands import app, run_command
     except KeyboardInterrupt:  # as a later one ends
-        sys.exit(130)
+        sys.exit(1)
     run_command(app)
