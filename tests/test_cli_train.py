@@ -115,9 +115,10 @@ def test_a_dry_run_tells_all_and_writes_nothing(run: Run, data: Path, tmp_path: 
 
 
 def test_a_dry_run_without_data(run: Run, tmp_path: Path) -> None:
-    stages = [{"crop_px": 16, "batch": 2, "epochs": 3, "warmup_epochs": 1, "learning_rate": 1e-3}]
+    stages = [{"crop_px": 20, "batch": 2, "epochs": 3, "warmup_epochs": 1, "learning_rate": 1e-3}]
     recipe = written(tmp_path, make_recipe(stages=stages))
     done = run(recipe, "--dry-run")
+    assert "20 px, as costly as 24" in done.stdout
     assert "data: not looked at; give their folder with --data" in done.stdout
     assert "3 epochs" in done.stdout
     missing = run(recipe, "--dry-run", "--data", tmp_path / "missing")

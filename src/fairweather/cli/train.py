@@ -188,7 +188,7 @@ def print_plan(recipe: "Recipe", *, data: Path | None, devices: int) -> None:
         length = planned.length
         table.add_row(
             str(index),
-            f"{stage.crop_px} px",
+            describe_crop(stage.crop_px, multiple=recipe.config.size_multiple),
             str(stage.batch),
             str(length.steps) if length else f"{stage.epochs} epochs",
             str(length.warmup_steps) if length else f"{stage.warmup_epochs} epochs",
@@ -207,6 +207,12 @@ def print_plan(recipe: "Recipe", *, data: Path | None, devices: int) -> None:
     if recipe.cost:
         cost = recipe.cost
         out_console.print(f"takes about {cost.hours:g} h on {cost.machine}; {cost.basis}")
+
+
+def describe_crop(crop_px: int, *, multiple: int) -> str:
+    """Return the side of a crop, and what it costs if the network pads it."""
+    padded_px = -(-crop_px // multiple) * multiple
+    return f"{crop_px} px" + (f", as costly as {padded_px}" if padded_px > crop_px else "")
 
 
 def describe_images(plan: "Plan") -> str:
