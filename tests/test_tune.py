@@ -118,7 +118,7 @@ def test_a_stopped_search_draws_as_if_it_had_not_been(
         (
             {"data": {"clean": ["clean"], "held_out_every": 2}},
             SPACE,
-            "another recipe and another number of images",
+            r"another recipe and other data \(\d+ images to train on",
         ),
     ],
 )
