@@ -54,6 +54,15 @@ def one_cpu_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
 def threads() -> Iterator[Callable[[int], None]]:
     """Has PyTorch compute with so many threads during a test."""
     before = torch.get_num_threads()

@@ -6,42 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from photo_folders import PHOTO, photos, touch
 from PIL import Image
-from skimage import data
 
 from fairweather.errors import FairweatherError
 from fairweather.imaging import read_image
 from fairweather.models import create_model
 from fairweather.restoration import Failure, Job, Restored, Restorer, Summary, plan_jobs, run_jobs
 
-PHOTO = np.ascontiguousarray(data.astronaut()[20:60, 180:232])
-
 
 @pytest.fixture(scope="module")
 def restorer() -> Restorer:
     torch.manual_seed(0)
     return Restorer(create_model("ast_n", init="official"), device="cpu")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def touch(*names: str) -> None:
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
-
-
-def photos(*names: str) -> None:
-    touch(*names)
-    for name in names:
-        Image.fromarray(PHOTO).save(name)
 
 
 def assert_named(failures: list[Failure]) -> None:
