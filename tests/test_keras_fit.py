@@ -22,7 +22,7 @@ from tiny_runs import (
 
 import fairweather
 from fairweather import training
-from fairweather.errors import RecipeError, TrainingError
+from fairweather.errors import CheckpointError, RecipeError, TrainingError
 from fairweather.training import Recipe, split_pairs
 from fairweather.training.data_module import RestorationData
 
@@ -165,6 +165,24 @@ def stops_at(fk: Any, *, batch: int) -> Any:
         return get(self, index)
 
     return fail
+
+
+def check_a_damaged_resume_point_falls_back(
+    fk: Any, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe, run = make_recipe(stages=ONE_STAGE), tmp_path / "run"
+    train_keras(fk, recipe, data=data, run=run)
+    last = run / "stage-0/last.weights.h5"
+    for damaged in (b"", last.read_bytes()[:2000]):
+        (run / "stage-0/done.json").unlink()
+        last.write_bytes(damaged)
+        train_keras(fk, recipe, data=data, run=run)
+        assert f"{last} is damaged" in caplog.text
+        caplog.clear()
+    (run / "stage-0/best.weights.h5").write_bytes(b"")
+    (run / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"best\.weights\.h5: is damaged"):
+        train_keras(fk, recipe, data=data, run=run)
 
 
 def check_a_loss_of_nan_names_the_files(
