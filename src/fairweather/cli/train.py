@@ -1,5 +1,6 @@
 """`fairweather train`."""
 
+import contextlib
 import importlib
 import logging
 import os
@@ -105,11 +106,10 @@ def train_command(
     run = out or Path("runs") / loaded.name
     if fresh and "TORCHELASTIC_RUN_ID" in os.environ:  # whose processes would race for the folder
         raise OptionError("--fresh does not go with torchrun; choose another folder with -o")
-    if framework == "keras":
-        if devices > 1 or workers:
-            raise OptionError("--framework keras takes neither --devices nor --workers")
-        # Otherwise TensorFlow tells what it was built with.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if framework == "keras" and (devices > 1 or workers):
+        raise OptionError("--framework keras takes neither --devices nor --workers")
+    # Otherwise TensorFlow, which TensorBoard imports where it is, tells what it was built with.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     work: dict[str, Any] = {"run": run, "weights": weights, "unchecked": unchecked, "fresh": fresh}
     if dry_run:
         check_all(loaded, data=data, devices=devices, framework=framework, **work)
@@ -123,6 +123,7 @@ def train_command(
         from fairweather.training import Machines, train
 
         assert data is not None
+        quiet_lightning()
         machines = Machines.of_torchrun(workers=workers, cache=cache)
         machines = machines or Machines(devices=devices, workers=workers, cache=cache)
         path = train(loaded, data=data, machines=machines, **work)
@@ -152,9 +153,16 @@ def be_quiet() -> None:
     """Show our own messages, and of other libraries only what needs to be read."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("fairweather").setLevel(logging.INFO)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no advertisements
     for theirs in ("lightning", "torchdata", "torch.autograd"):
         warnings.filterwarnings("ignore", module=theirs)
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning from telling what it finds on the machine, and from advertisements."""
+    with contextlib.suppress(ImportError):  # whoever needs it says what installs it
+        importlib.import_module("lightning.pytorch")  # which sets the levels of its loggers
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def print_recipes() -> None:

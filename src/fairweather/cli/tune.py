@@ -9,7 +9,7 @@ from rich.table import Table
 
 from fairweather.cli.console import out_console
 from fairweather.cli.options import AllowCode, Cache, Unchecked, Workers
-from fairweather.cli.train import be_quiet
+from fairweather.cli.train import be_quiet, quiet_lightning
 from fairweather.errors import OptionError, TrainingError
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def tune_command(
         raise OptionError("tune runs on one device; start it without torchrun")
     loaded = load_recipe(recipe, overrides=overrides or [], allow_code=allow_code)
     be_quiet()
+    quiet_lightning()
     out = out or Path("runs") / f"{loaded.name}-tune"
     result = search_recipe(
         loaded,
