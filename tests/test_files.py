@@ -228,6 +228,7 @@ DAYS = 24 * 3600
         (ALIVE, "00000000", 9 * DAYS, True),
         (GONE, "00000000", 3600, False),
     ],
+    ids=("gone here", "alive here", "old elsewhere", "young elsewhere"),
 )
 def test_what_a_killed_run_left_is_removed_by_the_next(
     tmp_path: Path, process: int, machine: str | None, age: float, *, is_removed: bool
