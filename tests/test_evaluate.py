@@ -340,6 +340,7 @@ def test_images_are_let_go_one_after_another(tmp_path: Path, weights: Path) -> N
     assert len(alive) == 27
 
 
+@pytest.mark.slow
 def test_500_images_use_the_memory_of_one(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

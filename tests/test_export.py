@@ -140,6 +140,7 @@ def test_one_onnx_file_of_the_bundled_weights_serves_two_runtimes_at_any_size(
             np.testing.assert_allclose(run(image=image), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_a_file_lacks_is_in_its_metadata(tmp_path: Path) -> None:
     model = random_model(proxy_px=32, global_context=True)
     exported = export_torch(model, tmp_path / "model.pt2")

@@ -41,6 +41,7 @@ def watched_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 WHOLE_TRIAL = [*((0, n) for n in range(4)), *((1, n) for n in range(2))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OSError])
 def test_a_stopped_search_goes_on_in_the_middle_of_its_trial(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]

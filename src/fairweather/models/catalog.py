@@ -1,6 +1,7 @@
 """What there is to build and to load, with its size."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +56,14 @@ def describe_config(
     name: str, config: ASTConfig, *, kind: Literal["preset", "weights"], description: str
 ) -> ModelEntry:
     """Count parameters, and multiply-adds for 256 × 256 [10⁹], without allocating anything."""
+    # Of what decides neither, so that weights of one architecture are counted once.
+    same = dataclasses.replace(config, proxy_px=None, symmetries="all", stochastic_depth=0.0)
+    return ModelEntry(name, kind, description, *count_costs(same))
+
+
+@functools.cache
+def count_costs(config: ASTConfig) -> tuple[int, float]:
+    """Return parameters and multiply-adds; see `describe_config`."""
     from torch.utils.flop_counter import FlopCounterMode  # it imports Triton where there is one
 
     with torch.device("meta"):
@@ -62,5 +71,4 @@ def describe_config(
         image = torch.zeros(1, 3, 256, 256)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(image)
-    gmacs = counter.get_total_flops() / 2e9
-    return ModelEntry(name, kind, description, count_parameters(model), gmacs)
+    return count_parameters(model), counter.get_total_flops() / 2e9
