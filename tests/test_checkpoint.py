@@ -18,6 +18,7 @@ from fairweather.models import (
     create_model,
     find_weights,
     from_official,
+    infer_config,
     list_weights,
     load_model,
     read_metadata,
@@ -26,7 +27,6 @@ from fairweather.models import (
     symmetries_of,
     to_official,
 )
-from fairweather.models.state_dict import infer_config
 
 SMALL = ASTConfig(
     embed_dim=8, depths=(1, 2, 1, 1, 2), heads=(1, 2, 4, 2, 2), window=4, mlp_ratio=1.5

@@ -1,33 +1,43 @@
 """What is printed: text and nothing else, wherever it comes from; and where it goes."""
 
-import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from rich.table import Table
+from command import Run
+from tiny_sets import write_weights
 
-from fairweather.cli.console import PlainConsole, printable
-
-NAME = "a\x1b[31m:car:[red]b[/red]\r\x07\x9b\u202ec"
-SHOWN = r"a\x1b[31m:car:[red]b[/red]\r\x07\x9b\u202ec"
+NAME = "a\x1b[31m:car:[red]b[red]\r\x07\x9b\u202ec"
+SHOWN = r"a\x1b[31m:car:[red]b[red]\r\x07\x9b\u202ec"
 FAIRWEATHER = [sys.executable, "-m", "fairweather"]
 
 
-@pytest.mark.parametrize("in_table", [False, True])
-def test_names_are_printed_as_text(*, in_table: bool) -> None:
-    screen = io.StringIO()
-    console = PlainConsole(file=screen, width=200, soft_wrap=True, highlight=False)
-    table = Table("name")
-    table.add_row(NAME)
-    console.print(table if in_table else NAME)
-    assert SHOWN in screen.getvalue()
-    assert "\x1b" not in screen.getvalue()
+def test_names_are_printed_as_text(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("restore", f"{NAME}.png", "--device", "cpu")
+    assert done.err.startswith(f"failed: '{SHOWN}.png' ")
 
 
-def test_a_line_stays_one_line() -> None:
-    assert printable("failed: a\nerror: b\tc é 日本 👩‍🚀") == r"failed: a\nerror: b\tc é 日本 👩‍🚀"
+def test_so_they_are_in_tables(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    write_weights(Path(f"{NAME}.safetensors"), strength=0.3)
+    done = run("models", "info", f"{NAME}.safetensors")
+    assert done.status == 0
+    assert f"{SHOWN}.safetensors" in done.out
+    assert "\x1b" not in done.out
+
+
+def test_a_line_stays_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("restore", "a\nerror: b\tc é 日本 👩\u200d🚀.png", "--device", "cpu")
+    assert done.err.splitlines()[0].startswith(
+        r"failed: 'a\nerror: b\tc é 日本 👩" + "\u200d🚀.png' "
+    )
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")  # noqa: PTH110

@@ -306,7 +306,7 @@ def test_jpegs_of_other_suffixes(tmp_path: Path, suffix: str) -> None:
         assert image.format == "JPEG"
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".avif"])
+@pytest.mark.parametrize("suffix", sorted({".jpg", ".avif", ".heic"} & WRITTEN_SUFFIXES))
 def test_chroma_is_as_asked(tmp_path: Path, suffix: str) -> None:
     sizes = []
     for chroma in ("4:4:4", "4:2:0"):

@@ -13,7 +13,6 @@ from skimage import data
 
 from fairweather.errors import ImageError
 from fairweather.imaging import Metadata, Photo, check_writable, read_image, write_image
-from fairweather.imaging.colour import profile_of
 from fairweather.models import create_model
 from fairweather.restoration import Restorer
 
@@ -116,7 +115,10 @@ def test_the_space_of_heif_is_found(tmp_path: Path, heif: Any) -> None:
         tmp_path / "a.heic", color_primaries=12, transfer_characteristics=13
     )
     profile = read_image(tmp_path / "a.heic").metadata.icc_profile
-    assert profile == profile_of(((b"cICP", bytes([12, 13, 0, 1])),), grey=False)
+    assert profile is not None
+    told = Metadata(png_colour=((b"cICP", bytes([12, 13, 0, 1])),))  # Display P3, too
+    write_image(tmp_path / "b.tif", Photo(PIXELS, metadata=told))
+    assert profile == read_image(tmp_path / "b.tif").metadata.icc_profile
 
 
 @pytest.mark.usefixtures("heif")

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from fairweather.cli import app
 from fairweather.data import Pair, find_layout_pairs, read_bytes, unpack_side_by_side
 from fairweather.models import load_model
 from fairweather.training import Recipe, batches, list_recipes, load_recipe, split_pairs, train
-from fairweather.training.recipe_files import RECIPE_FOLDER
 from fairweather.training.schedules import length_of
 
 pytestmark = pytest.mark.filterwarnings(
@@ -268,7 +268,8 @@ def test_the_degraded_images_are_the_streaky_ones(grow: Callable[[str], Path], n
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_documented(name: str) -> None:
     recipe = load_recipe(name)
-    text = (RECIPE_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    file = resources.files("fairweather.training") / "recipes" / f"{name}.yaml"
+    text = file.read_text(encoding="utf-8")
     assert recipe.name == name
     assert text.startswith("# yaml-language-server: $schema=recipe.schema.json\n")
     assert len(recipe.description.split()) > 10

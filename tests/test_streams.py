@@ -71,6 +71,19 @@ def test_what_is_no_image_is_named_by_the_dash(weights: Path) -> None:
     assert done.stderr.startswith(b"error: '-' ")
 
 
+def test_an_image_that_is_cut_off_is_named_by_the_dash_or_allowed(weights: Path) -> None:
+    whole = encoded("JPEG")
+    half = whole[:-60]  # most of it is header
+    refused = restore(weights, "-", given=half)
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    assert refused.stderr.startswith(b"error: '-' is cut off: ")
+    done = restore(weights, "-", "--truncated", "allow", given=half)
+    assert done.returncode == 0
+    assert done.stderr.startswith(b"note: the file is cut off: ")
+    with Image.open(io.BytesIO(done.stdout)) as image:
+        assert (image.format, image.size) == ("JPEG", Image.open(io.BytesIO(whole)).size)
+
+
 @pytest.mark.parametrize("words", [("-", "a.png"), ("-", "--json"), ("a.png", "-o-", "--compare")])
 def test_what_does_not_go_with_a_stream_is_a_wrong_call(
     weights: Path, words: tuple[str, ...]

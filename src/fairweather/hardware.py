@@ -1,4 +1,4 @@
-"""What this machine computes with: devices, precisions, memory and its allocator.
+"""What this machine computes with: devices, precisions, threads, memory and its allocator.
 
 Light commands import this module too, so PyTorch, which takes a second, is imported where it is
 needed. psutil knows the machine but not the limits of a container: those are read from the control

@@ -23,8 +23,7 @@ from safetensors.torch import save
 
 from fairweather.errors import FairweatherError
 from fairweather.models import AST, ASTConfig, load_model, save_official
-from fairweather.training import list_recipes, load_recipe
-from fairweather.training.recipe_files import RECIPE_FOLDER
+from fairweather.training import dump_recipe, list_recipes, load_recipe
 
 SMALL = ASTConfig(embed_dim=4, depths=(1, 2, 1), heads=(1, 2, 2), window=4, mlp_ratio=1.5)
 ODD: list[Any] = [
@@ -147,7 +146,7 @@ def keras_files(folder: Path, rng: random.Random) -> Iterator[tuple[str, bytes]]
 
 
 def recipes(folder: Path, rng: random.Random) -> Iterator[tuple[str, bytes]]:
-    texts = [(RECIPE_FOLDER / f"{name}.yaml").read_text("utf-8") for name in list_recipes()]
+    texts = [dump_recipe(load_recipe(name)) for name in list_recipes()]
     while True:
         text = rng.choice(texts)
         if rng.random() < 0.3:

@@ -115,14 +115,14 @@ def restore_command(
     format: Annotated[
         str | None,
         typer.Option(
-            help="Format of all results: jpg, png, webp, tif, avif, bmp or gif.",
+            help="Format of all results: jpg, png, webp, tif, avif, bmp, gif; heic with its extra.",
             show_default="that of each input",
         ),
     ] = None,
     quality: Annotated[
         int | None,
         typer.Option(
-            help="Quality of JPEG, WebP and AVIF, 1 to 100.",
+            help="Quality of JPEG, WebP, AVIF and HEIC, 1 to 100.",
             min=1,
             max=100,
             show_default="that of a JPEG in a JPEG, else 95",
@@ -130,12 +130,12 @@ def restore_command(
     ] = None,
     lossless: Annotated[
         bool,
-        typer.Option("--lossless", help="Write without loss: JPEG, AVIF and GIF become PNG."),
+        typer.Option("--lossless", help="Write without loss: JPEG, AVIF, HEIC and GIF become PNG."),
     ] = False,
     chroma: Annotated[
         Literal["4:4:4", "4:2:2", "4:2:0"] | None,
         typer.Option(
-            help="Resolution of the colours in JPEG and AVIF.",
+            help="Resolution of the colours in JPEG, AVIF and HEIC.",
             show_default="that of a JPEG in a JPEG, else 4:4:4",
         ),
     ] = None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairweather.cli.console import err_console, give_up_output, printable
-from fairweather.errors import FairweatherError, OptionError
+from fairweather.errors import FairweatherError, ImageError, OptionError
 
 if TYPE_CHECKING:
     from fairweather.restoration import Restorer
@@ -58,34 +58,34 @@ def restore_stream(
 
     with tempfile.TemporaryDirectory(prefix="fairweather-") as folder:
         reads, prints = given == STREAM, out is None or str(out) == STREAM
-        source = keep_input(Path(folder), max_pixels=options["max_pixels"]) if reads else given
+        source = keep_input(Path(folder)) if reads else given
         place = Path(folder, "results") if prints else out
         jobs, failures, _ = plan_jobs([str(source)], out=place, format=format, lossless=lossless)
         if failures:
             raise FairweatherError(failures[0].reason)
         if len(jobs) != 1:
             raise OptionError(f"{given}: stands for {len(jobs)} images; standard output holds one")
-        restored = restorer.restore_file(jobs[0].source, jobs[0].target, **options)
+        try:
+            restored = restorer.restore_file(jobs[0].source, jobs[0].target, **options)
+        except ImageError as error:  # a user knows nothing of a file
+            raise ImageError(str(error).replace(str(source), given)) from error
         for note in restored.notes:
             err_console.print(printable(f"note: {note}"))
         if prints:
             write_output(restored.target)
 
 
-def keep_input(folder: Path, *, max_pixels: int) -> Path:
+def keep_input(folder: Path) -> Path:
     """Write standard input to a file with the suffix of what it is."""
-    from fairweather.errors import ImageError
-    from fairweather.imaging import FORMATS, read_image
+    from fairweather.imaging import FORMATS, HEAD_BYTES, format_of
 
     path = folder / "standard-input"
-    with path.open("wb") as file:
+    with path.open("w+b") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
-    try:
-        told = read_image(path, max_pixels=max_pixels).metadata.format
-    except ImageError as error:
-        raise ImageError(str(error).replace(str(path), STREAM)) from error
+        file.seek(0)
+        told = format_of(file.read(HEAD_BYTES), path=STREAM)
     suffixes = (suffix for suffix, known in FORMATS.items() if known.name == told)
-    return path.rename(path.with_suffix(next(suffixes, ".png")))
+    return path.rename(path.with_suffix(next(suffixes, f".{told.lower()}")))  # such as .jxl
 
 
 def write_output(path: Path) -> None:

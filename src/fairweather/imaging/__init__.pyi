@@ -1,6 +1,6 @@
+from .containers import Chroma as Chroma
 from .decoding import Truncated as Truncated
 from .encoding import FORMATS as FORMATS
-from .encoding import Chroma as Chroma
 from .figures import Curve as Curve
 from .figures import write_contact_sheet as write_contact_sheet
 from .figures import write_curves as write_curves
@@ -19,6 +19,8 @@ from .pixels import as_bytes as as_bytes
 from .pixels import as_float as as_float
 from .pixels import quantise as quantise
 from .pixels import resized as resized
+from .signatures import HEAD_BYTES as HEAD_BYTES
+from .signatures import format_of as format_of
 from .tiles import Span as Span
 from .tiles import TilePlan as TilePlan
 from .tiles import cut_tile as cut_tile

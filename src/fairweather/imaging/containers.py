@@ -5,13 +5,15 @@ from typing import BinaryIO, Literal
 
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
+Chroma = Literal["4:4:4", "4:2:2", "4:2:0"]
+
 
 @dataclass(frozen=True)
 class JPEGCoding:
     """How a JPEG was written: its quantisation tables of luma and chroma, and its chroma."""
 
     tables: tuple[tuple[int, ...], ...]
-    chroma: Literal["4:4:4", "4:2:2", "4:2:0"]
+    chroma: Chroma
 
 
 def code_points_of(file: BinaryIO) -> tuple[int, int] | None:

@@ -1,12 +1,13 @@
 """Samples → image file: what each format holds, and what becomes of the rest."""
 
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from fairweather.imaging import colour, png, tiff
+from fairweather.imaging.containers import Chroma
 from fairweather.imaging.extra_formats import HEIF_SUFFIXES, write_heif
 from fairweather.imaging.metadata import (
     Metadata,
@@ -73,7 +74,6 @@ FORMATS = {
 }
 
 
-Chroma = Literal["4:4:4", "4:2:2", "4:2:0"]
 DEFAULT_QUALITY = 95
 
 
@@ -208,7 +208,7 @@ def _write_with_pillow(
     if alpha is not None:
         image.putalpha(Image.fromarray(alpha))
     if name == "HEIF":
-        write_heif(file, image, quality=options["quality"], metadata=metadata)
+        write_heif(file, image, **options, metadata=metadata)
         return ()
     if name == "AVIF" and colour.ndim < 3:
         options = {"quality": options["quality"]}

@@ -174,12 +174,15 @@ def _read_raw(package: Any, file: BinaryIO, check_size: CheckSize) -> Extra:
     )
 
 
-def write_heif(file: BinaryIO, image: Image.Image, *, quality: int, metadata: Metadata) -> None:
-    """Write a HEIF file with 8 bits per channel and chroma in full resolution."""
+def write_heif(
+    file: BinaryIO, image: Image.Image, *, quality: int, subsampling: str, metadata: Metadata
+) -> None:
+    """Write a HEIF file with 8 bits per channel."""
     try:
         package = importlib.import_module("pillow_heif")
     except ImportError as error:
         raise ImageError("HEIC is written after: pip install 'fairweather[heif]'") from error
     image.info = {"icc_profile": metadata.icc_profile} if metadata.icc_profile else {}
     told = {"exif": metadata.exif, "xmp": metadata.xmp}
-    package.from_pillow(image).save(file, quality=quality, chroma=444, **told)
+    chroma = int(subsampling.replace(":", ""))
+    package.from_pillow(image).save(file, quality=quality, chroma=chroma, **told)

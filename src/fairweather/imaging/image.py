@@ -133,8 +133,8 @@ def write_image(
         quality: 1 to 100, for JPEG, WebP, AVIF and HEIC; WebP is lossless at 100. None keeps that
             of a JPEG in a JPEG, makes lossless WebP of what comes from a lossless file, and is 95
             otherwise.
-        chroma: Resolution of the colours in JPEG and AVIF. None keeps that of a JPEG in a JPEG, and
-            is full resolution otherwise.
+        chroma: Resolution of the colours in JPEG, AVIF and HEIC. None keeps that of a JPEG in a
+            JPEG, and is full resolution otherwise.
 
     Returns:
         Sentences for the user about what the format could not hold.

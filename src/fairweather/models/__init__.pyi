@@ -43,6 +43,7 @@ from .sources import sha256_of as sha256_of
 from .state_dict import CONFIG_KEY as CONFIG_KEY
 from .state_dict import expected_state as expected_state
 from .state_dict import find_misfits as find_misfits
+from .state_dict import infer_config as infer_config
 from .state_dict import refuse_bomb as refuse_bomb
 from .state_dict import refuse_nonfinite as refuse_nonfinite
 from .windows import relative_position_index as relative_position_index

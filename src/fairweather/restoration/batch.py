@@ -66,7 +66,7 @@ def run_jobs(
             meanwhile, and makes up for missing comparisons.
         compare: whether to write input beside result, as `TARGET.compare.jpg`.
         quality: of formats with loss, 1 to 100; None keeps that of a JPEG.
-        chroma: the resolution of colours in JPEG and AVIF; None keeps that of a JPEG.
+        chroma: the resolution of colours in JPEG, AVIF and HEIC; None keeps that of a JPEG.
         max_pixels: larger images are refused.
         truncated: whether JPEG and PNG files that are cut off are restored as far as they go.
         on_start: called with each job by its thread, gives the callback for its tiles.
@@ -166,7 +166,8 @@ def reason_of(error: Exception, *, job: Job) -> str:
         return f"'{job.source}' cannot be written to '{job.target}': {error.strerror or error}"
     if isinstance(error, MemoryError):
         return f"'{job.source}' does not fit into the memory; close other programs"
-    text = " ".join(str(error).split())
+    text = str(error)
     if not isinstance(error, FairweatherError):
-        return f"'{job.source}' cannot be restored: {type(error).__name__}: {text}"
+        words = " ".join(text.split())
+        return f"'{job.source}' cannot be restored: {type(error).__name__}: {words}"
     return text if text.startswith(f"'{job.source}'") else f"'{job.source}': {text}"

@@ -209,8 +209,7 @@ class Restorer:
             overwrite: whether files at `target` and `compare` may be replaced.
             compare: where to write input and result side by side, if anywhere.
             quality: of JPEG, WebP, AVIF and HEIF, 1 to 100; see `write_image`.
-            chroma: resolution of the colours in JPEG and AVIF; None keeps that of a JPEG in a JPEG,
-                and is full resolution otherwise.
+            chroma: resolution of the colours in JPEG, AVIF and HEIC; the same.
             max_pixels: larger images are refused; reading one takes up to 24 bytes a pixel.
             truncated: whether a JPEG or PNG that is cut off is restored as far as it goes.
             on_tile: called with (tiles done, tiles in all), of all levels.

@@ -163,13 +163,13 @@ def run_recipe(
     asked = {"framework": framework, "weights": weights, "unchecked": unchecked, "fresh": fresh}
     split, model, facts = prepare_run(recipe, data=data, run=run, **asked)
     path = run / "model.safetensors"
+    try:
+        if fresh and is_first_process():
+            set_aside(run)
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(run, error) from error
     if is_first_process():
-        try:
-            if fresh:
-                set_aside(run)
-            run.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(run, error) from error
         note_start(
             recipe,
             run,
@@ -182,7 +182,6 @@ def run_recipe(
         if is_first_process():
             log.warning("%s: this run was finished before; nothing was trained", run)
         return path
-    run.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     score_db = float("nan")
     plotter = CurvePlotter(run, every_s=curves_every_s)
