@@ -6,7 +6,7 @@ import pytest
 import torch
 from parity import random_model
 
-from fairweather.models import AST, ASTConfig, create_model, plain_kernels
+from fairweather.models import AST, ASTConfig, create_model, multiply_in_bf16, plain_kernels
 from fairweather.models.ast import sides_to_compute
 from fairweather.models.fast import cpu_strips as strips
 
@@ -126,3 +126,24 @@ def test_gradients_autocast_and_training_are_plain(monkeypatch: pytest.MonkeyPat
         a_model(feed_forward="mlp")(image)
         with pytest.raises(AssertionError, match="strips were used"):
             a_model()(image)
+
+
+def test_bf16_goes_through_strips_and_stays_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    bands = []
+    refine = strips.refine_band
+    monkeypatch.setattr(
+        strips, "refine_band", lambda *args, **side: bands.append(1) or refine(*args, **side)
+    )
+    model, x = a_model(bottleneck_shift=True), torch.rand(1, 3, 64, 72)
+    low = multiply_in_bf16(model)
+    with torch.no_grad():
+        exact = model(x) - x
+        bands.clear()
+        with torch.autocast("cpu", torch.bfloat16):
+            residual = low(x) - x
+            with plain_kernels():
+                plain = low(x) - x
+    assert bands
+    error, plain_error = ((one - exact).norm() / exact.norm() for one in (residual, plain))
+    assert 0 < error < 1.2 * plain_error
+    assert model.bottleneck[0].feed_forward.expand.weight.dtype == torch.float32  # a copy

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from tiny_runs import ALONE, STAGES, make_recipe, save, train, write_images
 
@@ -96,3 +97,15 @@ def test_a_run_of_an_older_version_goes_on(run: Path, data: Path) -> None:
     (run / "begun.json").unlink()
     save(data / "clean/new.png", read_bytes(data / "clean/0.png"))
     assert "6 images to train on" in refusal(run, data, TrainingError)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_two_processes_do_not_train_in_one_folder(run: Path, data: Path, fresh: bool) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with (
+        filelock.FileLock(run / ".lock"),
+        pytest.raises(TrainingError, match="another process trains in this folder now.* -o"),
+    ):
+        train(RECIPE, data=data, run=run, fresh=fresh)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    train(RECIPE, data=data, run=run)  # it was let go of

@@ -28,6 +28,7 @@ from .creation import add_global_context as add_global_context
 from .creation import count_parameters as count_parameters
 from .creation import create_model as create_model
 from .creation import find_config as find_config
+from .fast.cpu_strips import multiply_in_bf16 as multiply_in_bf16
 from .fast.cuda import list_kernel_checks as list_kernel_checks
 from .fast.dispatch import gpu_kernels as gpu_kernels
 from .fast.dispatch import plain_kernels as plain_kernels

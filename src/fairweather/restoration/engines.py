@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fairweather.hardware import check_precision, host_budget_bytes, lowered, pick_device
-from fairweather.models import AST, ASTConfig, pad_to_multiple
+from fairweather.models import AST, ASTConfig, multiply_in_bf16, pad_to_multiple
 
 Context = np.ndarray | None
 
@@ -79,9 +79,10 @@ class TorchEngine:
         self.device = pick_device(device)
         self.precision = precision
         self.config = model.config
-        in_strips = self.device.type == "cpu" and precision == "fp32" and not compiles
+        in_strips = self.device.type == "cpu" and precision != "fp16" and not compiles
         self.bytes_per_px = activation_bytes_per_px(model.config, in_strips=in_strips)
-        self._model = model.eval().to(self.device)
+        in_bf16 = in_strips and precision == "bf16"
+        self._model = (multiply_in_bf16(model) if in_bf16 else model).eval().to(self.device)
         self._compiled: Any = torch.compile(self._model, dynamic=True) if compiles else None
 
     def __call__(self, tiles: np.ndarray, context: Context = None) -> np.ndarray:

@@ -160,12 +160,13 @@ def degrade_crops(
     generator = torch.Generator().manual_seed(seed)
     synthetic = batch["synthetic"]
     if synthetic.any():
-        shares = recipe.data.weather_shares
-        options = {"shares": shares} if shares else {}
-        made = DEGRADATIONS[recipe.task](clean, generator=generator, **options)
-        stays_clean = torch.rand(len(clean), generator=generator).to(clean.device)
-        makes = synthetic & (stays_clean >= identity_fraction(recipe, index))
-        degraded = torch.where(makes.view(-1, 1, 1, 1), made, degraded)
+        drawn = torch.rand(len(clean), generator=generator).to(clean.device)
+        chosen = synthetic & (drawn >= identity_fraction(recipe, index))
+        if chosen.any():
+            shares = recipe.data.weather_shares
+            options = {"shares": shares} if shares else {}
+            degrade = DEGRADATIONS[recipe.task]
+            degraded[chosen] = degrade(clean[chosen], generator=generator, **options)
     augmentation = recipe.augmentation
     if torch.rand((), generator=generator) < augmentation.mixup_probability:
         return mix_up(degraded, clean, alpha=augmentation.mixup_alpha, generator=generator)

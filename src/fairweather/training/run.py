@@ -5,7 +5,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,7 @@ from fairweather.training.run_folder import (
     Facts,
     describe_data,
     describe_weights,
+    hold,
     is_finished,
     note_start,
     refuse_other_run,
@@ -163,50 +165,77 @@ def run_recipe(
     asked = {"framework": framework, "weights": weights, "unchecked": unchecked, "fresh": fresh}
     split, model, facts = prepare_run(recipe, data=data, run=run, **asked)
     path = run / "model.safetensors"
+    first = is_first_process()
     try:
-        if fresh and is_first_process():
-            set_aside(run)
+        if fresh and first and run.exists():
+            with hold(run):
+                set_aside(run)
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(run, error) from error
-    if is_first_process():
-        note_start(
-            recipe,
-            run,
-            facts=facts,
-            machines=(machines.devices, machines.nodes),
-            framework=framework,
-            versions=versions,
-        )
-    if is_finished(run, recipe):
-        if is_first_process():
-            log.warning("%s: this run was finished before; nothing was trained", run)
+    with hold(run) if first else nullcontext():
+        if first:
+            note_start(
+                recipe,
+                run,
+                facts=facts,
+                machines=(machines.devices, machines.nodes),
+                framework=framework,
+                versions=versions,
+            )
+        path = run / "model.safetensors"
+        if is_finished(run, recipe):
+            if first:
+                log.warning("%s: this run was finished before; nothing was trained", run)
+            return path
+        started = time.monotonic()
+        plotter = CurvePlotter(run, every_s=curves_every_s)
+        stages = [
+            StageRun(recipe, index, run, split, machines, plotter)
+            for index in range(len(recipe.stages))
+        ]
+        score_db = train_stages(stages, model, fit_stage=fit_stage, load_best=load_best)
+        if first:
+            save_trained(model, path, recipe=recipe, framework=framework, score_db=score_db)
+            seconds = time.monotonic() - started
+            log.info("%s: %.2f dB held out, %.0f s", recipe.name, score_db, seconds)
         return path
-    started = time.monotonic()
+
+
+def train_stages(
+    stages: Sequence[StageRun], model: AST, *, fit_stage: FitStage, load_best: LoadBest
+) -> float:
+    """Train the stages one after the other; return the best held-out PSNR of the last in dB."""
     score_db = float("nan")
-    plotter = CurvePlotter(run, every_s=curves_every_s)
     try:
-        for index in range(len(recipe.stages)):
-            stage = StageRun(recipe, index, run, split, machines, plotter)
+        for stage in stages:
             score_db = train_stage(stage, model, fit_stage=fit_stage)
             load_best(stage, model)
     finally:  # also of a run that fails, where they show how
         if is_first_process():
-            plotter.draw()
-    if is_first_process():
-        metadata = {
-            "task": recipe.task,
-            "recipe": recipe.model_dump_json(),
-            "framework": framework,
-            "training_data": json.dumps([*recipe.data.clean, *map(str, recipe.data.pairs)]),
-            "held_out_psnr_db": f"{score_db:.3f}",
-        }
-        try:
-            save_model(model.float(), path, metadata=metadata)
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        log.info("%s: %.2f dB held out, %.0f s", recipe.name, score_db, time.monotonic() - started)
-    return path
+            stages[0].plotter.draw()
+    return score_db
+
+
+def save_trained(
+    model: AST, path: Path, *, recipe: Recipe, framework: str, score_db: float
+) -> None:
+    """Write the weights that a run was for, and what they came from.
+
+    Raises:
+        TrainingError: if the file cannot be written.
+    """
+    metadata = {
+        "task": recipe.task,
+        "recipe": recipe.model_dump_json(),
+        "framework": framework,
+        "training_data": json.dumps([*recipe.data.clean, *map(str, recipe.data.pairs)]),
+        "held_out_psnr_db": f"{score_db:.3f}",
+    }
+    try:
+        save_model(model.float(), path, metadata=metadata)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def prepare_run(

@@ -7,10 +7,13 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from fairweather.data import find_images
 from fairweather.errors import RecipeError, TrainingError
@@ -197,3 +200,26 @@ def set_aside(run: Path) -> None:
         aside = next(p for n in numbers if not (p := run.with_name(f"{run.name}.{n}")).exists())
         run.rename(aside)
         log.warning("the run that was in %s is now in %s", run, aside)
+
+
+@contextmanager
+def hold(run: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder; one that dies lets go of it.
+
+    Raises:
+        TrainingError: if another one trains in it now.
+    """
+    lock = filelock.FileLock(run / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise TrainingError(
+            f"{run}: another process trains in this folder now; let it finish or stop it, or choose"
+            " another folder with -o"
+        ) from error
+    except NotImplementedError:
+        log.warning("%s lies where files cannot be locked; train in it once at a time", run)
+    try:
+        yield
+    finally:
+        lock.release()

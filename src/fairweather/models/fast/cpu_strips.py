@@ -7,9 +7,10 @@ and no intermediate tensor is larger than a band of rows, however large the imag
 those of the plain path up to rounding.
 """
 
+import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +21,13 @@ Block = Any
 FeatureRefinement = Any
 WindowAttention = Any
 
+Module = TypeVar("Module", bound=nn.Module)
+
 WINDOWS_IN_STRIP = 64
 BAND_BYTES = 8 << 20  # of normalised rows
 TILE_BYTES = 2 << 20  # of one of the feed-forward network's tensors
 TILE_TOKENS = 1024  # at least: a call costs 20 µs, and products of few rows are slow
+DTYPES = (torch.float32, torch.bfloat16)
 REACH = 2  # rows: what the partial and the depthwise convolution reach together
 
 onednn: Any = torch.ops.mkldnn
@@ -35,26 +39,37 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
 )
 
 
-def find(operation: Any, args: Any, options: Any, **_: Any) -> Callable[..., Any] | None:
-    """Return the backend of an operation of ast.py for these arguments; None if there is none."""
+def find(operation: Any, args: Any) -> Callable[..., Any] | None:
+    """Return the backend of an operation of ast.py without gradients; None if there is none."""
     backend = BACKENDS.get(operation.name)
-    if backend is None or not runs_in_strips(args[0]):
+    if backend is None or not HAS_ONEDNN or args[0].dtype not in DTYPES:
         return None
-    if backend is run_in_strips:
-        block = args[1]
-        if block.training or not hasattr(block.feed_forward, "partial"):  # it is no FRFN
-            return None
+    if backend is run_in_strips and not runs_in_strips(args[1]):
+        return None
     return backend
 
 
-def runs_in_strips(x: Tensor) -> bool:
-    """Return whether a tensor like x, on the CPU, can go through a block this way."""
-    return (
-        HAS_ONEDNN
-        and x.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-    )
+def runs_in_strips(block: Block) -> bool:
+    """Return whether a block can be computed this way: in the types that its layers have."""
+    if block.training or not hasattr(block.feed_forward, "partial"):  # it is no FRFN
+        return False
+    dtype = block.feed_forward.expand.weight.dtype
+    return dtype == torch.bfloat16 or not torch.is_autocast_enabled("cpu")
+
+
+def multiply_in_bf16(model: Module) -> Module:
+    """Return a copy of an AST whose blocks multiply in bf16 and add up in fp32, on a CPU.
+
+    Norms, biases of positions and what the blocks are added to stay in fp32. The layers outside of
+    blocks are left to autocast, and so is a block that does not run in strips.
+    """
+    model = copy.deepcopy(model)
+    for block in model.modules():
+        if hasattr(block, "feed_forward"):
+            for layer in block.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    layer.to(torch.bfloat16)
+    return model
 
 
 def needed_sides(
@@ -93,7 +108,7 @@ def run_in_strips(x: Tensor, block: Block) -> Tensor:
     Returns:
         (B, H, W, C).
     """
-    x = x.contiguous()
+    x = x.float().contiguous()  # the residual; behind a convolution under autocast it is not
     for image in x:
         if block.attention is not None:
             attend(block.attention, block.attention_norm, image)
@@ -120,7 +135,7 @@ def attend(attention: WindowAttention, norm: nn.LayerNorm, image: Tensor) -> Non
             strip = torch.roll(strip, -shift, dims=1)
         windows = strip.view(-1, window, columns, window, channels)
         windows = windows.transpose(1, 2).reshape(-1, window**2, channels)
-        qkv = linear(attention.qkv, norm(windows))
+        qkv = linear(attention.qkv, norm(windows).to(attention.qkv.weight.dtype))
         attended = attend_strip(attention, qkv, columns=columns, is_last=last == rows)
         merged = linear_plus(attention.output, attended, windows)
         merged = merged.view(-1, columns, window, window, channels).transpose(1, 2)
@@ -146,20 +161,34 @@ def attend_strip(attention: WindowAttention, qkv: Tensor, *, columns: int, is_la
     size = channels // attention.heads
     query, key, value = qkv.view(count, tokens, 3, attention.heads, size).unbind(2)
     bias, share, masks = attention.position_bias(), attention.dense_share(), attention.shift_masks
-    attended = torch.empty(count, tokens, attention.heads, size)
+    attended = qkv.new_empty(count, tokens, attention.heads, size)
     for head in range(attention.heads):
-        logits = torch.baddbmm(bias[head], query[:, :, head], key[:, :, head].mT, alpha=size**-0.5)
+        logits = torch.baddbmm(
+            bias[head].to(qkv.dtype), query[:, :, head], key[:, :, head].mT, alpha=size**-0.5
+        )
         if masks is not None:
-            row_mask, column_mask, corner_mask = masks
-            by_row = logits.view(-1, columns, tokens, tokens)
-            inner = by_row[:-1] if is_last else by_row
-            inner[:, -1] += column_mask
-            if is_last:
-                by_row[-1, :-1] += row_mask
-                by_row[-1, -1] += corner_mask
+            mask_logits(logits, masks, columns=columns, is_last=is_last)
         weights = fuse_in_place(logits, share, branches=attention.branches)
         attended[:, :, head] = torch.bmm(weights, value[:, :, head])
     return attended.view(count, tokens, channels)
+
+
+def mask_logits(logits: Tensor, masks: Tensor, *, columns: int, is_last: bool) -> None:
+    """Add the masks to the logits of rows of windows, (windows, window², window²).
+
+    Args:
+        logits: of one head.
+        masks: `shift_masks`.
+        columns: windows in a row.
+        is_last: whether the last row is the image's.
+    """
+    row_mask, column_mask, corner_mask = masks
+    by_row = logits.unflatten(0, (-1, columns))
+    inner = by_row[:-1] if is_last else by_row
+    inner[:, -1] += column_mask
+    if is_last:
+        by_row[-1, :-1] += row_mask
+        by_row[-1, -1] += corner_mask
 
 
 def fuse_in_place(logits: Tensor, dense_share: Tensor | None, *, branches: str) -> Tensor:
@@ -183,7 +212,7 @@ def refine(frfn: FeatureRefinement, norm: nn.LayerNorm, image: Tensor) -> None:
         above = image[start:top]
         after = above.clone()
         above.copy_(before)  # for as long as they are read
-        x = norm(image[start : bottom + REACH])
+        x = norm(image[start : bottom + REACH]).to(frfn.expand.weight.dtype)
         above.copy_(after)
         before = image[bottom - REACH : bottom].clone()
         margin = min(1, top)  # of what the partial convolution gives, one row is kept on each side
@@ -301,7 +330,9 @@ def linear(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def linear_plus(layer: nn.Linear, x: Tensor, residual: Tensor) -> Tensor:
-    """Compute layer(x) + residual."""
+    """Compute layer(x) + residual, which may be overwritten."""
+    if x.dtype != residual.dtype:
+        return residual.add_(linear(layer, x))
     return onednn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, "add")
 
 
