@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from PIL.ExifTags import IFD, Base, Interop
 from png_files import chunk, png
 from skimage import data
 
@@ -186,3 +187,28 @@ def test_the_chromaticities_of_tiff_are_found(tmp_path: Path) -> None:
     profile = read_image(tmp_path / "b.webp").metadata.icc_profile
     assert profile is not None
     assert profile == profile_told_by(tmp_path, (b"cHRM", chromaticities(P3)))
+
+
+ADOBE_RGB = np.array([[0.3127, 0.3290], [0.64, 0.33], [0.21, 0.71], [0.15, 0.06]])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_adobe_rgb_that_exif_alone_tells_becomes_a_profile(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(IFD.Exif)[Base.ColorSpace] = 0xFFFF
+    exif.get_ifd(IFD.Interop)[Interop.InteropIndex] = "R03"
+    Image.fromarray(PIXELS).save(tmp_path / "camera.jpg", exif=exif)
+    write_image(tmp_path / f"out{suffix}", read_image(tmp_path / "camera.jpg"))
+    profile = read_image(tmp_path / f"out{suffix}").metadata.icc_profile
+    assert profile is not None
+    colours = np.random.default_rng(0).integers(60, 200, (50, 3), dtype=np.uint8)
+    expected = lab_of((colours / 255) ** (563 / 256), ADOBE_RGB)
+    seen = np.abs(expected[:, 1:]).max(1) < 127
+    np.testing.assert_allclose(xyz_of(profile, colours)[seen], expected[seen], atol=1.1)
+
+
+def test_srgb_that_exif_tells_needs_no_profile(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(IFD.Interop)[Interop.InteropIndex] = "R98"
+    Image.fromarray(PIXELS).save(tmp_path / "camera.jpg", exif=exif)
+    assert read_image(tmp_path / "camera.jpg").metadata.icc_profile is None

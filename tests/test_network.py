@@ -121,6 +121,7 @@ HEAVY = {
         "export mine.safetensors a.pt2 --to torch",
         "export mine.safetensors a --to saved-model",
         "export mine.safetensors a.tflite --to litert --size 32x32",
+        "export mine.safetensors int8.xml --to openvino --int8 pairs --largest-loss 100",
     ),
 }
 

@@ -104,7 +104,7 @@ def test_two_processes_do_not_train_in_one_folder(run: Path, data: Path, fresh: 
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with (
         filelock.FileLock(run / ".lock"),
-        pytest.raises(TrainingError, match="another process trains in this folder now.* -o"),
+        pytest.raises(TrainingError, match=r"another process trains in this folder now.* -o"),
     ):
         train(RECIPE, data=data, run=run, fresh=fresh)
     assert all(path.read_bytes() == content for path, content in before.items())

@@ -1,7 +1,7 @@
 """Colour spaces told by code points or chromaticities → ICC profiles, which all formats know.
 
-PNG tells them in chunks (cICP, cHRM, gAMA), AVIF and HEIF in a box (nclx), TIFF in tags. Profiles
-are made of a matrix and a curve, as in ICC.1:2022, 8.3.
+PNG tells them in chunks (cICP, cHRM, gAMA), AVIF and HEIF in a box (nclx), TIFF in tags, and
+cameras Adobe RGB in EXIF. Profiles are made of a matrix and a curve, as in ICC.1:2022, 8.3.
 """
 
 import struct
@@ -26,6 +26,7 @@ _PRIMARIES = {
     12: (*_D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
     22: (*_D65, 0.63, 0.34, 0.295, 0.605, 0.155, 0.077),
 }
+_ADOBE_RGB = (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06), (563 / 256, 1, 0, 0, 0)
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _VIDEO_CURVE = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
 # g, a, b, c, d by code point (table 3): linear light is (a x + b)^g from d on, and c x below.
@@ -72,6 +73,11 @@ def profile_of(chunks: Chunks, *, grey: bool) -> bytes | None:
         return make_profile(points, curve, grey=grey)
     except (KeyError, ValueError, ZeroDivisionError, struct.error, np.linalg.LinAlgError):
         return None
+
+
+def adobe_rgb() -> bytes:
+    """Return a profile of Adobe RGB (1998), which cameras tell of in EXIF alone."""
+    return make_profile(*_ADOBE_RGB, grey=False)
 
 
 def make_profile(points: Sequence[float], curve: Sequence[float], *, grey: bool) -> bytes:

@@ -24,6 +24,7 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,
 )
+from PIL.ExifTags import IFD, Interop
 from PIL.ExifTags import Base as Tag
 
 from fairweather.errors import ImageError
@@ -140,6 +141,8 @@ def _decode_with_pillow(
         name == "WEBP" and containers.is_lossless_webp(file)
     )
     metadata = replace(metadata, is_lossless=is_lossless)
+    if not grey:
+        metadata = with_adobe_rgb(metadata)
     metadata, mismatch = _fit_profile(metadata, mode=image.mode, grey=grey)
     notes += xmp.note_announcements(metadata.xmp) + mismatch
     return Decoded(samples, orientation_of(metadata), metadata, notes)
@@ -156,6 +159,19 @@ def with_code_points(
     if profile is None:  # HDR, which only PNG can tell
         return replace(metadata, png_colour=chunks)
     return replace(metadata, icc_profile=profile or None)
+
+
+def with_adobe_rgb(metadata: Metadata) -> Metadata:
+    """Return metadata with a profile of Adobe RGB, where EXIF alone tells of it (DCF 2.0, R03)."""
+    if metadata.icc_profile or metadata.png_colour or not metadata.exif:
+        return metadata
+    exif = Image.Exif()
+    try:
+        exif.load(metadata.exif)
+        index = exif.get_ifd(IFD.Interop).get(Interop.InteropIndex)
+    except Exception:  # of nearly any kind, from damaged EXIF, which is kept as it is
+        return metadata
+    return replace(metadata, icc_profile=colour.adobe_rgb()) if index == "R03" else metadata
 
 
 def _refuse_bomb(size: tuple[int, int], *, path: object, max_pixels: int) -> None:

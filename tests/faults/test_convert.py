@@ -1,0 +1,86 @@
+"""Conversions and exports killed at random moments leave the old file, the new one or none.
+
+Runs are killed in processes that are forked from one that has loaded everything, so that each kill
+falls into the work.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_sets import write_weights
+
+KILLS = """
+import os, random, signal, sys, time
+count, folder = int(sys.argv[1]), sys.argv[2]
+os.chdir(folder)
+import torch
+torch.set_num_threads(1)
+import fairweather.export
+from fairweather.cli import main
+choose = random.Random(0)
+COMMANDS = [
+    ("models", "convert", "mine.safetensors", "new.pth", "--to", "official", "--overwrite"),
+    ("models", "convert", "mine.safetensors", "new.safetensors", "--overwrite"),
+    ("export", "mine.safetensors", "new.pt2", "--to", "torch", "--overwrite"),
+]
+
+def start(command):
+    pid = os.fork()
+    if pid:
+        return pid
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.argv = ["fairweather", *command]
+    status = 1
+    try:
+        main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code or 0
+    finally:
+        os._exit(status)
+
+killed = 0
+for command in COMMANDS:
+    name = command[3] if command[0] == "models" else command[2]
+    started = time.monotonic()
+    assert os.waitpid(start(command), 0)[1] == 0, command
+    took = time.monotonic() - started
+    for number in range(count):
+        if number % 2:
+            open(name, "wb").write(b"what was there before")
+        elif os.path.exists(name):
+            os.unlink(name)
+        pid = start(command)
+        time.sleep(choose.uniform(0, took))
+        os.kill(pid, choose.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+        killed += os.waitpid(pid, 0)[1] != 0
+        if os.path.exists(name) and open(name, "rb").read(21) != b"what was there before":
+            if command[0] == "models":
+                from fairweather.models import load_model
+                load_model(name)
+            else:
+                torch.export.load(name)
+    assert os.waitpid(start(command), 0)[1] == 0, command
+    left = [one for one in os.listdir() if one.startswith(".")]
+    assert not left, left
+print(killed)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals are others there")
+def test_killed_conversions_leave_whole_files(tmp_path: Path) -> None:
+    write_weights(tmp_path / "mine.safetensors", strength=0.3)
+    count = os.environ.get("FAIRWEATHER_KILLS", "3")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, count, str(tmp_path)],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
