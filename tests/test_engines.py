@@ -12,7 +12,7 @@ from parity import random_model
 
 from fairweather.errors import MissingExtraError, OptionError
 from fairweather.hardware import host_budget_bytes
-from fairweather.models import AST, load_model
+from fairweather.models import AST
 from fairweather.restoration import Restorer, create_engine, list_engines
 from fairweather.restoration.engines import Engine, TorchEngine
 
@@ -94,6 +94,7 @@ def test_converted_engines_look_and_are_told(name: str, shared: Path) -> None:
         assert model.context is not None
         torch.nn.init.normal_(model.context.gate.weight, std=3.0)
     check(create_engine(name, model), model, SIZES[:2])
+    assert len(list(shared.rglob("onnx-*"))) <= 2  # both run the same graphs
 
 
 @pytest.mark.slow
@@ -106,15 +107,7 @@ def test_a_restorer_with_each(name: str, model: AST, shared: Path) -> None:
     found = Restorer(model, engine=name, **options)(photo)
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert np.abs(found.astype(int) - photo).max() > 20
-
-
-@pytest.mark.slow
-def test_the_rain_weights_in_each(shared: Path) -> None:
-    rain = load_model("rain")
-    for name in CONVERTED:
-        need(name)
-        check(create_engine(name, rain), rain, ((1, 65, 131),))
-    assert len(list(shared.rglob("onnx-*"))) <= 3  # both run the same graph
+    assert len(list(shared.rglob("onnx-*"))) <= 2  # both run the same graph
 
 
 @pytest.mark.slow
