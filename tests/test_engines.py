@@ -30,7 +30,8 @@ def need(name: str) -> None:
 
 @pytest.fixture
 def model() -> AST:
-    return random_model()
+    """Of as few blocks as there can be, since each is converted for seconds."""
+    return random_model(depths=(1, 1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_converted_engines_give_the_pixels_of_torch(name: str, model: AST, share
 @pytest.mark.parametrize("name", CONVERTED)
 def test_converted_engines_look_and_are_told(name: str, shared: Path) -> None:
     need(name)
-    model = random_model(global_context=True)
+    model = random_model(global_context=True, depths=(1, 1, 1))
     with torch.no_grad():
         assert model.context is not None
         torch.nn.init.normal_(model.context.gate.weight, std=3.0)

@@ -38,7 +38,10 @@ SIZES = ((1, 1, 1), (2, 8, 8), (1, 3, 50), (3, 41, 29))
 VARIANTS: dict[str, dict[str, Any]] = {
     ".onnx": {"global_context": True},
     ".xml": {"feed_forward": "leff", "branches": "dense", "encoder_attention": True},
-    ".pt2": {"feed_forward": "mlp", "branches": "sparse", "global_context": True},
+    ".pt2": {
+        **{"feed_forward": "mlp", "branches": "sparse", "global_context": True, "proxy_px": 32},
+        **{"depths": (1, 1, 1)},
+    },
 }
 WRITERS = {".onnx": export_onnx, ".xml": export_openvino, ".pt2": export_torch}
 NEEDS = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("onnxscript", "openvino")}
@@ -55,6 +58,22 @@ def need(suffix: str) -> None:
     for module in NEEDS.get(suffix, ()):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"NOT TESTED: export to {suffix}, because {module} is not installed")
+
+
+@pytest.fixture(scope="module")
+def written(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], tuple[models.AST, Exported]]:
+    """A model and its export, of each format once."""
+
+    @functools.cache
+    def write(suffix: str) -> tuple[models.AST, Exported]:
+        need(suffix)
+        model, path = random_model(**VARIANTS[suffix]), tmp_path_factory.mktemp("export") / "model"
+        about = {"task": "rain", "licence": "Apache-2.0"}
+        return model, WRITERS[suffix](model, path.with_suffix(suffix), metadata=about)
+
+    return write
 
 
 def run_alone(path: Path) -> Callable[..., np.ndarray]:
@@ -97,14 +116,15 @@ def check_file(model: models.AST, path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", WRITERS)
-def test_a_file_alone_gives_what_the_model_gives(suffix: str, tmp_path: Path) -> None:
-    need(suffix)
-    model, path = random_model(**VARIANTS[suffix]), tmp_path / f"model{suffix}"
-    exported = WRITERS[suffix](model, path, metadata={"task": "rain", "licence": "Apache-2.0"})
-    assert exported.path == path
+def test_a_file_alone_gives_what_the_model_gives(
+    suffix: str, written: Callable[[str], tuple[models.AST, Exported]]
+) -> None:
+    model, exported = written(suffix)
+    path, folder = exported.path, exported.path.parent
+    assert path.name == f"model{suffix}"
     assert set(exported.differences) == {(64, 64), (200, 336), (121, 83)}
     assert max(exported.differences.values()) < 1e-5
-    assert exported.bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert exported.bytes == sum(file.stat().st_size for file in folder.iterdir())
     check_file(model, path)
     about = metadata_of(path)
     assert (about["task"], about["licence"], about["architecture"]) == ("rain", "Apache-2.0", "ast")
@@ -115,8 +135,12 @@ def test_a_file_alone_gives_what_the_model_gives(suffix: str, tmp_path: Path) ->
         assert about["context"].startswith("what model.look")
         look = metadata_of(path.with_name(f"model.look{suffix}"))
         assert int(look["place_px"]) * model.config.window == model.config.size_multiple
+        assert f"model.look{suffix}" in exported.notes[0]
         assert "context" in exported.notes[0]
-    for file in tmp_path.iterdir():
+    if model.config.proxy_px:
+        assert "scaled down to 32 px" in about["proxy"]
+        assert "handing its change on" in exported.notes[1]
+    for file in folder.iterdir():
         assert str(Path(models.__file__).parent).encode() not in file.read_bytes()
     with pytest.raises(ExportError, match="exists already"):
         WRITERS[suffix](model, path)
@@ -145,17 +169,11 @@ def test_one_onnx_file_of_the_bundled_weights_serves_two_runtimes_at_any_size(
             np.testing.assert_allclose(run(image=image), expected, atol=1e-4)
 
 
-@pytest.mark.slow
-def test_what_a_file_lacks_is_in_its_metadata(tmp_path: Path) -> None:
-    model = one_block_each(proxy_px=32, global_context=True)
-    exported = export_torch(model, tmp_path / "model.pt2")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.look.pt2", "model.pt2"]
-    assert "scaled down to 32 px" in metadata_of(tmp_path / "model.pt2")["proxy"]
-    assert "model.look.pt2" in exported.notes[0]
-    assert "handing its change on" in exported.notes[1]
-    (tmp_path / "model.pt2").unlink()
+def test_a_file_that_looks_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model.look.pt2").write_bytes(b"old")
     with pytest.raises(ExportError, match=r"model\.look\.pt2' exists already"):
-        export_torch(model, tmp_path / "model.pt2")
+        export_torch(one_block_each(global_context=True), tmp_path / "model.pt2")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
 
 
 def check_onnx(path: Path) -> None:
@@ -301,24 +319,30 @@ def test_wrong_calls_are_refused(
 @pytest.mark.slow
 @pytest.mark.parametrize("global_context", [False, True])
 def test_the_example_gives_the_pixels_of_a_restorer(
-    global_context: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    global_context: bool,
+    written: Callable[[str], tuple[models.AST, Exported]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     need(".onnx")
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
     import onnx_tiles
 
-    model = one_block_each(global_context=global_context)
-    export_onnx(model, tmp_path / "model.onnx")
+    if global_context:
+        model, exported = written(".onnx")
+    else:
+        model = one_block_each()
+        exported = export_onnx(model, tmp_path / "model.onnx")
     photo = np.float32(skimage.data.astronaut()[:150, :117] / 255)
     side = 4 * model.config.size_multiple
     expected = fw.Restorer(model, device="cpu", tile=side)(photo)
-    found = onnx_tiles.restore(tmp_path / "model.onnx", photo, side)
+    found = onnx_tiles.restore(exported.path, photo, side)
     assert -10 * np.log10(np.square(found - expected).mean()) > 60
     assert np.abs(expected - photo).mean() > 0.01
     PIL.Image.fromarray(skimage.data.astronaut()[:40, :50]).save(tmp_path / "photo.png")
     example = Path(onnx_tiles.__file__)
-    names = [tmp_path / name for name in ("model.onnx", "photo.png", "out.png")]
-    subprocess.run([sys.executable, example, *names], check=True)
+    names = [tmp_path / name for name in ("photo.png", "out.png")]
+    subprocess.run([sys.executable, example, exported.path, *names], check=True)
     small = fw.Restorer(model, device="cpu")(PIL.Image.open(tmp_path / "photo.png"))
     with PIL.Image.open(tmp_path / "out.png") as written:
         assert np.abs(np.asarray(written).astype(int) - np.asarray(small)).max() <= 1

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from fairweather import cli
 from fairweather.data import degrade_pixels
 from fairweather.errors import DataError, ExportError
-from fairweather.export import Quantized, export_openvino_int8
+from fairweather.export import Quantized, export_openvino_int8, int8
 from fairweather.imaging import Photo, write_image
 from fairweather.models import AST, save_model
 
@@ -93,7 +93,16 @@ def test_eight_bits_of_any_size_are_measured(command: tuple[Result, Quantized]) 
 
 
 @pytest.mark.slow
-def test_what_loses_too_much_is_not_written(folder: Path, tmp_path: Path) -> None:
+def test_what_loses_too_much_is_not_written(
+    folder: Path,
+    tmp_path: Path,
+    command: tuple[Result, Quantized],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the network of the command in place of both, which it would take long to make again."""
+    path = command[1].path
+    monkeypatch.setattr(int8, "to_openvino", lambda core, graph: core.read_model(path))
+    monkeypatch.setattr(int8, "quantize", lambda nncf, network, images: network.clone())
     with pytest.raises(ExportError, match=r"8 bits lose .* where -50 are allowed"):
         export_openvino_int8(
             a_model(), tmp_path / "small.xml", pairs=pairs_of(folder), largest_loss_db=-50
