@@ -1,5 +1,6 @@
 """What all tests share: real images where there are some, and Hypothesis without deadlines."""
 
+import gc
 import os
 import runpy
 import sys
@@ -25,6 +26,15 @@ hypothesis.settings.register_profile(
     "fairweather", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
 )
 hypothesis.settings.load_profile("fairweather")
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what was imported and collected out of garbage collections, which would go through it.
+
+    Lightning and Optuna ask for one after each run, which would take longer than a tiny run.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

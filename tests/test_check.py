@@ -1,4 +1,4 @@
-"""One fault planted among twelve good pairs is found, named and measured, and nothing else is."""
+"""One fault planted among good pairs is found, named and measured, and nothing else is."""
 
 import dataclasses
 import io
@@ -19,6 +19,8 @@ from fairweather.data.check import QUICK_OFFSETS, QUICK_PAIRS
 from fairweather.errors import ImageError
 from fairweather.imaging import read_image
 
+FEW = ("00", "03", "04", "05", "07", "08")
+
 
 def make_good(folder: Path, *, task: str) -> Path:
     for number in range(len(SOURCES)):
@@ -34,8 +36,12 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(good: Path, tmp_path: Path) -> Path:
-    """Twelve good pairs to spoil."""
-    return Path(shutil.copytree(good, tmp_path / "set"))
+    """A few good pairs to spoil: each of them takes a tenth of a second to check."""
+    for side in ("input", "target"):
+        (tmp_path / "set" / side).mkdir(parents=True)
+        for name in FEW:
+            shutil.copy(good / side / f"{name}.png", tmp_path / "set" / side)
+    return tmp_path / "set"
 
 
 def pixels_of(path: Path) -> np.ndarray:
@@ -72,7 +78,7 @@ def test_a_cut_off_file(folder: Path, side: str) -> None:
 def test_a_broken_clean_image_of_many_is_told_once(folder: Path) -> None:
     broken = folder / "target/05.png"
     broken.write_bytes(b"no image")
-    pairs = [Pair(folder / f"input/{number:02}.png", broken) for number in range(4)]
+    pairs = [Pair(folder / f"input/{name}.png", broken) for name in FEW]
     assert only(check_pairs(pairs)).files == (broken,)
 
 
@@ -148,10 +154,11 @@ def test_the_same_image_on_both_sides(folder: Path) -> None:
     assert "'input/05.png'" in finding.message
 
 
-def test_a_swapped_pair(folder: Path) -> None:
-    for number in range(len(SOURCES)):  # a veil over the snow
-        path = folder / f"input/{number:02}.png"
-        share = 0.3 if number == 5 else 0.15
+def test_a_swapped_pair(good: Path, tmp_path: Path) -> None:
+    """One of twelve, since fewer would not tell that the others are right."""
+    folder = Path(shutil.copytree(good, tmp_path / "set"))
+    for path in (folder / "input").iterdir():  # a veil over the snow
+        share = 0.3 if path.stem == "05" else 0.15
         save(path, (pixels_of(path) * (1 - share) + 255 * share).astype(np.uint8))
     assert not check_pairs(pairs_in(folder))
     files = folder / "input/05.png", folder / "target/05.png"
@@ -317,30 +324,3 @@ def test_a_finding_is_frozen() -> None:
     finding = Finding("error", "size", (), "")
     with pytest.raises(dataclasses.FrozenInstanceError):
         finding.kind = "leak"  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def real_pairs(folder: Path) -> list[Pair]:
-    if not (folder / "hazy").is_dir():
-        return pairs_in(folder)
-    hazy = sorted((folder / "hazy").iterdir())[::8]
-    return [Pair(path, folder / f"clear/{path.stem.split('_')[0]}{path.suffix}") for path in hazy]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("folder", "expected"),
-    [
-        ("dev/pairs/rain/Rain100H", []),
-        ("dev/pairs/raindrop/AGAN", []),
-        ("dev/pairs/moire/UHDM-700px", []),
-        ("train/pairs/haze/SOTS-indoor", []),
-        ("dev/pairs/shadow/UIUC", [("offset", "p12_2.jpg")]),
-        ("dev/pairs/rain/ICTGV-demo", [("offset", "synthuni_2.png")]),  # by one pixel
-        ("train/pairs/shadow/WaterFilling-doc", [("offset", "rect_18.jpg")]),
-    ],
-)
-def test_real_pairs_have_only_their_known_faults(
-    data: Path, folder: str, expected: list[tuple[str, str]]
-) -> None:
-    findings = check_pairs(real_pairs(data / folder))
-    assert [(finding.kind, finding.files[0].name) for finding in findings] == expected

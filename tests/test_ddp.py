@@ -13,7 +13,6 @@ import torch
 from tiny_runs import (
     QUIET,
     assert_close,
-    logged,
     of_pairs,
     one_thread_of_the_cpu,
     read_logs,
@@ -104,27 +103,22 @@ def assert_same_as_alone(run: Path, alone: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(data: Path, alone: Path, tmp_path: Path) -> None:
-    done = torchrun(tmp_path, data=data, run=tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("trained: ") >= 1
-    assert_same_as_alone(tmp_path / "run", alone)
-    (start,) = json.loads((tmp_path / "run/starts.json").read_text())
-    assert (start["devices"], start["nodes"]) == (2, 1)
-    losses = logged(tmp_path / "run", 0, "train_loss")
-    assert len(set(losses)) == STEPS
-    assert np.mean(losses[-5:]) < np.mean(losses[:5])
-
-
-@pytest.mark.slow
-def test_two_processes_go_on_where_two_stopped(data: Path, alone: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_and_go_on_where_they_stopped(
+    data: Path, alone: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     stopped = torchrun(tmp_path, data=data, run=run, stop_at=12)
     assert stopped.returncode != 0
     assert torch.load(run / "stage-0/last.ckpt", weights_only=True)["global_step"] == 10
     done = torchrun(tmp_path, data=data, run=run)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained: ") >= 1
     assert_same_as_alone(run, alone)
+    starts = json.loads((run / "starts.json").read_text())
+    assert [(start["devices"], start["nodes"]) for start in starts] == [(2, 1), (2, 1)]
+    losses = list(read_logs(run)[0]["train_loss"].values())
+    assert len(set(losses)) == STEPS
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
 def test_torchrun_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

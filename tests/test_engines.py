@@ -12,7 +12,7 @@ from parity import random_model
 
 from fairweather.errors import MissingExtraError, OptionError
 from fairweather.hardware import host_budget_bytes
-from fairweather.models import AST, load_model
+from fairweather.models import AST
 from fairweather.restoration import Restorer, create_engine, list_engines
 from fairweather.restoration.engines import Engine, TorchEngine
 
@@ -30,7 +30,8 @@ def need(name: str) -> None:
 
 @pytest.fixture
 def model() -> AST:
-    return random_model()
+    """Of as few blocks as there can be, since each is converted for seconds."""
+    return random_model(depths=(1, 1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +90,12 @@ def test_converted_engines_give_the_pixels_of_torch(name: str, model: AST, share
 @pytest.mark.parametrize("name", CONVERTED)
 def test_converted_engines_look_and_are_told(name: str, shared: Path) -> None:
     need(name)
-    model = random_model(global_context=True)
+    model = random_model(global_context=True, depths=(1, 1, 1))
     with torch.no_grad():
         assert model.context is not None
         torch.nn.init.normal_(model.context.gate.weight, std=3.0)
     check(create_engine(name, model), model, SIZES[:2])
+    assert len(list(shared.rglob("onnx-*"))) <= 2  # both run the same graphs
 
 
 @pytest.mark.slow
@@ -106,15 +108,7 @@ def test_a_restorer_with_each(name: str, model: AST, shared: Path) -> None:
     found = Restorer(model, engine=name, **options)(photo)
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert np.abs(found.astype(int) - photo).max() > 20
-
-
-@pytest.mark.slow
-def test_the_rain_weights_in_each(shared: Path) -> None:
-    rain = load_model("rain")
-    for name in CONVERTED:
-        need(name)
-        check(create_engine(name, rain), rain, ((1, 65, 131),))
-    assert len(list(shared.rglob("onnx-*"))) <= 3  # both run the same graph
+    assert len(list(shared.rglob("onnx-*"))) <= 2  # both run the same graph
 
 
 @pytest.mark.slow

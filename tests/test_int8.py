@@ -2,18 +2,20 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
+from click.testing import Result
 from parity import random_model
 from typer.testing import CliRunner
 
 from fairweather import cli
 from fairweather.data import degrade_pixels
 from fairweather.errors import DataError, ExportError
-from fairweather.export import Quantized, export_openvino_int8
+from fairweather.export import Quantized, export_openvino_int8, int8
 from fairweather.imaging import Photo, write_image
 from fairweather.models import AST, save_model
 
@@ -45,21 +47,39 @@ def pairs_of(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def a_model() -> AST:
-    return random_model(std=0.05)
+    return random_model(std=0.05, depths=(1, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def command(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Quantized]:
+    """How the command ends that writes a model in 8 bits, and what its function returns."""
+    place, returned = tmp_path_factory.mktemp("command"), []
+
+    def keep(*arguments: Any, **options: Any) -> Quantized:
+        returned.append(export_openvino_int8(*arguments, **options))
+        return returned[-1]
+
+    save_model(a_model(), place / "small.safetensors")
+    call = ["export", str(place / "small.safetensors"), str(place / "small.xml")]
+    call += ["--to", "openvino", "--int8", str(folder), "--largest-loss", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fairweather.export.export_openvino_int8", keep)
+        done = CliRunner().invoke(cli.app, call)
+    assert done.exit_code == 0, done.output
+    return done, returned[0]
 
 
 @pytest.mark.slow
-def test_eight_bits_of_any_size_are_measured(folder: Path, tmp_path: Path) -> None:
+def test_eight_bits_of_any_size_are_measured(command: tuple[Result, Quantized]) -> None:
     import openvino
 
-    model, path = a_model(), tmp_path / "small.xml"
-    done = export_openvino_int8(model, path, pairs=pairs_of(folder), largest_loss_db=1)
+    model, done = a_model(), command[1]
     assert isinstance(done, Quantized)
     assert done.pairs == 2
     assert {"fp32", "int8"} <= set(done.variants)
     assert abs(done.loss_db()) < 1
     assert done.variants["fp32"].times_as_fast == 1
-    network = openvino.Core().read_model(path)
+    network = openvino.Core().read_model(done.path)
     assert network.get_rt_info(["fairweather", "precision"]).astype(str) == "int8"
     assert any(op.get_type_name() == "FakeQuantize" for op in network.get_ops())
     run = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -73,7 +93,16 @@ def test_eight_bits_of_any_size_are_measured(folder: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_what_loses_too_much_is_not_written(folder: Path, tmp_path: Path) -> None:
+def test_what_loses_too_much_is_not_written(
+    folder: Path,
+    tmp_path: Path,
+    command: tuple[Result, Quantized],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the network of the command in place of both, which it would take long to make again."""
+    path = command[1].path
+    monkeypatch.setattr(int8, "to_openvino", lambda core, graph: core.read_model(path))
+    monkeypatch.setattr(int8, "quantize", lambda nncf, network, images: network.clone())
     with pytest.raises(ExportError, match=r"8 bits lose .* where -50 are allowed"):
         export_openvino_int8(
             a_model(), tmp_path / "small.xml", pairs=pairs_of(folder), largest_loss_db=-50
@@ -91,15 +120,15 @@ def test_too_few_and_too_small_pairs(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_says_what_8_bits_cost(folder: Path, tmp_path: Path) -> None:
-    save_model(a_model(), tmp_path / "small.safetensors")
-    call = ["export", str(tmp_path / "small.safetensors"), str(tmp_path / "small.xml")]
-    call += ["--int8", str(folder), "--largest-loss", "1"]
-    done = CliRunner().invoke(cli.app, [*call, "--to", "openvino"])
-    assert done.exit_code == 0, done.output
-    assert "2 pairs that did not calibrate it" in done.stdout
-    assert "times as fast as fp32" in done.stdout
-    assert (tmp_path / "small.bin").exists()
+def test_the_command_says_what_8_bits_cost(command: tuple[Result, Quantized]) -> None:
+    printed, done = command
+    assert "2 pairs that did not calibrate it" in printed.stdout
+    assert "times as fast as fp32" in printed.stdout
+    assert done.path.with_suffix(".bin").exists()
+
+
+def test_only_openvino_is_written_in_8_bits(folder: Path, tmp_path: Path) -> None:
+    call = ["export", "rain", str(tmp_path / "small.onnx"), "--int8", str(folder)]
     other = CliRunner().invoke(cli.app, [*call, "--to", "onnx"])
     assert other.exit_code == 2
     assert "openvino" in other.output

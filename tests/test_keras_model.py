@@ -25,7 +25,6 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"feed_forward": "mlp", "branches": "sparse", "bottleneck_shift": True},
     {"global_context": True},
 )
-SIZES = ((64, 64), (96, 40), (37, 53))
 random_model = functools.partial(parity.random_model, SMALL, std=0.2)
 
 
@@ -127,8 +126,9 @@ def check_parity_weights_give_the_official_output(fk: Any) -> None:
         assert error < 3e-5
 
 
-@pytest.mark.parametrize("size", SIZES)
-def check_bundled_weights_give_what_pytorch_gives(fk: Any, size: tuple[int, int]) -> None:
+def check_bundled_weights_give_what_pytorch_gives(fk: Any) -> None:
+    """At a size of which both sides are padded, to several windows down and fewer across."""
+    size = (70, 53)
     theirs, image = fairweather.load_model("rain"), images(*size)
     assert theirs.output_conv.weight.abs().sum() > 0
     model = fk.load_model("rain")
@@ -136,17 +136,6 @@ def check_bundled_weights_give_what_pytorch_gives(fk: Any, size: tuple[int, int]
     error = np.abs(restored - torch_forward(theirs, image)).max()
     print(f"{backend()} rain (ast_n) {size}: max |difference| {error:.1e}")
     assert error < 1e-4
-
-
-@pytest.mark.parametrize("size", [(37, 53), (130, 40)])
-def check_parity_weights_give_what_pytorch_gives(fk: Any, size: tuple[int, int]) -> None:
-    if backend() != "tensorflow" and size == (130, 40):
-        pytest.skip("slow to compile on JAX, and PyTorch has its own tests")
-    theirs, image = known_ast_t(), images(*size)[:1]
-    restored = compare_gradients(fk, fk.from_torch(theirs), theirs, image)
-    error = relative_error(restored, torch_forward(theirs, image))
-    print(f"{backend()} parity weights (ast_t) {size}: relative error {error:.1e}")
-    assert error < 3e-5
 
 
 def compare_gradients(fk: Any, model: Any, theirs: models.AST, image: np.ndarray) -> np.ndarray:
@@ -165,9 +154,10 @@ def compare_gradients(fk: Any, model: Any, theirs: models.AST, image: np.ndarray
 @pytest.mark.parametrize("changes", VARIANTS)
 def check_every_variant_is_that_of_pytorch(fk: Any, changes: dict[str, Any]) -> None:
     theirs, image = random_model(**changes), images(20, 30)
-    assert (
-        relative_error(forward(fk.from_torch(theirs), image), torch_forward(theirs, image)) < 3e-5
-    )
+    restored = compare_gradients(fk, fk.from_torch(theirs), theirs, image)
+    error = relative_error(restored, torch_forward(theirs, image))
+    print(f"{backend()} {changes}: relative error {error:.1e}")
+    assert error < 3e-5
 
 
 def check_padding_is_that_of_pytorch(fk: Any) -> None:

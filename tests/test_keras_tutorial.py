@@ -5,15 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parity import random_model
 from PIL import Image
 from tiny_runs import write_images
+
+from fairweather.models import save_model
 
 ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
 
-# Its numbers, made small.
+# Its network and its numbers, made small.
 SMALLER = {
+    'load_model("rain")': 'load_model("tiny.safetensors")',
     "batches=400": "batches=2",
     "steps=400": "steps=2",
     "warmup_steps=20": "warmup_steps=1",
@@ -29,6 +33,7 @@ def check_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "data", clean=0, pairs=4)
     (tmp_path / "data" / "pairs").rename(tmp_path / "pairs")
+    save_model(random_model(depths=(1, 1, 1)), tmp_path / "tiny.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("photo.jpg")
     text = (ROOT / "docs" / "keras.md").read_text("utf-8")

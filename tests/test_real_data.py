@@ -8,36 +8,37 @@ import pytest
 
 from fairweather.data import check_pairs, find_layout_pairs
 
-# Folder, layout, pairs, and the kinds of what is found.
-SETS = [
-    ("train/pairs/rain/Rain13K-sample", "folders", 34, {"duplicate"}),
-    ("train/pairs/haze/SOTS-indoor", "sots", 120, set()),
-    ("train/pairs/moire/UHDM-700px", "folders", 69, set()),
-    ("train/pairs/shadow/WaterFilling-doc", "folders", 17, {"offset"}),
-    ("dev/pairs/rain/Rain100L", "folders", 24, set()),
-    ("dev/pairs/rain/Rain100H", "folders", 10, set()),
-    ("dev/pairs/rain/DDN-demo", "folders", 3, set()),
-    ("dev/pairs/rain/ICTGV-demo", "folders", 4, {"offset"}),
-    ("dev/pairs/raindrop/AGAN", "folders", 2, set()),
-    ("dev/pairs/haze/SOTS-indoor", "sots", 9, set()),
-    ("dev/pairs/haze/REVIDE", "folders", 3, {"duplicate"}),
-    ("dev/pairs/moire/UHDM-700px", "folders", 8, set()),
-    ("dev/pairs/shadow/ISTD-composite", "folders", 3, {"duplicate"}),
-    ("dev/pairs/shadow/UIUC", "folders", 2, {"offset"}),
+REVIDE = "DualResidualNetworks"  # what made its images
+# Folder, layout, pairs, and what is found: its kind, and the first file that it names.
+SETS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
+    ("train/pairs/rain/Rain13K-sample", "folders", 34, [("duplicate", "005.jpg")]),
+    ("train/pairs/haze/SOTS-indoor", "sots", 120, []),
+    ("train/pairs/moire/UHDM-700px", "folders", 69, []),
+    ("train/pairs/shadow/WaterFilling-doc", "folders", 17, [("offset", "rect_18.jpg")]),
+    ("dev/pairs/rain/Rain100L", "folders", 24, []),
+    ("dev/pairs/rain/Rain100H", "folders", 10, []),
+    ("dev/pairs/rain/DDN-demo", "folders", 3, []),
+    ("dev/pairs/rain/ICTGV-demo", "folders", 4, [("offset", "synthuni_2.png")]),  # by one pixel
+    ("dev/pairs/raindrop/AGAN", "folders", 2, []),
+    ("dev/pairs/haze/SOTS-indoor", "sots", 9, []),
+    ("dev/pairs/haze/REVIDE", "folders", 3, [("duplicate", f"{REVIDE}_100001.jpg")]),
+    ("dev/pairs/moire/UHDM-700px", "folders", 8, []),
+    ("dev/pairs/shadow/ISTD-composite", "folders", 3, [("duplicate", "100-6.png")]),
+    ("dev/pairs/shadow/UIUC", "folders", 2, [("offset", "p12_2.jpg")]),
 ]
 FEW = 34
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("folder", "layout", "count", "kinds"), SETS)
+@pytest.mark.parametrize(("folder", "layout", "count", "expected"), SETS)
 def test_a_real_set_loads_and_is_checked(
-    data: Path, folder: str, layout: str, count: int, kinds: set[str]
+    data: Path, folder: str, layout: str, count: int, expected: list[tuple[str, str]]
 ) -> None:
     pairs = find_layout_pairs(data / folder, layout, split="all")
     assert len(pairs) == count
     found = check_pairs(pairs, quick=count > FEW)
-    assert {finding.kind for finding in found} == kinds
+    assert [(finding.kind, finding.files[0].name) for finding in found] == expected
 
 
 def test_the_hazes_of_a_room_have_one_clear_image(data: Path) -> None:

@@ -275,7 +275,10 @@ def test_a_run_that_is_stopped_again_and_again(data: Path, tmp_path: Path, kind:
     assert len(note.batches) == len(set(note.batches)) == batches
     choose = random.Random(kind)
     in_stage = [[m for m in note.batches[1:] if m[0] == stage] for stage in (0, 1)]
-    first, last = (sorted(choose.sample(moments[1:], 2)) for moments in in_stage)
+    first, last = (
+        sorted(choose.sample(moments[1:], count))
+        for moments, count in zip(in_stage, (2, 1), strict=True)
+    )
     stops = [StopAt(stage=s, batch=b) for s, b in (*first, (1, 0), *last)]
     for callback in (*stops[:2], StopAfterFit(), *stops[2:]):
         with pytest.raises(StoppedError):

@@ -3,7 +3,7 @@
 import os
 import random
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))  # of one test
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "3"))  # of one test
 MOST_CPU_SECONDS = 2.0  # for a file below 1 MB
 MOST_MEMORY_BYTES = 1_500_000_000
 _ODD = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
