@@ -213,18 +213,18 @@ def test_a_thread_that_runs_out_of_memory_is_alone_with_it(model: AST, whole: np
     def work(number: int) -> None:
         results[number] = restore(PHOTO)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    restore.engine = engine = ScarceMemory(restore.engine, most_px=128 * 128, thread=threads[2])
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    restore.engine = engine = ScarceMemory(restore.engine, most_px=128 * 128, thread=threads[3])
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert engine.refused
-    assert sorted(results) == list(range(4))
+    assert sorted(results) == list(range(8))
     for result in results.values():
         assert_alike(result, whole)
     shapes = Counter(shape for shape in engine.accepted)
-    assert shapes[2, 256, 256] == 2 * 3  # two rows of two tiles in each of the others
+    assert shapes[2, 256, 256] == 2 * 7  # two rows of two tiles in each of the others
     assert sum(count for shape, count in shapes.items() if shape[1:] == (128, 128)) == 4 * 9
     assert (restore.tile_px, restore.batch) == (256, 2)
 

@@ -39,14 +39,19 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
 )
 
 
-def find(operation: Any, args: Any) -> Callable[..., Any] | None:
-    """Return the backend of an operation of ast.py without gradients; None if there is none."""
+def find(operation: Any, args: Any, options: Any, **_: Any) -> Callable[..., Any] | None:
+    """Return the backend of an operation of ast.py for these arguments; None if there is none."""
     backend = BACKENDS.get(operation.name)
-    if backend is None or not HAS_ONEDNN or args[0].dtype not in DTYPES:
+    if backend is None or not runs_here(args[0]):
         return None
     if backend is run_in_strips and not runs_in_strips(args[1]):
         return None
     return backend
+
+
+def runs_here(x: Tensor) -> bool:
+    """Return whether what is computed of a tensor like x, on the CPU, has a backend."""
+    return HAS_ONEDNN and x.dtype in DTYPES and not torch.is_grad_enabled()
 
 
 def runs_in_strips(block: Block) -> bool:
@@ -167,28 +172,16 @@ def attend_strip(attention: WindowAttention, qkv: Tensor, *, columns: int, is_la
             bias[head].to(qkv.dtype), query[:, :, head], key[:, :, head].mT, alpha=size**-0.5
         )
         if masks is not None:
-            mask_logits(logits, masks, columns=columns, is_last=is_last)
+            row_mask, column_mask, corner_mask = masks
+            by_row = logits.view(-1, columns, tokens, tokens)
+            inner = by_row[:-1] if is_last else by_row
+            inner[:, -1] += column_mask
+            if is_last:
+                by_row[-1, :-1] += row_mask
+                by_row[-1, -1] += corner_mask
         weights = fuse_in_place(logits, share, branches=attention.branches)
         attended[:, :, head] = torch.bmm(weights, value[:, :, head])
     return attended.view(count, tokens, channels)
-
-
-def mask_logits(logits: Tensor, masks: Tensor, *, columns: int, is_last: bool) -> None:
-    """Add the masks to the logits of rows of windows, (windows, window², window²).
-
-    Args:
-        logits: of one head.
-        masks: `shift_masks`.
-        columns: windows in a row.
-        is_last: whether the last row is the image's.
-    """
-    row_mask, column_mask, corner_mask = masks
-    by_row = logits.unflatten(0, (-1, columns))
-    inner = by_row[:-1] if is_last else by_row
-    inner[:, -1] += column_mask
-    if is_last:
-        by_row[-1, :-1] += row_mask
-        by_row[-1, -1] += corner_mask
 
 
 def fuse_in_place(logits: Tensor, dense_share: Tensor | None, *, branches: str) -> Tensor:

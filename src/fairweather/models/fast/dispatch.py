@@ -18,7 +18,7 @@ import torch
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ROOMS = {"cpu": "cpu", "cuda": "cuda"}
+ROOMS = {"cpu": "cpu_strips", "cuda": "cuda"}
 
 Mode = Literal["plain", "default", "all"]
 _mode: Mode = "default"
