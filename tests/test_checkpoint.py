@@ -119,6 +119,15 @@ def test_a_global_context_is_told_from_names_but_no_official_file_has_one(tmp_pa
     assert not (tmp_path / "official.pth").exists()
 
 
+def test_a_fold_is_told_from_shapes_but_no_official_file_has_one(tmp_path: Path) -> None:
+    model = a_model(fold=2)
+    torch.save(model.state_dict(), tmp_path / "plain.pth")
+    assert load_model(tmp_path / "plain.pth").config.fold == 2
+    with pytest.raises(CheckpointError, match="fold"):
+        save_official(model, tmp_path / "official.pth")
+    assert not (tmp_path / "official.pth").exists()
+
+
 def test_key_table_works_both_ways() -> None:
     official = known_state("ast_t_frfn")
     back = to_official(from_official(official))

@@ -195,8 +195,8 @@ ADOBE_RGB = np.array([[0.3127, 0.3290], [0.64, 0.33], [0.21, 0.71], [0.15, 0.06]
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 def test_adobe_rgb_that_exif_alone_tells_becomes_a_profile(tmp_path: Path, suffix: str) -> None:
     exif = Image.Exif()
-    exif.get_ifd(IFD.Exif)[Base.ColorSpace] = 0xFFFF
-    exif.get_ifd(IFD.Interop)[Interop.InteropIndex] = "R03"
+    told = {Base.ColorSpace: 0xFFFF, IFD.Interop: {Interop.InteropIndex: "R03"}}
+    exif.get_ifd(IFD.Exif).update(told)
     Image.fromarray(PIXELS).save(tmp_path / "camera.jpg", exif=exif)
     write_image(tmp_path / f"out{suffix}", read_image(tmp_path / "camera.jpg"))
     profile = read_image(tmp_path / f"out{suffix}").metadata.icc_profile
@@ -209,6 +209,6 @@ def test_adobe_rgb_that_exif_alone_tells_becomes_a_profile(tmp_path: Path, suffi
 
 def test_srgb_that_exif_tells_needs_no_profile(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif.get_ifd(IFD.Interop)[Interop.InteropIndex] = "R98"
+    exif.get_ifd(IFD.Exif)[IFD.Interop] = {Interop.InteropIndex: "R98"}
     Image.fromarray(PIXELS).save(tmp_path / "camera.jpg", exif=exif)
     assert read_image(tmp_path / "camera.jpg").metadata.icc_profile is None

@@ -16,6 +16,7 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"branches": "dense", "encoder_attention": True},
     {"branches": "sparse", "bottleneck_shift": True},
     {"window": 8, "mlp_ratio": 4, "global_context": True},
+    {"fold": 2},
     # Deep, so that there is more padding than the decoder has to compute.
     {"depths": (1, 1, 1, 1, 3, 2, 2), "heads": (1,) * 7},
     {"depths": (1, 1, 1, 1, 3, 2, 2), "heads": (1,) * 7, "window": 3},

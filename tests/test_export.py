@@ -36,7 +36,7 @@ from fairweather.models import ASTConfig
 SIZES = ((1, 1, 1), (2, 8, 8), (1, 3, 50), (3, 41, 29))
 # Each format with another variant, since each export takes its time.
 VARIANTS: dict[str, dict[str, Any]] = {
-    ".onnx": {"global_context": True},
+    ".onnx": {"global_context": True, "fold": 2},
     ".xml": {"feed_forward": "leff", "branches": "dense", "encoder_attention": True},
     ".pt2": {
         **{"feed_forward": "mlp", "branches": "sparse", "global_context": True, "proxy_px": 32},

@@ -23,7 +23,7 @@ SMALL = ASTConfig(embed_dim=8, depths=(1, 2, 2), heads=(1, 2, 4), window=4, mlp_
 VARIANTS: tuple[dict[str, Any], ...] = (
     {"feed_forward": "leff", "branches": "dense", "encoder_attention": True},
     {"feed_forward": "mlp", "branches": "sparse", "bottleneck_shift": True},
-    {"global_context": True},
+    {"global_context": True, "fold": 2},
 )
 random_model = functools.partial(parity.random_model, SMALL, std=0.2)
 

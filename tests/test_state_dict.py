@@ -211,6 +211,7 @@ def test_spoilt_weights_are_neither_saved_nor_converted(tmp_path: Path) -> None:
         {"feed_forward": "leff", "encoder_attention": True, "branches": "dense"},
         {"feed_forward": "mlp", "global_context": True, "depths": (3, 1, 2)},
         {"window": 7},
+        {"fold": 2},
     ],
 )
 def test_shapes_are_known_without_building(changes: dict[str, object]) -> None:

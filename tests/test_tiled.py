@@ -64,7 +64,12 @@ class JudgesForItself:
 @pytest.mark.parametrize("tile_px", [64, 128, 192])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"encoder_attention": True}, {"depths": (2, 1, 1, 1, 1, 1, 1), "feed_forward": "leff"}],
+    [
+        {},
+        {"encoder_attention": True},
+        {"depths": (2, 1, 1, 1, 1, 1, 1), "feed_forward": "leff"},
+        {"fold": 2},
+    ],
 )
 def test_the_context_does_not_depend_on_the_tiles(changes: dict[str, Any], tile_px: int) -> None:
     config = dataclasses.replace(PRESETS["ast_n"], global_context=True, **changes)

@@ -24,7 +24,6 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,
 )
-from PIL.ExifTags import IFD, Interop
 from PIL.ExifTags import Base as Tag
 
 from fairweather.errors import ImageError
@@ -36,6 +35,7 @@ from fairweather.imaging.metadata import (
     profile_fits,
     read_metadata,
     read_tiff_metadata,
+    with_adobe_rgb,
 )
 from fairweather.imaging.signatures import HEAD_BYTES, format_of
 
@@ -159,19 +159,6 @@ def with_code_points(
     if profile is None:  # HDR, which only PNG can tell
         return replace(metadata, png_colour=chunks)
     return replace(metadata, icc_profile=profile or None)
-
-
-def with_adobe_rgb(metadata: Metadata) -> Metadata:
-    """Return metadata with a profile of Adobe RGB, where EXIF alone tells of it (DCF 2.0, R03)."""
-    if metadata.icc_profile or metadata.png_colour or not metadata.exif:
-        return metadata
-    exif = Image.Exif()
-    try:
-        exif.load(metadata.exif)
-        index = exif.get_ifd(IFD.Interop).get(Interop.InteropIndex)
-    except Exception:  # of nearly any kind, from damaged EXIF, which is kept as it is
-        return metadata
-    return replace(metadata, icc_profile=colour.adobe_rgb()) if index == "R03" else metadata
 
 
 def _refuse_bomb(size: tuple[int, int], *, path: object, max_pixels: int) -> None:

@@ -7,13 +7,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
-from PIL.ExifTags import IFD
+from PIL.ExifTags import IFD, Interop
 from PIL.ExifTags import Base as Tag
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from fairweather.imaging import xmp
+from fairweather.imaging import colour, xmp
 from fairweather.imaging.containers import JPEGCoding, coding_of
 
 EXIF_PREFIX = b"Exif\x00\x00"
@@ -128,6 +128,19 @@ def _exif_from_text(text: dict[str, Any]) -> bytes | None:
         return bytes.fromhex("".join(str(raw).split("\n")[3:])) or None if raw else None
     except ValueError:
         return None
+
+
+def with_adobe_rgb(metadata: Metadata) -> Metadata:
+    """Return metadata with a profile of Adobe RGB, where EXIF alone tells of it (DCF 2.0, R03)."""
+    if metadata.icc_profile or metadata.png_colour or not metadata.exif:
+        return metadata
+    exif = Image.Exif()
+    try:
+        exif.load(metadata.exif)
+        index = exif.get_ifd(IFD.Interop).get(Interop.InteropIndex)
+    except Exception:  # of nearly any kind, from damaged EXIF, which is kept as it is
+        return metadata
+    return replace(metadata, icc_profile=colour.adobe_rgb()) if index == "R03" else metadata
 
 
 def read_tiff_metadata(

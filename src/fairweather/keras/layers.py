@@ -80,7 +80,7 @@ def convolution(
     stride: int = 1,
     bias: bool = True,
 ) -> Any:
-    """A convolution of `channels` that gives 1 / stride of the size."""
+    """A convolution of `channels` that gives 1 / stride of the size, a whole number."""
     fan_in = channels * size**2
     return keras.layers.Conv2D(
         filters,
@@ -96,13 +96,14 @@ def convolution(
     )
 
 
-def upsampling(filters: int, policy: Any, *, name: str) -> Any:
-    """A 2 × 2 transposed convolution of stride 2."""
-    fan_in = 4 * filters  # as PyTorch counts it for a transposed convolution
+def upsampling(filters: int, policy: Any, *, name: str, size: int = 2, stride: int = 2) -> Any:
+    """A transposed convolution that gives `stride` times the size."""
+    fan_in = size**2 * filters  # as PyTorch counts it for a transposed convolution
     return keras.layers.Conv2DTranspose(
         filters,
-        2,
-        strides=2,
+        size,
+        strides=stride,
+        padding="same",
         data_format="channels_last",
         kernel_initializer=fan_uniform(fan_in),
         bias_initializer=fan_uniform(fan_in),

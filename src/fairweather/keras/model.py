@@ -172,7 +172,10 @@ def restore(image: Any, config: ASTConfig, *, policy: Any) -> Any:
     channels, levels = config.channels, config.levels
     precise = image.dtype
     padded = PadToMultiple(config.size_multiple, dtype=precise, name="pad")(image)
-    x = convolution(config.embed_dim, 3, policy, channels=3, name="input_conv")(padded)
+    side, stride = 3 * config.fold, config.fold
+    x = convolution(config.embed_dim, side, policy, channels=3, stride=stride, name="input_conv")(
+        padded
+    )
     x = LeakyReLU(dtype=policy, name="input_activation")(x)
     skips = []
     for level in range(levels):
@@ -188,14 +191,18 @@ def restore(image: Any, config: ASTConfig, *, policy: Any) -> Any:
         )(x)
     gate = None
     if config.global_context:
-        x, gate = GlobalContext(2**levels, dtype=policy, name="context")(x, image)
+        x, gate = GlobalContext(config.place_px, dtype=policy, name="context")(x, image)
     x = run_stage(x, config, levels, policy=policy)
     for level in range(levels):
         stage = levels + 1 + level
         x = upsampling(channels[stage] // 2, policy, name=f"upsample_{level}")(x)
         x = keras.layers.Concatenate(dtype=policy, name=f"skip_{level}")([x, skips.pop()])
         x = run_stage(x, config, stage, policy=policy)
-    residual = convolution(3, 3, policy, channels=channels[-1], name="output_conv")(x)
+    if config.fold == 1:
+        last = convolution(3, 3, policy, channels=channels[-1], name="output_conv")
+    else:
+        last = upsampling(3, policy, size=side, stride=stride, name="output_conv")
+    residual = last(x)
     if gate is not None:
         residual = keras.layers.Multiply(dtype=policy, name="gated")([residual, gate])
     return AddCropped(dtype=precise, name="restored")(image, residual)

@@ -248,13 +248,13 @@ def sides_to_compute(
 ) -> list[tuple[int | None, int | None]]:
     """Return the rows and columns of each decoder stage to compute from x: here all, None.
 
-    A backend may leave out padding that no pixel of the height × width output depends on.
+    A backend may leave out padding that none of the height × width tokens of the output needs.
     """
     return [(None, None)] * len(decoder)
 
 
 @operation
-def convolve_to_image(x: Tensor, layer: nn.Conv2d) -> Tensor:
+def convolve_to_image(x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
     """Apply the last convolution to (B, H, W, C): (B, 3, H, W)."""
     return layer(x.permute(0, 3, 1, 2))
 
@@ -286,7 +286,8 @@ class AST(nn.Module):
             )
             for stage in range(len(config.depths))
         ]
-        self.input_conv = nn.Conv2d(3, config.embed_dim, 3, padding=1)
+        side = stride = padding = config.fold
+        self.input_conv = nn.Conv2d(3, config.embed_dim, 3 * side, stride, padding)
         self.encoder = nn.ModuleList(stages[:levels])
         self.downsample = nn.ModuleList(
             nn.Conv2d(before, after, 4, stride=2, padding=1)
@@ -299,7 +300,8 @@ class AST(nn.Module):
             for before, after in itertools.pairwise(channels[levels:])
         )
         self.decoder = nn.ModuleList(stages[levels + 1 :])
-        self.output_conv = nn.Conv2d(channels[-1], 3, 3, padding=1)
+        unfold = nn.Conv2d if config.fold == 1 else nn.ConvTranspose2d
+        self.output_conv = unfold(channels[-1], 3, 3 * side, stride, padding)
         self.apply(initialise_as_official)
         if self.context is not None:
             self.context.start_open()
@@ -324,7 +326,8 @@ class AST(nn.Module):
                 context = places.mean((1, 2), keepdim=True)
             x, gate = self.context(x, context)
         x = self._run(self.bottleneck, x)
-        sides = sides_to_compute(x, self.decoder, height=height, width=width)
+        rows, columns = (-(-side // self.config.fold) for side in (height, width))
+        sides = sides_to_compute(x, self.decoder, height=rows, width=columns)
         for up, stage, (rows, columns) in zip(self.upsample, self.decoder, sides, strict=True):
             both = (convolve(x, up), skips.pop())
             x = self._run(stage, torch.cat([one[:, :rows, :columns] for one in both], -1))
@@ -350,7 +353,7 @@ class AST(nn.Module):
     def look_around(self, image: Tensor) -> Tensor:
         """Return what each place says, so that `look`, their mean, can be had from tiles.
 
-        As `look`; a place is 2^levels pixels wide: (B, ⌈H / 2^levels⌉, ⌈W / 2^levels⌉, C).
+        As `look`; of places of `config.place_px` pixels: (B, ⌈H / place⌉, ⌈W / place⌉, C).
         """
         if self.context is None:
             raise OptionError("this network has no global context, so it does not look")
@@ -373,8 +376,7 @@ class AST(nn.Module):
     def _places(self, x: Tensor, *, height: int, width: int) -> Tensor:
         """Return what each place says that shows some of the image, and not padding alone."""
         assert self.context is not None
-        scale = 2**self.config.levels
-        rows, columns = ((side + scale - 1) // scale for side in (height, width))
+        rows, columns = (-(-side // self.config.place_px) for side in (height, width))
         return self.context.places(x[:, :rows, :columns])
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:

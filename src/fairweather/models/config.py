@@ -10,7 +10,7 @@ Branches = Literal["both", "dense", "sparse"]
 FeedForwardKind = Literal["frfn", "leff", "mlp"]
 Symmetries = Literal["all", "flips", "horizontal_flip", "none"]
 
-MOST_HALVINGS, MOST_BLOCKS = 8, 256  # far beyond any that was trained
+MOST_HALVINGS, MOST_BLOCKS, MOST_FOLDED = 8, 256, 8  # far beyond any that was trained
 SHIFT_MASK_LOGIT = -100.0  # Official: finite, so that a fully masked row cannot become NaN.
 
 
@@ -25,6 +25,8 @@ class ASTConfig:
 
     Attributes:
         embed_dim: channels after the input projection.
+        fold: side of the squares of pixels that the input layer makes one token of, and the output
+            layer makes pixels again; 1 in all published models. 2 takes a quarter of the work.
         depths: blocks in each stage.
         heads: attention heads in each stage; not read for stages without attention.
         window: side of the attention window [tokens].
@@ -59,6 +61,7 @@ class ASTConfig:
     proxy_px: int | None = None
     stochastic_depth: float = 0.1
     symmetries: Symmetries = "all"
+    fold: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", tuple(self.depths))
@@ -88,6 +91,8 @@ class ASTConfig:
                 raise OptionError(
                     f"{name} {getattr(self, name)!r:.40}: is none of {', '.join(choices)}"
                 )
+        if not 1 <= self.fold <= MOST_FOLDED:
+            raise OptionError(f"fold {self.fold}: must be from 1 to {MOST_FOLDED}")
         if self.window < 2 or self.embed_dim < 1 or self.mlp_ratio <= 0:
             raise OptionError(
                 f"window {self.window}, embed_dim {self.embed_dim} and mlp_ratio {self.mlp_ratio}:"
@@ -110,10 +115,12 @@ class ASTConfig:
     def _refuse_other_types(self) -> None:
         """Refuse what a file may hold instead of the numbers that the types say."""
         proxy_px = 0 if self.proxy_px is None else self.proxy_px
-        whole = (self.embed_dim, self.window, proxy_px, *self.depths, *self.heads)
+        whole = (self.embed_dim, self.window, self.fold, proxy_px, *self.depths, *self.heads)
         switches = (self.encoder_attention, self.bottleneck_shift, self.global_context)
         if not all(isinstance(one, int) and not isinstance(one, bool) for one in whole):
-            raise OptionError("embed_dim, depths, heads, window, proxy_px: must be whole numbers")
+            raise OptionError(
+                "embed_dim, depths, heads, window, fold, proxy_px: must be whole numbers"
+            )
         words = (self.feed_forward, self.branches, self.symmetries)
         if not all(isinstance(one, str) for one in words):
             raise OptionError("feed_forward, branches, symmetries: must be words")
@@ -138,7 +145,12 @@ class ASTConfig:
     @property
     def size_multiple(self) -> int:
         """Return what height and width are padded to a multiple of [px]: one bottleneck window."""
-        return self.window * 2**self.levels
+        return self.window * self.place_px
+
+    @property
+    def place_px(self) -> int:
+        """Return the side of what one token of the bottleneck stands for [px]."""
+        return self.fold * 2**self.levels
 
     def attends(self, stage: int) -> bool:
         """Return whether the blocks of a stage have attention."""

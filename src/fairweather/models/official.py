@@ -65,8 +65,14 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename our names to official ones, with the index buffers that official state dicts carry.
 
     Raises:
-        CheckpointError: for a network with a global context, which the official code has not.
+        CheckpointError: for a network with a global context or a fold, which the official code has
+            not.
     """
+    if state["input_conv.weight"].shape[-1] != 3:
+        raise CheckpointError(
+            "these weights fold pixels into tokens (fold in their config), which the official code"
+            " does not; keep them as .safetensors"
+        )
     if any(name.startswith("context.") for name in state):
         raise CheckpointError(
             "these weights have a global context (global_context in their config), which the"

@@ -3,6 +3,14 @@
 from fairweather.models.config import ASTConfig
 
 PRESETS: dict[str, ASTConfig] = {
+    "ast_f": ASTConfig(
+        embed_dim=16,
+        depths=(1,) * 7,
+        heads=(1, 1, 2, 4, 4, 2, 1),
+        mlp_ratio=1.25,
+        stochastic_depth=0.0,
+        fold=2,
+    ),
     "ast_n": ASTConfig(
         embed_dim=16,
         depths=(1,) * 7,

@@ -7,7 +7,7 @@ BLOCK_REACH = {"frfn": 2, "leff": 1, "mlp": 0}  # tokens that a feed-forward net
 
 def place_px(config: ASTConfig) -> int:
     """Return the side of what one token of the bottleneck stands for [px]."""
-    return 2**config.levels
+    return config.place_px
 
 
 def look_margin_px(config: ASTConfig) -> int:
@@ -22,6 +22,7 @@ def look_margin_px(config: ASTConfig) -> int:
             block = BLOCK_REACH[config.feed_forward] + window + (window // 2 if shifts else 0)
             reach += 2**level * block
         reach += 2**level  # the convolution that halves the resolution
+    reach *= config.fold  # from tokens to pixels
     grid = config.size_multiple if config.encoder_attention else place_px(config)
     return -(-reach // grid) * grid
 

@@ -242,7 +242,7 @@ def infer_config(state: Mapping[str, Tensor]) -> ASTConfig:
     sparse-only attention have the same keys and read as dense. Heads of stages without attention
     are made up.
     """
-    embed_dim = state["input_conv.weight"].shape[0]
+    embed_dim, _, side, _ = state["input_conv.weight"].shape
     levels = count_numbers(state, "downsample.")
     stages = stage_names(levels)
     depths = tuple(count_numbers(state, stage) for stage in stages)
@@ -271,6 +271,7 @@ def infer_config(state: Mapping[str, Tensor]) -> ASTConfig:
         branches="both" if "bottleneck.0.attention.branch_logits" in state else "dense",
         encoder_attention="encoder.0.0.attention.bias_table" in state,
         global_context="context.gather.weight" in state,
+        fold=side // 3,
     )
 
 

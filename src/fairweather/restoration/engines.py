@@ -143,8 +143,8 @@ def activation_bytes_per_px(config: ASTConfig, *, in_strips: bool = False) -> in
     """
     channels, heads = config.channels[-1], config.heads[-1]
     if in_strips and config.feed_forward == "frfn" and torch.backends.mkldnn.is_available():
-        return int(1.3 * 4 * (2 * channels + 2 * config.embed_dim + 12))
+        return int(1.3 * 4 * ((2 * channels + 2 * config.embed_dim) / config.fold**2 + 12))
     attention = 4 * heads * config.window**2 + 9 * channels
     feed_forward = (4 * config.mlp_ratio + 3) * channels
     skips = 2 * config.embed_dim
-    return int(1.3 * 4 * (max(attention, feed_forward) + skips + 12))
+    return int(1.3 * 4 * ((max(attention, feed_forward) + skips) / config.fold**2 + 12))

@@ -46,6 +46,8 @@ def find(operation: Any, args: Any, options: Any, **_: Any) -> Callable[..., Any
         return None
     if backend is run_in_strips and not runs_in_strips(args[1]):
         return None
+    if backend is convolve_to_image and not isinstance(args[1], nn.Conv2d):
+        return None
     return backend
 
 
