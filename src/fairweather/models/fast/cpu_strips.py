@@ -325,9 +325,9 @@ def linear(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def linear_plus(layer: nn.Linear, x: Tensor, residual: Tensor) -> Tensor:
-    """Compute layer(x) + residual, which may be overwritten."""
+    """Compute layer(x) + residual."""
     if x.dtype != residual.dtype:
-        return residual.add_(linear(layer, x))
+        return residual + linear(layer, x)
     return onednn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, "add")
 
 
