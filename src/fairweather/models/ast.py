@@ -26,7 +26,7 @@ from fairweather.models.config import (
 from fairweather.models.fast.dispatch import operation
 from fairweather.models.feed_forwards import LocallyEnhancedFeedForward, PlainFeedForward
 from fairweather.models.global_context import GlobalContext
-from fairweather.models.padding import pad_to_multiple
+from fairweather.models.padding import divide_up, pad_to_multiple
 from fairweather.models.windows import (
     convolve,
     mask_wrapped_windows,
@@ -326,7 +326,7 @@ class AST(nn.Module):
                 context = places.mean((1, 2), keepdim=True)
             x, gate = self.context(x, context)
         x = self._run(self.bottleneck, x)
-        rows, columns = (-(-side // self.config.fold) for side in (height, width))
+        rows, columns = (divide_up(side, self.config.fold) for side in (height, width))
         sides = sides_to_compute(x, self.decoder, height=rows, width=columns)
         for up, stage, (rows, columns) in zip(self.upsample, self.decoder, sides, strict=True):
             both = (convolve(x, up), skips.pop())
@@ -376,7 +376,7 @@ class AST(nn.Module):
     def _places(self, x: Tensor, *, height: int, width: int) -> Tensor:
         """Return what each place says that shows some of the image, and not padding alone."""
         assert self.context is not None
-        rows, columns = (-(-side // self.config.place_px) for side in (height, width))
+        rows, columns = (divide_up(side, self.config.place_px) for side in (height, width))
         return self.context.places(x[:, :rows, :columns])
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:

@@ -1,12 +1,15 @@
 """Padding to a multiple, done once for the whole network."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fairweather.errors import OptionError
+
+
+def divide_up(length: int, unit: int) -> int:
+    """Return how many units a length begins; −(−length // unit) would be one less when exported."""
+    return (length + unit - 1) // unit
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
@@ -19,8 +22,8 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
         return gather_padded(image, multiple)
     if height < 1 or width < 1:
         raise OptionError(f"the image is {height}×{width}; it needs at least one pixel")
-    bottom = math.ceil(height / multiple) * multiple - height
-    right = math.ceil(width / multiple) * multiple - width
+    bottom = divide_up(height, multiple) * multiple - height
+    right = divide_up(width, multiple) * multiple - width
     for padding, length in (((0, right, 0, 0), width), ((0, 0, 0, bottom), height)):
         if any(padding):
             image = F.pad(image, padding, mode="reflect" if max(padding) < length else "replicate")
@@ -31,7 +34,7 @@ def gather_padded(image: Tensor, multiple: int) -> Tensor:
     """Do the same as `pad_to_multiple`, with no branch that depends on a size."""
     for axis in (-1, -2):
         length = image.shape[axis]
-        padded = (length + multiple - 1) // multiple * multiple
+        padded = divide_up(length, multiple) * multiple
         place = torch.arange(padded, device=image.device)
         # Neither abs nor clamp: OpenCV has them for floats alone.
         reflected = torch.minimum(place, 2 * (length - 1) - place)
