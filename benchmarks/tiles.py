@@ -37,10 +37,9 @@ result against that of PyTorch in fp32, untiled. The goal is {goal_256} dB with 
 
 {table}
 
-A tile that is too small for the overlap that a network needs is enlarged: `haze`, `weather` and
-`shadow` look a window of 128 px further than the others, so their tiles overlap by 256 px and are
-of 512 px at least.
-`shadow` restores a small version of the photograph, so for it there is one tile.
+A tile that is too small for the overlap that a network needs is enlarged: `weather` looks a window
+of 128 px further than the others, so its tiles overlap by 256 px and are of 512 px at least.
+`haze` and `shadow` restore a small version of the photograph, so for them there is one tile.
 """
 
 

@@ -53,7 +53,7 @@ def test_what_repeats_elsewhere_is_no_lattice(period: int, pictures: dict[str, n
 @pytest.mark.parametrize("weights", sorted(list_weights()))
 def test_no_weights_paint_their_grid(weights: str, request: pytest.FixtureRequest) -> None:
     if weights in RED:
-        request.applymarker(pytest.mark.xfail(reason="paints its grid into fog", strict=True))
+        request.applymarker(pytest.mark.xfail(reason="paints its grid into a wall", strict=True))
     restorer = Restorer(weights, device="cpu")
     assert restorer.engine is not None
     if weights in SMOOTH:

@@ -79,8 +79,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("offline")
     write_weights(folder / "mine.safetensors", strength=0.3)
     write_images(folder)
-    for side in ("input", "target"):  # 8 bits need more than two pairs
-        shutil.copytree(folder / "clean", folder / "more" / side)
     recipe = make_recipe(stages=[{**STAGES[0], "steps": 2}])
     (folder / "tiny.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     return folder
@@ -123,7 +121,6 @@ HEAVY = {
         "export mine.safetensors a.pt2 --to torch",
         "export mine.safetensors a --to saved-model",
         "export mine.safetensors a.tflite --to litert --size 32x32",
-        "export mine.safetensors int8.xml --to openvino --int8 more --largest-loss 100",
     ),
 }
 

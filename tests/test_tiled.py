@@ -102,7 +102,7 @@ def test_where_memory_runs_out_the_photograph_is_looked_at_in_smaller_tiles() ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rain", "haze", "moire"])
+@pytest.mark.parametrize("name", ["rain", "moire"])
 def test_tiles_of_bundled_weights_give_the_pixels_of_the_whole(name: str) -> None:
     """In small; `benchmarks/tiles.py` measures all weights and engines on a large photograph."""
     clean = np.ascontiguousarray(np.kron(data.coffee()[:300, :450], np.ones((2, 2, 1), np.uint8)))

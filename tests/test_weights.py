@@ -23,7 +23,7 @@ PAIRS = {
     ("rain", "rain/Rain100L"): 4.5,
     ("rain", "rain/Rain100H"): 8.0,
     ("raindrop", "raindrop/AGAN"): 0.0,
-    ("haze", "haze/REVIDE"): 1.0,
+    ("haze", "haze/REVIDE"): 2.0,
     ("moire", "moire/UHDM-700px"): 1.5,
     ("shadow", "shadow/UIUC"): 2.0,
     ("weather", "rain/Rain100L"): 4.03,  # within 2 dB of the weights `rain`, as the next
@@ -39,7 +39,7 @@ SYNTHETIC = {
     "weather": 2.0,
 }
 # With a global context: a part of a clean photograph may pass for degraded, as its card says.
-LEAST_CLEAN_DB = {"haze": 31.0, "shadow": 31.0}  # of the one photograph that each changes
+LEAST_CLEAN_DB = {"shadow": 31.0}  # of the one photograph that it changes
 JUDGE_THE_WHOLE = {"haze", "moire", "shadow", "weather"}
 # On whole photographs of Kodak; `weather` is 2 dB behind the weights for one degradation.
 WHOLE = {("weather", "raindrop"): 2.7, ("weather", "snow"): 3.03, ("shadow", "shadow"): 3.0}
