@@ -1,23 +1,19 @@
 """The named architectures: a plain dict of configs."""
 
+import dataclasses
+
 from fairweather.models.config import ASTConfig
 
+_NARROW = ASTConfig(
+    embed_dim=16,
+    depths=(1,) * 7,
+    heads=(1, 1, 2, 4, 4, 2, 1),
+    mlp_ratio=1.25,
+    stochastic_depth=0.0,
+)
 PRESETS: dict[str, ASTConfig] = {
-    "ast_f": ASTConfig(
-        embed_dim=16,
-        depths=(1,) * 7,
-        heads=(1, 1, 2, 4, 4, 2, 1),
-        mlp_ratio=1.25,
-        stochastic_depth=0.0,
-        fold=2,
-    ),
-    "ast_n": ASTConfig(
-        embed_dim=16,
-        depths=(1,) * 7,
-        heads=(1, 1, 2, 4, 4, 2, 1),
-        mlp_ratio=1.25,
-        stochastic_depth=0.0,
-    ),
+    "ast_f": dataclasses.replace(_NARROW, fold=2),
+    "ast_n": _NARROW,
     "ast_s": ASTConfig(
         embed_dim=16,
         depths=(1, 1, 1, 1, 2, 2, 1, 1, 1),
