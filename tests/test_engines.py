@@ -13,7 +13,7 @@ from parity import random_model
 from fairweather.errors import MissingExtraError, OptionError
 from fairweather.hardware import host_budget_bytes
 from fairweather.models import AST
-from fairweather.restoration import Restorer, create_engine, list_engines
+from fairweather.restoration import Restorer, create_engine, engines, list_engines
 from fairweather.restoration.engines import Engine, TorchEngine
 
 SIZES = ((1, 41, 29), (2, 16, 40), (1, 1, 1))
@@ -172,3 +172,15 @@ def test_wrong_calls_are_refused(
     with pytest.raises(OptionError, match=message):
         create_engine(model=model, **options)
     assert not any(tmp_path.iterdir())  # before anything is converted
+
+
+def test_where_the_processor_has_no_bf16_the_plain_path_takes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, image = random_model(), np.random.default_rng(0).random((1, 40, 48, 3), np.float32)
+    plain = TorchEngine(model, device="cpu", precision="fp32")(image)
+    monkeypatch.setattr(engines, "multiplies_in_bf16", lambda: False)
+    monkeypatch.setattr(engines, "multiply_in_bf16", lambda model: pytest.fail("strips in bf16"))
+    half = TorchEngine(model, device="cpu", precision="bf16")
+    assert half.bytes_per_px > TorchEngine(model, device="cpu").bytes_per_px
+    assert 0 < np.abs(half(image) - plain).max() < 0.1 * np.abs(plain - image).max()

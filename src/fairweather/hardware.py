@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 DEVICES = ("cuda", "xpu", "mps", "cpu")  # in the order in which `auto` looks; ROCm is cuda to torch
 PRECISIONS = ("fp32", "bf16", "fp16")
-FEW_CORES = 8
+FEW_CORES = 8  # up to which threads that allocate do not wait for each other noticeably
 CPU_BUDGET_BYTES = 1 << 30
 # In the messages of PyTorch, oneDNN, ONNX Runtime and OpenVINO.
 OUT_OF_MEMORY = re.compile(
@@ -174,10 +174,10 @@ def keep_freed_memory() -> None:
         return
     try:
         libc = ctypes.CDLL("libc.so.6")
-        trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # malloc.h: M_TRIM_THRESHOLD, …
+        trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # M_… of malloc.h
         libc.mallopt(mmap_threshold, 1 << 30)
         libc.mallopt(trim_threshold, (1 << 31) - 1)
-        if usable_cores() <= FEW_CORES:  # else they would wait for each other
+        if usable_cores() <= FEW_CORES:
             libc.mallopt(arena_max, 1)  # a thread's own arena returns what is freed all the same
     except (OSError, AttributeError):
         log.debug("this libc has no mallopt")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fairweather.errors import ExportError, OptionError
-from fairweather.models import ASTConfig, look_margin_px, overlap_px, place_px
+from fairweather.models import ASTConfig, look_margin_px, overlap_px
 
 Size = tuple[int, int]
 Images = Mapping[Size, np.ndarray]
@@ -88,7 +88,7 @@ def describe_look(
         "fairweather_version": version("fairweather"),
         "input": f"image: {shape} float32, RGB in [0, 1]",
         "output": f"context: (B, rows, columns, {channels}) float32, what each place says",
-        "place_px": str(place_px(config)),
+        "place_px": str(config.place_px),
         "margin_px": str(look_margin_px(config)),
     }
 

@@ -27,7 +27,7 @@ from fairweather.export import (
 from fairweather.files import staging
 from fairweather.keras.layers import ops
 from fairweather.keras.model import AST
-from fairweather.models import ASTConfig, place_px
+from fairweather.models import ASTConfig
 
 TOLERANCE = 1e-3
 LITERT_SIZE = (256, 256)
@@ -239,7 +239,7 @@ def convert_to_litert(
 ) -> bytes:
     """Convert functions for one size, with constant weights and LiteRT's own operations only."""
     freeze = importlib.import_module("tensorflow.python.framework.convert_to_constants")
-    places = [-(-side // place_px(config)) for side in size]
+    places = [-(-side // config.place_px) for side in size]
     signatures = []
     for name, function in functions.items():
         specs = [

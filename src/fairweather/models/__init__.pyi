@@ -28,6 +28,7 @@ from .creation import add_global_context as add_global_context
 from .creation import count_parameters as count_parameters
 from .creation import create_model as create_model
 from .creation import find_config as find_config
+from .fast.cpu_strips import multiplies_in_bf16 as multiplies_in_bf16
 from .fast.cpu_strips import multiply_in_bf16 as multiply_in_bf16
 from .fast.cuda import list_kernel_checks as list_kernel_checks
 from .fast.dispatch import gpu_kernels as gpu_kernels
@@ -39,7 +40,6 @@ from .padding import pad_to_multiple as pad_to_multiple
 from .presets import PRESETS as PRESETS
 from .reach import look_margin_px as look_margin_px
 from .reach import overlap_px as overlap_px
-from .reach import place_px as place_px
 from .sources import sha256_of as sha256_of
 from .state_dict import CONFIG_KEY as CONFIG_KEY
 from .state_dict import expected_state as expected_state

@@ -286,8 +286,8 @@ class AST(nn.Module):
             )
             for stage in range(len(config.depths))
         ]
-        side = stride = padding = config.fold
-        self.input_conv = nn.Conv2d(3, config.embed_dim, 3 * side, stride, padding)
+        side, fold = 3 * config.fold, config.fold
+        self.input_conv = nn.Conv2d(3, config.embed_dim, side, stride=fold, padding=fold)
         self.encoder = nn.ModuleList(stages[:levels])
         self.downsample = nn.ModuleList(
             nn.Conv2d(before, after, 4, stride=2, padding=1)
@@ -301,7 +301,7 @@ class AST(nn.Module):
         )
         self.decoder = nn.ModuleList(stages[levels + 1 :])
         unfold = nn.Conv2d if config.fold == 1 else nn.ConvTranspose2d
-        self.output_conv = unfold(channels[-1], 3, 3 * side, stride, padding)
+        self.output_conv = unfold(channels[-1], 3, side, stride=fold, padding=fold)
         self.apply(initialise_as_official)
         if self.context is not None:
             self.context.start_open()

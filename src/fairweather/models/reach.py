@@ -5,11 +5,6 @@ from fairweather.models.config import ASTConfig, shift_pattern
 BLOCK_REACH = {"frfn": 2, "leff": 1, "mlp": 0}  # tokens that a feed-forward network looks aside
 
 
-def place_px(config: ASTConfig) -> int:
-    """Return the side of what one token of the bottleneck stands for [px]."""
-    return config.place_px
-
-
 def look_margin_px(config: ASTConfig) -> int:
     """Return how far beyond a pixel `AST.look_around` reaches, as a tile has to be cut [px].
 
@@ -23,7 +18,7 @@ def look_margin_px(config: ASTConfig) -> int:
             reach += 2**level * block
         reach += 2**level  # the convolution that halves the resolution
     reach *= config.fold  # from tokens to pixels
-    grid = config.size_multiple if config.encoder_attention else place_px(config)
+    grid = config.size_multiple if config.encoder_attention else config.place_px
     return -(-reach // grid) * grid
 
 

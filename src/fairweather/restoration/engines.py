@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fairweather.hardware import check_precision, host_budget_bytes, lowered, pick_device
-from fairweather.models import AST, ASTConfig, multiply_in_bf16, pad_to_multiple
+from fairweather.models import AST, ASTConfig, multiplies_in_bf16, multiply_in_bf16, pad_to_multiple
 
 Context = np.ndarray | None
 
@@ -79,10 +79,11 @@ class TorchEngine:
         self.device = pick_device(device)
         self.precision = precision
         self.config = model.config
-        in_strips = self.device.type == "cpu" and precision != "fp16" and not compiles
+        in_bf16 = precision == "bf16" and multiplies_in_bf16()
+        in_strips = self.device.type == "cpu" and not compiles and (precision == "fp32" or in_bf16)
         self.bytes_per_px = activation_bytes_per_px(model.config, in_strips=in_strips)
-        in_bf16 = in_strips and precision == "bf16"
-        self._model = (multiply_in_bf16(model) if in_bf16 else model).eval().to(self.device)
+        model = model.eval()
+        self._model = (multiply_in_bf16(model) if in_strips and in_bf16 else model).to(self.device)
         self._compiled: Any = torch.compile(self._model, dynamic=True) if compiles else None
 
     def __call__(self, tiles: np.ndarray, context: Context = None) -> np.ndarray:

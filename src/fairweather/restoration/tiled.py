@@ -11,7 +11,7 @@ import numpy as np
 from fairweather.errors import CheckpointError, FairweatherError
 from fairweather.hardware import is_out_of_memory, map_in_threads
 from fairweather.imaging import Span, TilePlan, merge_tiles, plan_tiles, quantise
-from fairweather.models import Symmetries, look_margin_px, place_px
+from fairweather.models import Symmetries, look_margin_px
 from fairweather.restoration.engines import Context, Engine
 from fairweather.restoration.scales import (
     MOST_LEVELS,
@@ -265,7 +265,7 @@ def look_at(source: Source, engine: Engine, *, tile_px: int, margin_px: int) -> 
     A place counts in the one tile that shows it with all that it depends on, so the context is
     that of the whole, however large a tile is: any multiple of what the network pads to.
     """
-    place, multiple = place_px(engine.config), engine.config.size_multiple
+    place, multiple = engine.config.place_px, engine.config.size_multiple
     size = source.pixels.shape[:2]
     padded = [-(-length // multiple) * multiple for length in size]
     rows, columns = (look_spans(side, tile_px=tile_px, margin_px=margin_px) for side in padded)

@@ -183,7 +183,6 @@ def run_recipe(
                 framework=framework,
                 versions=versions,
             )
-        path = run / "model.safetensors"
         if is_finished(run, recipe):
             if first:
                 log.warning("%s: this run was finished before; nothing was trained", run)

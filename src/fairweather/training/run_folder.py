@@ -20,6 +20,7 @@ from fairweather.errors import RecipeError, TrainingError
 from fairweather.files import write_text
 from fairweather.models import find_weights, sha256_of
 from fairweather.training.batches import Split
+from fairweather.training.faults import cannot_write
 from fairweather.training.recipe import Recipe
 from fairweather.training.recipe_files import dump_recipe, load_recipe
 
@@ -207,7 +208,7 @@ def hold(run: Path) -> Iterator[None]:
     """Keep other processes out of a run folder; one that dies lets go of it.
 
     Raises:
-        TrainingError: if another one trains in it now.
+        TrainingError: if another one trains in it now, or nothing can be written there.
     """
     lock = filelock.FileLock(run / ".lock", timeout=0)
     try:
@@ -217,8 +218,8 @@ def hold(run: Path) -> Iterator[None]:
             f"{run}: another process trains in this folder now; let it finish or stop it, or choose"
             " another folder with -o"
         ) from error
-    except NotImplementedError:
-        log.warning("%s lies where files cannot be locked; train in it once at a time", run)
+    except OSError as error:
+        raise cannot_write(run, error) from error
     try:
         yield
     finally:

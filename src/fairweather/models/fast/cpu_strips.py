@@ -64,6 +64,11 @@ def runs_in_strips(block: Block) -> bool:
     return dtype == torch.bfloat16 or not torch.is_autocast_enabled("cpu")
 
 
+def multiplies_in_bf16() -> bool:
+    """Return whether oneDNN's layers take bf16 on this processor, as `multiply_in_bf16` needs."""
+    return HAS_ONEDNN and onednn._is_mkldnn_bf16_supported()
+
+
 def multiply_in_bf16(model: Module) -> Module:
     """Return a copy of an AST whose blocks multiply in bf16 and add up in fp32, on a CPU.
 
