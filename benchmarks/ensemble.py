@@ -52,7 +52,7 @@ def measure(weights: str, task: str) -> str:
     pairs = [(clean, degrade_pixels(clean, task=task, seed=1)) for clean in photographs()]
     cells = [f"{np.mean([psnr_db(*pair) for pair in pairs]):.2f}"]
     for views in VIEWS:
-        model.config = dataclasses.replace(model.config, symmetries=views)
+        model.config = dataclasses.replace(model.config, symmetries=views)  # pyright: ignore[reportAttributeAccessIssue]
         restorer = Restorer(model, device="cpu", tile=None, self_ensemble=True)
         score_db = np.mean([psnr_db(clean, restorer(degraded)) for clean, degraded in pairs])
         cells.append(f"**{score_db:.2f}**" if views == trained else f"{score_db:.2f}")

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from fairweather.files import write_text
 from fairweather.models import (
     AST,
+    PRESETS,
     ASTConfig,
-    create_model,
     gpu_kernels,
     list_kernel_checks,
     plain_kernels,
@@ -64,7 +64,9 @@ def main(
         typer.echo(f"no NVIDIA GPU here that PyTorch {torch.__version__} can use", err=True)
         raise typer.Exit(1)
     torch.manual_seed(0)
-    model = create_model("ast_b" if device == "cuda" else TINY, init="official").to(device)
+    config = PRESETS["ast_b"]
+    assert isinstance(config, ASTConfig)
+    model = AST(config if device == "cuda" else TINY).to(device)
     document = describe_machine(device)
     name = re.sub(r"[^a-z0-9]+", "-", document["gpu"].lower()).strip("-")
     path = folder / f"gpu-{name}.json"

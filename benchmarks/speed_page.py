@@ -24,7 +24,8 @@ HEAD = """\
 `python benchmarks/speed_page.py` writes this page from the files in [speed/](speed); do not edit
 it. Each section gives the file, the machine and the command that repeats it from the repository's
 root. In a command, `joshyZhou/AST` stands for a checkout of https://github.com/joshyZhou/AST, the
-official code. To find the fastest engine on your own machine, run `fairweather benchmark`.
+official code, and `joshyZhou/ASTv2` for that of AST-v2. To find the fastest engine on your own
+machine, run `fairweather benchmark`.
 
 How the figures are measured:
 

@@ -12,11 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairweather.models import AST, PRESETS, ASTConfig, from_official
+from fairweather.models import AST, PRESETS, ASTConfig, ASTv2, ASTv2Config, from_official
 
 FIXTURES = Path(__file__).parent / "fixtures" / "parity"
 SMALL = ASTConfig(
     embed_dim=8, depths=(1, 1, 2), heads=(1, 2, 4), window=4, mlp_ratio=1.5, bottleneck_shift=True
+)
+
+SMALL_V2 = ASTv2Config(
+    embed_dim=8, depths=(1, 2, 1), heads=(1, 2, 4), refinement_blocks=1, mlp_ratio=1.5, groups=2
 )
 
 
@@ -48,6 +52,8 @@ def known_weight(name: str, shape: Sequence[int]) -> Tensor:
         values = 0.5 * values
     elif "norm" in name and name.endswith("weight"):
         values = 1 + 0.1 * values
+    elif name.endswith("temperature"):
+        values = 1 + 0.3 * values
     elif name.endswith("bias"):
         values = 0.02 * values
     elif "relative_position_bias_table" in name:
@@ -71,6 +77,22 @@ def known_ast_t(*, bottleneck_shift: bool = False) -> AST:
     """`ast_t` with the known weights, in evaluation mode; do not change it."""
     model = AST(dataclasses.replace(PRESETS["ast_t"], bottleneck_shift=bottleneck_shift))
     model.load_state_dict(from_official(known_state("ast_t_frfn")))
+    return model.eval()
+
+
+@functools.cache
+def known_state_v2() -> dict[str, Tensor]:
+    """The official state dict of known weights of the AST-v2 for SPAD."""
+    content = json.loads((FIXTURES / "official_state_dict_v2.json").read_text())
+    return {name: known_weight(name, shape) for name, shape in content["astv2_spad"].items()}
+
+
+def random_v2(*, std: float = 0.2, **changes: Any) -> ASTv2:
+    """A small AST-v2 of always the same drawn weights, in evaluation mode."""
+    torch.manual_seed(0)
+    model = ASTv2(dataclasses.replace(SMALL_V2, **changes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=std)
     return model.eval()
 
 

@@ -114,7 +114,7 @@ def test_self_ensemble_is_the_mean_of_eight_views(
 
 def test_what_protocols_call_usual_is_a_way_of_ours() -> None:
     usual = {protocol.inference for protocol in PROTOCOLS.values()}
-    assert usual == INFERENCES.keys() - {"whole"}
+    assert usual == INFERENCES.keys() - {"whole", "tiles_256_200", "tiles_400_384"}
 
 
 def test_wrong_calls_and_memory_that_runs_out() -> None:

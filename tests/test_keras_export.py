@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from parity import random_v2
 from test_keras_model import SMALL, VARIANTS, images, torch_forward
 from test_keras_model import random_model as deeper_model
 from typer.testing import CliRunner
@@ -176,3 +177,20 @@ def check_the_command_writes_both(fk: Any, tmp_path: Path) -> None:
     about = json.loads((tmp_path / "mine/assets.extra/fairweather.json").read_text("utf-8"))
     assert about["task"] == "snow"
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
+
+
+def check_ast_v2_alone_gives_what_pytorch_gives(fk: Any, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    theirs = random_v2(depths=(1, 1, 1), refinement_blocks=0)
+    model = fk.from_torch(theirs)
+    for exported in (
+        fk.export_saved_model(model, tmp_path / "model"),
+        fk.export_litert(model, tmp_path / "model.tflite", size=(41, 58)),
+    ):
+        assert max(exported.differences.values()) < 1e-4
+    run = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    for size in ((1, 1), (3, 50)):
+        restored = run(image=tf.constant(images(*size)))["restored"].numpy()
+        free = torch_forward(theirs, images(*size))
+        np.testing.assert_allclose(restored, free.clip(0, 1), atol=1e-4)

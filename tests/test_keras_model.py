@@ -54,7 +54,7 @@ def forward(model: Any, image: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(model(image)).copy()
 
 
-def torch_forward(model: models.AST, image: np.ndarray) -> np.ndarray:
+def torch_forward(model: models.Network, image: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         output = model(torch.from_numpy(image).permute(0, 3, 1, 2))
     return output.permute(0, 2, 3, 1).numpy()
@@ -96,14 +96,14 @@ def in_torch_layout(fk: Any, model: Any, values: list[Any]) -> dict[str, torch.T
     """Values for the trainable variables under the names and in the layout of PyTorch."""
     from fairweather.keras.convert import state_of
 
-    holder = fk.AST(model.config)
+    holder = type(model)(model.config)
     for variable, value in zip(holder.trainable_variables, values, strict=True):
         variable.assign(value)
     return state_of(holder)
 
 
 def torch_gradients(
-    model: models.AST, image: np.ndarray, clean: np.ndarray
+    model: models.Network, image: np.ndarray, clean: np.ndarray
 ) -> dict[str, torch.Tensor]:
     model.zero_grad()
     restored = model(torch.from_numpy(image).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -138,7 +138,7 @@ def check_bundled_weights_give_what_pytorch_gives(fk: Any) -> None:
     assert error < 1e-4
 
 
-def compare_gradients(fk: Any, model: Any, theirs: models.AST, image: np.ndarray) -> np.ndarray:
+def compare_gradients(fk: Any, model: Any, theirs: models.Network, image: np.ndarray) -> np.ndarray:
     """Asserts the same gradients of the loss for every weight; returns the Keras output."""
     clean = images(*image.shape[1:3], seed=1)[: len(image)]
     restored, values = keras_gradients(model, image, clean)
@@ -158,6 +158,22 @@ def check_every_variant_is_that_of_pytorch(fk: Any, changes: dict[str, Any]) -> 
     error = relative_error(restored, torch_forward(theirs, image))
     print(f"{backend()} {changes}: relative error {error:.1e}")
     assert error < 3e-5
+
+
+def check_ast_v2_is_that_of_pytorch(fk: Any, tmp_path: Path) -> None:
+    theirs, image = parity.random_v2(), images(20, 30)
+    model = fk.from_torch(theirs)
+    restored, expected = compare_gradients(fk, model, theirs, image), torch_forward(theirs, image)
+    error = np.abs(restored - expected).max() / np.abs(expected).max()
+    print(f"{backend()} AST-v2: max |difference| / largest value {error:.1e}")
+    assert error < 5e-6
+    fk.save_model(model, tmp_path / "v2.keras")
+    loaded = fk.load_model(tmp_path / "v2.keras")
+    assert isinstance(loaded, fk.ASTv2)
+    assert loaded.config == theirs.config
+    np.testing.assert_allclose(forward(loaded, image), restored, atol=1e-6)
+    back = fk.to_torch(loaded).state_dict()
+    assert all(torch.equal(back[name], one) for name, one in theirs.state_dict().items())
 
 
 def check_padding_is_that_of_pytorch(fk: Any) -> None:

@@ -97,6 +97,16 @@ TREES = {
     ("tip2018", "test"): "test/source/i_1_source.png test/target/i_1_target.png",
     ("uhdm", "train"): "train/pair_00/0001_moire.jpg train/pair_00/0001_gt.jpg;"
     " train/pair_01/0001_moire.jpg train/pair_01/0001_gt.jpg",
+    ("gopro", "train"): "train/GOPR1/blur/2.png train/GOPR1/sharp/2.png;"
+    " train/GOPR1/blur/10.png train/GOPR1/sharp/10.png;"
+    " train/GOPR2/blur/2.png train/GOPR2/sharp/2.png",
+    ("gopro", "test"): "test/input/1.png test/target/1.png",
+    ("lol-v2-real", "train"): "Real_captured/Train/Low/low00690.png"
+    " Real_captured/Train/Normal/normal00690.png",
+    ("lol-v2-synthetic", "test"): "Test/Low/r1.png Test/Normal/r1.png",
+    ("smid", "train"): "train/SMID_LQ/0001/0001.png train/SMID_Long/0001/a.png;"
+    " train/SMID_LQ/0001/0002.png train/SMID_Long/0001/a.png;"
+    " train/SMID_LQ/0002/0001.png train/SMID_Long/0002/b.png",
     ("fhdmi", "test"): "test/source/src_00002.png test/target/tar_00002.png",
 }  # fmt: skip
 
@@ -366,3 +376,13 @@ def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
 def test_the_table_names_no_machine() -> None:
     text = "\n".join(describe_layout(name) for name in list_layouts())
     assert not re.search(r"https?:|www\.|(^|\s)/(?!real_)|[A-Z]:\\", text)
+
+
+def test_blurred_photographs_of_another_kind_are_not_read(tmp_path: Path) -> None:
+    grow(tmp_path, *(f"train/S/{side}/1.png" for side in ("blur", "sharp", "blur_gamma")))
+    assert names(tmp_path, "gopro", split="train") == [
+        ("train/S/blur/1.png", "train/S/sharp/1.png")
+    ]
+    grow(tmp_path, "train/S/blur/2.png")
+    with pytest.raises(DataError, match=r"blur/2\.png without a partner"):
+        find_layout_pairs(tmp_path, "gopro", split="train")

@@ -1,5 +1,6 @@
 """Every bundled recipe reads its data set as it lies on disk, and trains each of its stages."""
 
+import itertools
 import math
 import re
 import shlex
@@ -19,7 +20,7 @@ from tiny_runs import one_thread_of_the_cpu
 
 from fairweather.cli import app
 from fairweather.data import Pair, find_layout_pairs, read_bytes, unpack_side_by_side
-from fairweather.models import load_model
+from fairweather.models import ASTv2Config, load_model
 from fairweather.training import Recipe, batches, list_recipes, load_recipe, split_pairs, train
 from fairweather.training.schedules import length_of
 
@@ -46,14 +47,25 @@ TRAINING_FILES = {
         "trainData/target/image_test_part001_{:08}_target.png",
     ),
     "own_pairs": ("input/{}.png", "target/{}.png"),
+    "astv2_sots": ("train/hazy/{:04}_0.8_0.04.jpg", "train/clear/{:04}.jpg"),
+    "astv2_gopro": ("train/GOPR0372_07_00/blur/{:06}.png", "train/GOPR0372_07_00/sharp/{:06}.png"),
+    "astv2_lol_v2_real": (
+        "Real_captured/Train/Low/low{:05}.png",
+        "Real_captured/Train/Normal/normal{:05}.png",
+    ),
+    "astv2_lol_v2_synthetic": ("Synthetic/Train/Low/r{}.png", "Synthetic/Train/Normal/r{}.png"),
+    "astv2_smid": ("train/SMID_LQ/{:04}/0001.png", "train/SMID_Long/{:04}/long.png"),
 }
+TRAINING_FILES |= {f"astv2_{name}": TRAINING_FILES[name] for name in ("istd", "snow100k")}
 TEST_FILES = {
     "agan": ("test_a/data/{}_rain.png", "test_a/gt/{}_clean.png"),
     "rain13k": ("test/Rain100L/input/{}.png", "test/Rain100L/target/{}.png"),
     "snow100k": ("test/Snow100K-L/synthetic/{}.jpg", "test/Snow100K-L/gt/{}.jpg"),
     "istd": ("test/test_A/{}-1.png", "test/test_C/{}-1.png"),
     "tip2018": ("testData/source/{}_source.png", "testData/target/{}_target.png"),
+    "astv2_gopro": ("test/GOPR0384_11_00/blur/{}.png", "test/GOPR0384_11_00/sharp/{}.png"),
 }
+TEST_FILES |= {f"astv2_{name}": TEST_FILES[name] for name in ("istd", "snow100k")}
 TEST_SPLITS = {
     "spad": "test",
     "agan": "test",
@@ -62,6 +74,10 @@ TEST_SPLITS = {
     "snow100k": "test-l",
     "istd": "test",
     "tip2018": "test",
+    "astv2_spad": "test",
+    "astv2_istd": "test",
+    "astv2_snow100k": "test-l",
+    "astv2_gopro": "test",
 }
 
 
@@ -142,6 +158,7 @@ def grow_weather(root: Path) -> Path:
 
 TREES: dict[str, Callable[[Path], Path]] = {
     "spad": grow_spa_data,
+    "astv2_spad": grow_spa_data,
     "rain_did_mdn": partial(grow_did_mdn, split="train-medium"),
     "rain_did_mdn_full": partial(grow_did_mdn, split="train"),
     "synthetic": grow_photographs,
@@ -186,11 +203,16 @@ def grow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def shrink(name: str) -> Recipe:
     """The recipe with a tiny network, and two steps in each of its stages."""
     recipe = load_recipe(name)
-    context = str(recipe.config.global_context).lower()
-    tiny = "embed_dim: 4, window: 2, depths: [1, 1, 1], heads: [1, 1, 1]"
-    overrides = [
-        "preset=ast_n",
-        f"architecture={{{tiny}, global_context: {context}}}",
+    if isinstance(recipe.config, ASTv2Config):
+        overrides = [
+            "preset=astv2_n",
+            "architecture={embed_dim: 4, groups: 2, depths: [1, 1, 1], heads: [1, 1, 1]}",
+        ]
+    else:
+        context = str(recipe.config.global_context).lower()
+        tiny = "embed_dim: 4, window: 2, depths: [1, 1, 1], heads: [1, 1, 1]"
+        overrides = ["preset=ast_n", f"architecture={{{tiny}, global_context: {context}}}"]
+    overrides += [
         "precision=32-true",
         "activation_checkpointing=false",
         "validate_every_steps=2",
@@ -275,7 +297,8 @@ def test_a_recipe_is_documented(name: str) -> None:
     assert len(recipe.description.split()) > 10
     assert recipe.cost is not None
     assert recipe.cost.basis.startswith(("estimated from", "measured"))
-    assert (recipe.published is None) is (name in ("synthetic", "own_pairs"))
+    has_none = name in ("synthetic", "own_pairs") or name.startswith("astv2_")
+    assert (recipe.published is None) is has_none
 
 
 # Crop, batch, steps or epochs, and rate: of the official training scripts and the paper.
@@ -311,6 +334,35 @@ def test_the_published_trainings_are_followed(name: str) -> None:
     assert recipe.augmentation.orientation == "all"
     assert recipe.augmentation.mixup_probability == 0
     assert recipe.ema_decay is recipe.gradient_clip_norm is None
+
+
+# Crop, batch of two devices, steps: of the options in the authors' repository.
+OFFICIAL_STEPS_V2 = {
+    "astv2_spad": [(128, 16, 300_000), (256, 4, 300_000)],
+    "astv2_sots": [(128, 12, 150_000), (256, 4, 100_000), (384, 4, 50_000)],
+    "astv2_istd": [(128, 16, 150_000), (256, 8, 150_000)],
+    "astv2_snow100k": [(128, 16, 92_000), (256, 8, 208_000)],
+    "astv2_gopro": [(128, 16, 100_000), (256, 4, 75_000), (384, 2, 75_000), (512, 2, 50_000)],
+    "astv2_lol_v2_real": [(128, 16, 150_000), (256, 6, 100_000), (384, 2, 50_000)],
+    "astv2_lol_v2_synthetic": [(128, 16, 150_000)],
+    "astv2_smid": [(256, 6, 300_000)],
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL_STEPS_V2)
+def test_the_trainings_of_ast_v2_are_followed(name: str) -> None:
+    recipe = load_recipe(name)
+    steps: dict[tuple[int, int], int] = {}
+    for stage in recipe.stages:
+        shape = stage.crop_px, stage.batch
+        assert stage.steps is not None
+        steps[shape] = steps.get(shape, 0) + stage.steps
+    assert [(*shape, count) for shape, count in steps.items()] == OFFICIAL_STEPS_V2[name]
+    # The rate is one curve: constant, then one cosine, wherever the stages begin.
+    for before, after in itertools.pairwise(recipe.stages):
+        assert math.isclose(before.rates[1], after.rates[0], rel_tol=1e-3)
+    assert math.isclose(recipe.stages[-1].rates[1], 1e-6)
+    assert (recipe.loss, recipe.gradient_clip_norm, recipe.ema_decay) == ({"l1": 1.0}, 0.01, None)
 
 
 def test_the_report_in_tensorflow_is_followed() -> None:

@@ -124,3 +124,13 @@ def test_an_epoch_is_as_many_crops_as_images(images: int, batch: int, epochs: in
     length = length_of(stage, images=images, validate_every_steps=None)
     assert 0 <= length.steps * batch - epochs * images < epochs * batch
     assert length.steps == epochs * length.validate_every_steps
+
+
+def test_parts_of_a_cosine_are_that_cosine() -> None:
+    whole = [cosine_with_warmup(step, steps=40, warmup_steps=0, floor=0.1) for step in range(41)]
+    parts = [
+        cosine_with_warmup(step, steps=steps, warmup_steps=0, floor=0.1, part=part)
+        for steps, part in ((10, (0, 0.25)), (30, (0.25, 1)))
+        for step in range(steps)
+    ]
+    assert parts == pytest.approx(whole[:-1])

@@ -1,7 +1,8 @@
-"""The official implementation from a checkout, on our weights and used the official way.
+"""The official implementations from checkouts, on our weights and used the official way.
 
-Its repository is joshyZhou/AST. It needs three small functions of a second vision library; where
-that is not installed, stand-ins take their place.
+Their repositories are joshyZhou/AST and joshyZhou/ASTv2. The first needs three small functions of a
+second vision library; where that is not installed, stand-ins take their place. The second needs
+einops.
 """
 
 import ast
@@ -13,9 +14,17 @@ from types import ModuleType
 from torch import nn
 
 from fairweather.errors import MissingExtraError, OptionError
-from fairweather.models import AST, StochasticDepth, to_official
+from fairweather.models import (
+    AST,
+    ASTv2,
+    Network,
+    StochasticDepth,
+    to_official,
+    to_official_v2,
+)
 
 REPOSITORY = "joshyZhou/AST"
+NETWORK_FILES = ("model.py", "basicsr/models/archs/ASTv2_arch.py")
 LEVELS = 4
 
 
@@ -37,26 +46,61 @@ def check_checkout(checkout: Path) -> Path:
     Raises:
         OptionError: if there is none.
     """
-    path = checkout / "model.py"
-    if not path.is_file():
-        raise OptionError(
-            f"{checkout}: holds no model.py; give a checkout of https://github.com/{REPOSITORY}"
-        )
-    return path
+    for name in NETWORK_FILES:
+        if (checkout / name).is_file():
+            return checkout / name
+    raise OptionError(
+        f"{checkout}: holds no {' or '.join(NETWORK_FILES)}; give a checkout of"
+        f" https://github.com/{REPOSITORY}, or of {REPOSITORY}v2 for an AST-v2"
+    )
 
 
-def load_official(checkout: Path, model: AST) -> nn.Module:
+def repository_of(checkout: Path) -> str:
+    """Return the name of the repository that a checkout is of."""
+    is_second = check_checkout(checkout).name != NETWORK_FILES[0]
+    return f"{REPOSITORY}v2" if is_second else REPOSITORY
+
+
+def load_official(checkout: Path, model: Network) -> nn.Module:
     """Build the official network with the weights of ours.
 
     Args:
-        checkout: of the official repository. Its model.py is run.
+        checkout: of the official repository. The file of its network is run.
         model: ours, of an architecture that the official code has.
 
     Raises:
         OptionError: if the checkout holds no such network, or the architecture is only ours.
         MissingExtraError: if a library that it imports is not installed.
     """
-    path, config = check_checkout(checkout), model.config
+    path = check_checkout(checkout)
+    network = build_astv2(path, model) if isinstance(model, ASTv2) else build_ast(path, model)
+    state = model.state_dict()
+    try:
+        network.load_state_dict(
+            to_official_v2(state) if isinstance(model, ASTv2) else to_official(state)
+        )
+    except RuntimeError as error:
+        raise OptionError(f"{path}: its network does not take these weights: {error}") from error
+    return network
+
+
+def build_astv2(path: Path, model: ASTv2) -> nn.Module:
+    """Build the official AST-v2."""
+    config, module = model.config, import_file(path)
+    if not hasattr(module, "ASTv2"):
+        raise OptionError(f"{path}: defines no ASTv2; is it a checkout of {REPOSITORY}v2?")
+    return module.ASTv2(
+        dim=config.embed_dim,
+        num_blocks=list(config.depths),
+        num_refinement_blocks=config.refinement_blocks,
+        heads=list(config.heads),
+        ffn_expansion_factor=config.mlp_ratio,
+    )
+
+
+def build_ast(path: Path, model: AST) -> nn.Module:
+    """Build the official AST."""
+    config = model.config
     if config.levels != LEVELS or config.encoder_attention or config.branches != "both":
         raise OptionError(
             f"depths {config.depths}, branches {config.branches!r}: the official code has only"
@@ -65,7 +109,7 @@ def load_official(checkout: Path, model: AST) -> nn.Module:
     module = import_file(path)
     if not hasattr(module, "AST"):
         raise OptionError(f"{path}: defines no AST; is it a checkout of {REPOSITORY}?")
-    network = module.AST(
+    return module.AST(
         # Official: what it is built for decides whether the bottleneck shifts, and nothing else.
         img_size=config.size_multiple * (2 if config.bottleneck_shift else 1),
         embed_dim=config.embed_dim,
@@ -77,11 +121,6 @@ def load_official(checkout: Path, model: AST) -> nn.Module:
         token_projection="linear",
         token_mlp=config.feed_forward,
     )
-    try:
-        network.load_state_dict(to_official(model.state_dict()))
-    except RuntimeError as error:
-        raise OptionError(f"{path}: its AST does not take these weights: {error}") from error
-    return network
 
 
 def import_file(path: Path) -> ModuleType:

@@ -10,7 +10,7 @@ from fairweather.benchmark import Entry, OnTurn, race
 from fairweather.errors import OptionError
 from fairweather.hardware import check_precision, pick_device
 from laboratory.jobs import ALLOCATORS, COPY, MATRIX, OFFICIAL, Allocator, Job, Role
-from laboratory.official import REPOSITORY, check_checkout
+from laboratory.official import check_checkout, repository_of
 from laboratory.subject import Subject
 from laboratory.summary import Load, Tree, summary_of
 from laboratory.works import build
@@ -62,7 +62,7 @@ class Setting:
 
     def facts(self) -> Tree:
         """Return what a result says about it."""
-        official = REPOSITORY if self.official else None
+        official = repository_of(self.official) if self.official else None
         return self.computing | {"rounds": self.rounds, "official": official}
 
     def options(self) -> list[str]:

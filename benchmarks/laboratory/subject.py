@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from fairweather.models import (
-    AST,
     PRESETS,
+    ASTv2Config,
+    Network,
+    build_network,
     count_parameters,
     create_model,
     find_weights,
@@ -30,7 +32,7 @@ class Subject:
         facts: what a result says about it.
     """
 
-    model: AST
+    model: Network
     path: Path
     facts: dict[str, Any]
 
@@ -78,7 +80,7 @@ def draw_image(path: Path, shape: tuple[int, int, int]) -> None:
     np.save(path, np.clip(soft + noise, 0, 1, dtype=np.float32))
 
 
-def load_of(model: AST, *, shape: tuple[int, int, int], trains: bool = False) -> Load:
+def load_of(model: Network, *, shape: tuple[int, int, int], trains: bool = False) -> Load:
     """Count what images (B, H, W) cost a network at least.
 
     Args:
@@ -90,7 +92,7 @@ def load_of(model: AST, *, shape: tuple[int, int, int], trains: bool = False) ->
 
     batch, height, width = shape
     with torch.device("meta"):
-        twin = AST(model.config).eval()
+        twin = build_network(model.config).eval()
         image = torch.zeros(batch, 3, height, width)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         twin(image)
@@ -102,13 +104,18 @@ def load_of(model: AST, *, shape: tuple[int, int, int], trains: bool = False) ->
     )
 
 
-def least_bytes(model: AST, *, shape: tuple[int, int, int]) -> int:
+def least_bytes(model: Network, *, shape: tuple[int, int, int]) -> int:
     """Count parameters once, and every block's features (float32) once in and once out."""
     config, (batch, height, width) = model.config, shape
     multiple = config.size_multiple
     pixels = batch * (-(-height // multiple) * multiple) * (-(-width // multiple) * multiple)
     numbers = count_parameters(model)
-    for stage, (depth, channels) in enumerate(zip(config.depths, config.channels, strict=True)):
-        level = min(stage, len(config.depths) - 1 - stage)
+    depths, levels = list(config.depths), range(config.levels)
+    resolutions = [*levels, config.levels, *reversed(levels)]
+    if isinstance(config, ASTv2Config):  # at the coarsest resolution the decoder has blocks too
+        depths += depths[-2::-1]
+        depths[config.levels] *= 2
+        depths[-1] += config.refinement_blocks
+    for level, depth, channels in zip(resolutions, depths, config.channels, strict=True):
         numbers += 2 * depth * channels * pixels // 4**level
     return 4 * numbers

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fairweather.benchmark import Work, timed
 from fairweather.hardware import dtype_of, keep_freed_memory, lowered
-from fairweather.models import load_model, plain_kernels
+from fairweather.models import ASTv2, load_model, pad_to_multiple, plain_kernels
 from fairweather.restoration import create_engine, restore_square_padded
 from laboratory.jobs import Job
 from laboratory.official import load_official
@@ -91,11 +91,17 @@ def plain_run(job: Job) -> Run:
 
 
 def official_run(job: Job) -> Run:
-    """Return the official code behind its padding to a square."""
+    """Return the official code behind its padding: to a square, or by reflection for AST-v2."""
     model = load_model(job.weights)
-    network = load_official(Path(job.checkout), model)
-    padded = functools.partial(restore_square_padded, network, multiple=model.config.size_multiple)
-    return module_run(network, job=job, forward=padded)
+    network, multiple = load_official(Path(job.checkout), model), model.config.size_multiple
+
+    def reflected(image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        return network(pad_to_multiple(image, multiple))[..., :height, :width]
+
+    squared = functools.partial(restore_square_padded, network, multiple=multiple)
+    forward = reflected if isinstance(model, ASTv2) else squared
+    return module_run(network, job=job, forward=forward)
 
 
 def module_run(

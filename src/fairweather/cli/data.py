@@ -20,8 +20,8 @@ def data_degrade(
     task: Annotated[
         str,
         typer.Option(
-            help="Degradation to add: rain, raindrop, haze, snow, shadow, moire or weather (one of"
-            " the first four for each photograph)."
+            help="Degradation to add: rain, raindrop, haze, snow, shadow, moire, motion_blur,"
+            " low_light or weather (one of the first four for each photograph)."
         ),
     ] = "rain",
     seed: Annotated[int, typer.Option(help="The same seed gives the same degradation.")] = 0,

@@ -16,7 +16,7 @@ from fairweather.cli.options import AsJson, Overwrite, WeightsFile
 from fairweather.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from fairweather.models import AST
+    from fairweather.models import Network
 
 
 Naming = Literal["fairweather", "official", "keras"]  # whose parameter names a file has
@@ -108,7 +108,7 @@ def models_convert(
     out_console.print(f"{source} → {target}")
 
 
-def load_source(source: str, *, bottleneck_shift: bool | None) -> tuple["AST", dict[str, str]]:
+def load_source(source: str, *, bottleneck_shift: bool | None) -> tuple["Network", dict[str, str]]:
     """Return the model in a weights file of any naming, and the metadata that goes with it."""
     from fairweather.models import load_model, read_metadata
 
@@ -131,7 +131,7 @@ def import_keras(*, backend: str | None = None) -> ModuleType:
     return importlib.import_module("fairweather.keras")
 
 
-def write_target(model: "AST", target: Path, *, to: Naming, metadata: dict[str, str]) -> None:
+def write_target(model: "Network", target: Path, *, to: Naming, metadata: dict[str, str]) -> None:
     """Write a model under the names of `to`, and say what is lost."""
     from fairweather.models import save_model, save_official
 

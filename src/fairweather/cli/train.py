@@ -201,7 +201,7 @@ def print_plan(recipe: "Recipe", *, data: Path | None, devices: int) -> None:
             str(length.steps) if length else f"{stage.epochs} epochs",
             str(length.warmup_steps) if length else f"{stage.warmup_epochs} epochs",
             f"{length.validate_every_steps} steps" if length else "epoch",
-            f"{stage.learning_rate:g} → {stage.final_learning_rate:g}",
+            "{:.3g} → {:.3g}".format(*stage.rates),
             f"{planned.memory_bytes / 2**30:.1f} GiB",
         )
     out_console.print(table)

@@ -10,7 +10,7 @@ from torch import Tensor
 from fairweather.errors import FairweatherError, OptionError
 from fairweather.evaluation.protocols import INFERENCES
 from fairweather.hardware import is_out_of_memory, pick_device
-from fairweather.models import AST
+from fairweather.models import Network
 from fairweather.restoration import (
     Restorer,
     refuse_nonfinite_result,
@@ -25,11 +25,14 @@ OFFICIAL: dict[str, Callable[[torch.nn.Module, Tensor], Tensor]] = {
     "square_pad_128": partial(restore_square_padded, multiple=128),
     "tiles_384_80": partial(restore_equal_tiles, tile_px=384, overlap_px=80),
     "tiles_1152_384": partial(restore_equal_tiles, tile_px=1152, overlap_px=384),
+    "tiles_256_200": partial(restore_equal_tiles, tile_px=256, overlap_px=200),
+    "tiles_384_300": partial(restore_equal_tiles, tile_px=384, overlap_px=300),
+    "tiles_400_384": partial(restore_equal_tiles, tile_px=400, overlap_px=384),
 }
 
 
 def build_run(
-    model: AST, *, inference: str = "ours", device: str = "auto", ensemble: bool = False
+    model: Network, *, inference: str = "ours", device: str = "auto", ensemble: bool = False
 ) -> Run:
     """Return a function that restores one image.
 
@@ -70,7 +73,7 @@ def build_run(
     return run
 
 
-def _official_run(model: AST, inference: str, *, device: str, ensemble: bool) -> Run:
+def _official_run(model: Network, inference: str, *, device: str, ensemble: bool) -> Run:
     place, official = pick_device(device), OFFICIAL[inference]
     model = model.to(place)
 

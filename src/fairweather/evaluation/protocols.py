@@ -10,7 +10,16 @@ from typing import Literal
 from fairweather.errors import OptionError
 
 Colour = Literal["rgb", "luma", "luma_float"]
-Inference = Literal["ours", "whole", "square_pad_128", "tiles_384_80", "tiles_1152_384"]
+Inference = Literal[
+    "ours",
+    "whole",
+    "square_pad_128",
+    "tiles_384_80",
+    "tiles_1152_384",
+    "tiles_256_200",
+    "tiles_384_300",
+    "tiles_400_384",
+]
 ModelInput = Literal["whole image", "middle two thirds at 256 × 256"]
 ScoredAt = Literal["own size", "256 × 256"]
 SsimWindow = Literal["uniform 7", "Gaussian 11, σ 1.5"]
@@ -24,6 +33,12 @@ INFERENCES: dict[str, str] = {
     " official raindrop script",
     "tiles_1152_384": "tiles of 1152 px with an overlap of 384, averaged with equal weight, as the"
     " official haze script",
+    "tiles_256_200": "tiles of 256 px with an overlap of 200, averaged with equal weight, as"
+    " AST-v2's haze script",
+    "tiles_384_300": "tiles of 384 px with an overlap of 300, averaged with equal weight, as"
+    " AST-v2's deblurring script",
+    "tiles_400_384": "tiles of 400 px with an overlap of 384, averaged with equal weight, as"
+    " AST-v2's script for LOL-v2 real",
 }
 
 
@@ -304,6 +319,44 @@ _ALL = (
         ),
         elsewhere="UHDM's table has LPIPS too, which fairweather does not compute; FHDMi is scored"
         " in 8 bits with scikit-image's defaults.",
+    ),
+    MetricProtocol(
+        name="gopro",
+        title="GoPro, test",
+        inference="tiles_384_300",
+        rounded=True,
+        data_range=255,
+        ssim=MATLAB_RGB,
+        sources=(
+            Source(
+                "GitHub joshyZhou/ASTv2 62f56aa, Motion_Deblurring/evaluation_GoPro.m", _FIGURES
+            ),
+            Source(
+                "GitHub joshyZhou/ASTv2 62f56aa, Motion_Deblurring/test_ASTv2.py",
+                ("inference", "model_input"),
+            ),
+            Source("MathWorks' page on ssim", ("ssim",)),
+        ),
+        elsewhere="RealBlur is scored after the result has been aligned with the target, which"
+        " fairweather does not do.",
+    ),
+    MetricProtocol(
+        name="low_light",
+        title="LOL-v2 and SMID, test",
+        rounded=False,
+        data_range=1,
+        sources=(
+            Source(
+                "GitHub joshyZhou/ASTv2 62f56aa, Enhancement/test_from_dataset_LOLv2_Syn.py and"
+                " utils.py",
+                ("model_input", *_FIGURES),
+            ),
+            _WHOLE,
+        ),
+        elsewhere="Those scripts take SSIM of images rounded to 8 bits; on noise that changes it"
+        " by less than 0.0005. Many papers scale each result to the mean brightness of its target"
+        " (GT mean), which gives some dB more and is not done here. LOL-v2 real is run as"
+        " 'tiles_400_384'.",
     ),
     MetricProtocol(
         name="did_mdn",

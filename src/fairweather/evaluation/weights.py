@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fairweather.errors import OptionError
 from fairweather.evaluation.sets import tell_apart
-from fairweather.models import AST, count_parameters, find_weights, list_weights, read_metadata
+from fairweather.models import Network, count_parameters, find_weights, list_weights, read_metadata
 
 INPUT = "input"  # the column of the figures of doing nothing
 
@@ -67,7 +67,7 @@ def are_folder(weights: str | Path) -> bool:
     return str(weights) not in list_weights() and Path(weights).is_dir()
 
 
-def describe_weights(weights: str | Path, model: AST, *, name: str) -> WeightsFacts:
+def describe_weights(weights: str | Path, model: Network, *, name: str) -> WeightsFacts:
     """Describe weights that were loaded as a model."""
     path = find_weights(weights)
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}

@@ -40,7 +40,7 @@ from fairweather.export.verification import (
     verify_export,
 )
 from fairweather.files import staging
-from fairweather.models import AST
+from fairweather.models import Network, build_network
 
 TOLERANCE = 1e-4
 SHAPE = "(B, 3, H, W)"
@@ -53,9 +53,9 @@ ONNX_IR_VERSION = 9  # of that opset: what readers of its time accept, as ONNX R
 METADATA_NAME = "fairweather"
 
 
-def copied(model: AST) -> AST:
+def copied(model: Network) -> Network:
     """Copy a model to the CPU in float32, as exporters can read it."""
-    copy = AST(model.config)
+    copy = build_network(model.config)
     copy.load_state_dict(model.state_dict())
     for module in copy.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -71,7 +71,7 @@ class Portable(nn.Module):
     output_name = "restored"
     output_axes = IMAGE_AXES
 
-    def __init__(self, model: AST, *, clips: bool = True):
+    def __init__(self, model: Network, *, clips: bool = True):
         """Copy the weights; the model stays as it is."""
         super().__init__()
         self.clips = clips
@@ -94,7 +94,7 @@ class PortableLook(nn.Module):
     output_name = "context"
     output_axes = CONTEXT_AXES
 
-    def __init__(self, model: AST):
+    def __init__(self, model: Network):
         """Copy the weights; the model stays as it is."""
         super().__init__()
         self.model = copied(model)
@@ -110,7 +110,7 @@ Graph = Portable | PortableLook
 
 
 def export_onnx(
-    model: AST,
+    model: Network,
     path: str | Path,
     *,
     metadata: Mapping[str, str] | None = None,
@@ -147,7 +147,7 @@ def export_onnx(
 
 
 def export_openvino(
-    model: AST,
+    model: Network,
     path: str | Path,
     *,
     metadata: Mapping[str, str] | None = None,
@@ -179,7 +179,7 @@ def export_openvino(
 
 
 def export_torch(
-    model: AST,
+    model: Network,
     path: str | Path,
     *,
     metadata: Mapping[str, str] | None = None,
@@ -206,7 +206,7 @@ def export_torch(
 
 
 def export_graphs(
-    model: AST,
+    model: Network,
     path: str | Path,
     *,
     suffixes: Sequence[str],

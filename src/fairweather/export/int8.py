@@ -39,7 +39,7 @@ from fairweather.export.verification import (
 )
 from fairweather.files import staging
 from fairweather.imaging import as_float, read_image
-from fairweather.models import AST
+from fairweather.models import Network
 
 CALIBRATION_PX = 256  # the middle of an image of the pairs
 MOST_PAIRS = 24  # for each of calibration and measurement
@@ -84,7 +84,7 @@ class Quantized(Exported):
 
 
 def export_openvino_int8(
-    model: AST,
+    model: Network,
     path: str | Path,
     *,
     pairs: Sequence[tuple[Path, Path]],

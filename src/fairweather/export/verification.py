@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fairweather.errors import ExportError, OptionError
-from fairweather.models import ASTConfig, look_margin_px, overlap_px
+from fairweather.models import Config, architecture_of, look_margin_px, overlap_px
 
 Size = tuple[int, int]
 Images = Mapping[Size, np.ndarray]
@@ -41,7 +41,7 @@ def look_path(path: Path) -> Path:
 
 
 def describe_export(
-    config: ASTConfig, metadata: Mapping[str, str] | None, *, shape: str, looker: str
+    config: Config, metadata: Mapping[str, str] | None, *, shape: str, looker: str
 ) -> dict[str, str]:
     """Return the metadata of an exported restorer.
 
@@ -67,7 +67,7 @@ def describe_export(
         about["proxy"] = proxy_note(config.proxy_px)
     return {
         **(metadata or {}),
-        "architecture": "ast",
+        "architecture": architecture_of(config),
         "config": json.dumps(dataclasses.asdict(config)),
         "fairweather_version": version("fairweather"),
         "input": inputs,
@@ -77,7 +77,7 @@ def describe_export(
 
 
 def describe_look(
-    config: ASTConfig, metadata: Mapping[str, str] | None, *, shape: str
+    config: Config, metadata: Mapping[str, str] | None, *, shape: str
 ) -> dict[str, str]:
     """Return the metadata of an exported looker; arguments as for `describe_export`."""
     channels = config.channels[config.levels]
@@ -93,7 +93,7 @@ def describe_look(
     }
 
 
-def export_notes(config: ASTConfig, *, looker: str) -> tuple[str, ...]:
+def export_notes(config: Config, *, looker: str) -> tuple[str, ...]:
     """Say what a user has to add to an exported file to get the pixels of `Restorer`."""
     notes: list[str] = []
     if config.global_context:
@@ -181,7 +181,7 @@ def largest(first: dict[Size, float], second: dict[Size, float]) -> dict[Size, f
 
 
 def check_targets(
-    path: Path, config: ASTConfig, *, suffixes: Sequence[str], overwrite: bool
+    path: Path, config: Config, *, suffixes: Sequence[str], overwrite: bool
 ) -> list[Path]:
     """Return all files of an export; `check_target` for each of them."""
     check_target(path, suffix=suffixes[0], overwrite=overwrite)

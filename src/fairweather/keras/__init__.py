@@ -14,6 +14,8 @@ try:
     from fairweather.keras.losses import Charbonnier, WeightedLoss
     from fairweather.keras.metrics import PSNR, SSIM
     from fairweather.keras.model import AST, create_model
+    from fairweather.keras.model_v2 import ASTv2
+    from fairweather.keras.network import Network
     from fairweather.keras.optimization import CosineWithWarmup, build_optimizer
 except ModuleNotFoundError as missing:
     if missing.name is None or missing.name.startswith("fairweather"):
@@ -27,9 +29,11 @@ __all__ = [
     "AST",
     "PSNR",
     "SSIM",
+    "ASTv2",
     "Charbonnier",
     "CosineWithWarmup",
     "HeldOutImages",
+    "Network",
     "TrainingBatches",
     "WeightedLoss",
     "build_optimizer",

@@ -5,7 +5,6 @@ axes. Both directions read the same ports, so a layout is written down once.
 """
 
 import contextlib
-import dataclasses
 import json
 import re
 import zipfile
@@ -24,8 +23,10 @@ from fairweather import models
 from fairweather.errors import CheckpointError, OptionError
 from fairweather.files import staging
 from fairweather.keras.layers import GlobalContext
-from fairweather.keras.model import AST, Block
-from fairweather.models import ASTConfig
+from fairweather.keras.model import Block, build_network
+from fairweather.keras.model_v2 import ChannelBlock
+from fairweather.keras.network import Network
+from fairweather.models import Config
 
 KERAS_SUFFIXES = (".keras", ".weights.h5")
 
@@ -106,6 +107,21 @@ def port_block(layer: Any, name: str) -> Iterator[Port]:
     yield from port_feed_forward(layer.feed_forward, f"{name}.feed_forward")
 
 
+def port_channel_block(layer: Any, name: str) -> Iterator[Port]:
+    """A block of AST-v2."""
+    if layer.attention is not None:
+        yield from port_layer_norm(layer.attention_norm, f"{name}.attention_norm")
+        attention = layer.attention
+        yield from port_kernel(attention.qkv, f"{name}.attention.qkv")
+        yield from port_kernel(attention.depthwise, f"{name}.attention.depthwise")
+        yield from port_kernel(attention.modulate, f"{name}.attention.modulate")
+        yield from port_kernel(attention.project, f"{name}.attention.output")
+        yield Port(f"{name}.attention.temperature", attention.temperature)
+    yield from port_layer_norm(layer.feed_forward_norm, f"{name}.feed_forward_norm")
+    for part in ("partial", "expand", "depthwise", "project"):
+        yield from port_kernel(getattr(layer.feed_forward, part), f"{name}.feed_forward.{part}")
+
+
 def port_context(layer: Any, name: str) -> Iterator[Port]:
     """The global context of the bottleneck."""
     yield from port_layer_norm(layer.norm, f"{name}.norm")
@@ -114,19 +130,21 @@ def port_context(layer: Any, name: str) -> Iterator[Port]:
     yield from port_kernel(layer.gate, f"{name}.gate")
 
 
-def ports_of(model: AST) -> Iterator[Port]:
+def ports_of(model: Network) -> Iterator[Port]:
     """Every variable of a model. `decoder_0_1` in Keras is `decoder.0.1` in PyTorch."""
     for layer in model.layers:
         name = re.sub(r"_(\d+)", r".\1", layer.name)
         if isinstance(layer, Block):
             yield from port_block(layer, name)
+        elif isinstance(layer, ChannelBlock):
+            yield from port_channel_block(layer, name)
         elif isinstance(layer, GlobalContext):
             yield from port_context(layer, name)
         elif type(layer) in KERNEL_AXES:
             yield from port_kernel(layer, name)
 
 
-def assign_state(model: AST, state: Mapping[str, Tensor]) -> None:
+def assign_state(model: Network, state: Mapping[str, Tensor]) -> None:
     """Copies a PyTorch state dict (our names) into a Keras model.
 
     Args:
@@ -146,12 +164,12 @@ def assign_state(model: AST, state: Mapping[str, Tensor]) -> None:
         port.to_keras(state[port.name])
 
 
-def state_of(model: AST) -> dict[str, Tensor]:
+def state_of(model: Network) -> dict[str, Tensor]:
     """The weights of a Keras model as a PyTorch state dict (our names), float32."""
     return {port.name: port.to_torch() for port in ports_of(model)}
 
 
-def from_torch(model: models.AST, *, name: str = "ast", dtype: Any = None) -> AST:
+def from_torch(model: models.Network, *, name: str = "ast", dtype: Any = None) -> Network:
     """A Keras model with the config and the weights of a PyTorch model.
 
     Args:
@@ -162,12 +180,12 @@ def from_torch(model: models.AST, *, name: str = "ast", dtype: Any = None) -> AS
     Returns:
         A model (B, H, W, 3) → (B, H, W, 3).
     """
-    ours = AST(model.config, name=name, dtype=dtype)
+    ours = build_network(model.config, name=name, dtype=dtype)
     assign_state(ours, model.state_dict())
     return ours
 
 
-def to_torch(model: AST) -> models.AST:
+def to_torch(model: Network) -> models.Network:
     """A PyTorch model with the config and the weights of a Keras model.
 
     `fairweather.models.save_model` and `save_official` write it for `Restorer` and for the official
@@ -179,19 +197,19 @@ def to_torch(model: AST) -> models.AST:
     Returns:
         A module (B, 3, H, W) → (B, 3, H, W) on the CPU in float32, in evaluation mode.
     """
-    theirs = models.AST(model.config)
+    theirs = models.build_network(model.config)
     theirs.load_state_dict(state_of(model))
     return theirs.eval()
 
 
 def load_model(
     weights: str | Path, *, bottleneck_shift: bool | None = None, dtype: Any = None
-) -> AST:
+) -> Network:
     """Loads weights into a Keras model; the architecture is told from the file.
 
     Args:
         weights: what `fairweather.load_model` takes (a bundled name, a `.safetensors`, an official
-            `.pth`, a folder), or a `.keras` or `.weights.h5` file of an AST.
+            `.pth`, a folder), or a `.keras` or `.weights.h5` file of ours.
         bottleneck_shift: as for `fairweather.load_model`; None keeps what the file says.
         dtype: a dtype policy or its name, as `mixed_bfloat16`; None takes the global one.
 
@@ -201,6 +219,7 @@ def load_model(
     Raises:
         CheckpointError: if the file is missing, unsafe, broken, or of another network, or if its
             values are not finite.
+        OptionError: as for `fairweather.load_model`.
     """
     if not str(weights).endswith(KERAS_SUFFIXES):
         return from_torch(
@@ -211,8 +230,8 @@ def load_model(
         raise CheckpointError(f"{path}: is no file")
     config = read_config(path)
     if bottleneck_shift is not None:
-        config = dataclasses.replace(config, bottleneck_shift=bottleneck_shift)
-    model = AST(config, dtype=dtype)
+        config = models.with_bottleneck_shift(config, shifts=bottleneck_shift, source=path)
+    model = build_network(config, name=models.architecture_of(config), dtype=dtype)
     try:
         model.load_weights(path)
     except Exception as error:  # h5py and Keras raise nearly anything on a file that is broken
@@ -221,7 +240,7 @@ def load_model(
     return model
 
 
-def read_config(path: Path) -> ASTConfig:
+def read_config(path: Path) -> Config:
     """The config that a Keras file of an AST holds, if the file holds as many numbers as it asks.
 
     No code of the file is run: what Keras would build from it is not looked at.
@@ -231,15 +250,13 @@ def read_config(path: Path) -> ASTConfig:
             numbers, variables = count_numbers(file, most_bytes=path.stat().st_size)
             if content is None:
                 content = json.loads(np.asarray(file["vars/config"]).tobytes())
-            elif content["class_name"] != "AST":
+            elif content["class_name"] not in ("AST", "ASTv2"):
                 raise ValueError(f"it is a model of class {content['class_name']}")
             else:
                 content = content["config"]["config"]
-        config = ASTConfig(**{"symmetries": "horizontal_flip", **content})  # that older ones lack
-        if sum(config.depths) > variables:
-            raise ValueError(
-                f"it asks for {sum(config.depths)} blocks, and holds {variables} arrays"
-            )
+        config = models.make_config({"symmetries": "horizontal_flip", **content})  # if it is old
+        if (blocks := models.count_blocks(config)) > variables:
+            raise ValueError(f"it asks for {blocks} blocks, and holds {variables} arrays")
         asked = sum(tensor.numel() for tensor in models.expected_state(config).values())
         if asked > numbers:
             raise ValueError(f"it asks for {asked:,} numbers, and holds {numbers:,}")
@@ -286,7 +303,7 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def save_model(model: AST, path: str | Path) -> None:
+def save_model(model: Network, path: str | Path) -> None:
     """Writes a `.keras` or a `.weights.h5`, in one move.
 
     Args:

@@ -26,8 +26,8 @@ from fairweather.export import (
 )
 from fairweather.files import staging
 from fairweather.keras.layers import ops
-from fairweather.keras.model import AST
-from fairweather.models import ASTConfig
+from fairweather.keras.network import Network
+from fairweather.models import Config
 
 TOLERANCE = 1e-3
 LITERT_SIZE = (256, 256)
@@ -38,7 +38,7 @@ LOOKER = "the signature look"
 
 
 def export_saved_model(
-    model: AST,
+    model: Network,
     path: str | Path,
     *,
     metadata: Mapping[str, str] | None = None,
@@ -91,7 +91,7 @@ def export_saved_model(
 
 
 def export_litert(
-    model: AST,
+    model: Network,
     path: str | Path,
     *,
     size: tuple[int, int] = LITERT_SIZE,
@@ -137,7 +137,7 @@ def export_litert(
 
 
 def describe_keras(
-    config: ASTConfig, metadata: Mapping[str, str] | None, *, shape: str
+    config: Config, metadata: Mapping[str, str] | None, *, shape: str
 ) -> dict[str, str]:
     """Return the metadata of both formats."""
     about = describe_export(config, metadata, shape=shape, looker=LOOKER)
@@ -147,7 +147,7 @@ def describe_keras(
     return about
 
 
-def functions_of(model: AST) -> dict[str, Any]:
+def functions_of(model: Network) -> dict[str, Any]:
     """Return what other programs expect, by the name of its signature, each with a dict as output.
 
     All take `image`; `restore` also takes a `context`, which `look` gives.
@@ -174,7 +174,7 @@ def functions_of(model: AST) -> dict[str, Any]:
     return {SERVING: serve, "look": look, "restore": restore}
 
 
-def inputs_of(name: str, config: ASTConfig) -> dict[str, int]:
+def inputs_of(name: str, config: Config) -> dict[str, int]:
     """Return the channels of each input of a signature."""
     image = {"image": 3}
     return image | {"context": config.channels[config.levels]} if name == "restore" else image
@@ -235,7 +235,7 @@ def check_folder(path: Path, *, overwrite: bool) -> None:
 
 
 def convert_to_litert(
-    tf: Any, functions: Mapping[str, Any], config: ASTConfig, *, size: tuple[int, int]
+    tf: Any, functions: Mapping[str, Any], config: Config, *, size: tuple[int, int]
 ) -> bytes:
     """Convert functions for one size, with constant weights and LiteRT's own operations only."""
     freeze = importlib.import_module("tensorflow.python.framework.convert_to_constants")

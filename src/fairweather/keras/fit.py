@@ -25,7 +25,7 @@ from fairweather.keras.convert import from_torch, save_model, to_torch
 from fairweather.keras.data import HeldOutImages, TrainingBatches, for_backend
 from fairweather.keras.losses import WeightedLoss
 from fairweather.keras.metrics import PSNR, SSIM
-from fairweather.keras.model import AST
+from fairweather.keras.network import Network
 from fairweather.keras.optimization import build_optimizer, schedule_of
 from fairweather.training import (
     SECONDS_BETWEEN_CURVES,
@@ -109,11 +109,11 @@ def refuse_impossible(recipe: Recipe) -> None:
     WeightedLoss(recipe.loss)
 
 
-def fit_stage(stage: StageRun, start: models.AST, *, verbose: int = 0) -> float:
+def fit_stage(stage: StageRun, start: models.Network, *, verbose: int = 0) -> float:
     """Train a stage to its end, from the weights of `start`; return the best PSNR in dB."""
     stage.folder.mkdir(exist_ok=True)
     keras.utils.set_random_seed(stage.recipe.seed + stage.index)  # of stochastic depth
-    model = from_torch(start, dtype=POLICIES[stage.recipe.precision])
+    model: Any = from_torch(start, dtype=POLICIES[stage.recipe.precision])
     model.compile(
         optimizer=build_optimizer(stage.recipe, index=stage.index, length=stage.length),
         loss=WeightedLoss(stage.recipe.loss),
@@ -159,7 +159,7 @@ def fit_stage(stage: StageRun, start: models.AST, *, verbose: int = 0) -> float:
     return best.best
 
 
-def load_best(stage: StageRun, model: models.AST) -> None:
+def load_best(stage: StageRun, model: models.Network) -> None:
     """Put the weights that did best in a stage into the PyTorch network."""
     ours = from_torch(model)
     try:
@@ -182,7 +182,7 @@ def last_of(stage: StageRun) -> Path:
     return stage.folder / "last.weights.h5"
 
 
-def restore_state(stage: StageRun, model: AST) -> dict[str, Any]:
+def restore_state(stage: StageRun, model: Network) -> dict[str, Any]:
     """Load what a stopped stage goes on from, if there is anything; return where it stood."""
     last = last_of(stage)
     for path in (last, before(last)):

@@ -70,6 +70,17 @@ def linear(units: int, policy: Any, *, name: str) -> Any:
     return keras.layers.Dense(units, kernel_initializer=spread, dtype=policy, name=name)
 
 
+def pixelwise(units: int, policy: Any, *, name: str, channels: int) -> Any:
+    """A dense layer without a bias, initialised as PyTorch's convolution of single pixels is."""
+    return keras.layers.Dense(
+        units,
+        use_bias=False,
+        kernel_initializer=fan_uniform(channels),
+        dtype=policy,
+        name=name,
+    )
+
+
 def convolution(
     filters: int,
     size: int,
@@ -117,7 +128,7 @@ def norm(policy: Any, *, name: str) -> Any:
     return keras.layers.LayerNormalization(epsilon=NORM_EPSILON, dtype=policy, name=name)
 
 
-def depthwise(policy: Any) -> Any:
+def depthwise(policy: Any, *, name: str = "depthwise", bias: bool = True) -> Any:
     """A 3 × 3 depthwise convolution."""
     return keras.layers.DepthwiseConv2D(
         3,
@@ -125,8 +136,9 @@ def depthwise(policy: Any) -> Any:
         data_format="channels_last",
         depthwise_initializer=fan_uniform(9),
         bias_initializer=fan_uniform(9),
+        use_bias=bias,
         dtype=policy,
-        name="depthwise",
+        name=name,
     )
 
 

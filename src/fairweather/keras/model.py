@@ -1,12 +1,8 @@
 """AST, the Adaptive Sparse Transformer (Zhou et al., CVPR 2024), as a Keras 3 model."""
 
-import dataclasses
-import json
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import keras
-import numpy as np
 
 from fairweather.keras.attention import WindowAttention
 from fairweather.keras.layers import (
@@ -20,12 +16,15 @@ from fairweather.keras.layers import (
     StochasticDepth,
     convolution,
     norm,
-    precise_dtype,
     register,
     upsampling,
 )
+from fairweather.keras.model_v2 import ASTv2
+from fairweather.keras.network import Network
 from fairweather.models import (
     ASTConfig,
+    ASTv2Config,
+    Config,
     find_config,
     shift_pattern,
     stochastic_depth_schedule,
@@ -101,72 +100,6 @@ class Block(SameShape):
         return {**super().get_config(), **self.options}
 
 
-@register
-class AST(keras.Model):
-    """The Adaptive Sparse Transformer: (B, H, W, 3) RGB in [0, 1] → the same shape, not clipped.
-
-    Channels come last, as Keras users expect, whatever `keras.config.image_data_format()` is.
-    Any H and W from 1 up: the image is padded once, at the bottom and right, to a multiple of
-    `config.size_multiple`, and the output is cropped. With the same weights the output is that of
-    `fairweather.create_model`, whose images are (B, 3, H, W).
-
-    A functional model on every backend: `summary()`, `get_layer`, `compile`, `fit`, `save` and
-    `export` work as on any other.
-
-    Args:
-        config: the architecture, as fairweather's PyTorch model takes it, or its fields.
-        name: name of the model.
-        trainable: whether its weights are trained.
-        dtype: a dtype policy or its name, as `mixed_bfloat16`; None takes the global one. The
-            image, what is added to it, and the softmax are float32 under every policy.
-    """
-
-    def __init__(
-        self,
-        config: ASTConfig | Mapping[str, Any],
-        *,
-        name: str = "ast",
-        trainable: bool = True,
-        dtype: Any = None,
-    ):
-        if not isinstance(config, ASTConfig):
-            config = ASTConfig(**config)
-        policy = keras.dtype_policies.get(dtype)
-        image = keras.Input(
-            (None, None, 3), dtype=precise_dtype(policy.compute_dtype), name="image"
-        )
-        restored = restore(image, config, policy=policy)
-        super().__init__(inputs=image, outputs=restored, name=name, trainable=trainable)
-        self.dtype_policy = policy
-        self.config = config
-
-    def zero_output(self) -> None:
-        """Makes the predicted residual zero, so that the model returns its input until trained."""
-        output_conv = self.get_layer("output_conv")
-        for variable in (output_conv.kernel, output_conv.bias):
-            variable.assign(np.zeros(variable.shape))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "config": dataclasses.asdict(self.config),
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        return cls(**config)
-
-    def save_own_variables(self, store: Any) -> None:
-        # A .weights.h5 alone says too little to build its model; this says all.
-        text = json.dumps(dataclasses.asdict(self.config))
-        store["config"] = np.frombuffer(text.encode(), dtype=np.uint8)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Nothing: all variables are the layers', and whether they fit is for them to say."""
-
-
 def restore(image: Any, config: ASTConfig, *, policy: Any) -> Any:
     """Applies a new network to an image of unknown size."""
     channels, levels = config.channels, config.levels
@@ -231,18 +164,30 @@ def run_stage(x: Any, config: ASTConfig, stage: int, *, policy: Any) -> Any:
     return x
 
 
+@register
+class AST(Network):
+    """The Adaptive Sparse Transformer as a Keras model; see `Network`."""
+
+    restore = staticmethod(restore)
+
+
+def build_network(config: Config, *, name: str, dtype: Any = None) -> Network:
+    """Builds the network that a config is of, with the official initialisation."""
+    network = ASTv2 if isinstance(config, ASTv2Config) else AST
+    return network(config, name=name, dtype=dtype)
+
+
 def create_model(
-    preset: str | ASTConfig,
+    preset: str | Config,
     *,
     init: str = "identity",
     name: str | None = None,
     dtype: Any = None,
-) -> AST:
+) -> Network:
     """Builds an untrained model.
 
     Args:
-        preset: a name of `fairweather.models.PRESETS` (`ast_n`, `ast_s`, `ast_t`, `ast_b`) or a
-            config.
+        preset: a name of `fairweather.models.PRESETS` (`ast_n`, `ast_t`, `astv2` …) or a config.
         init: `identity` returns its input until it is trained (the output layer starts at zero);
             `official` keeps the official initialisation of every layer.
         name: name of the model; None takes the preset's.
@@ -256,7 +201,7 @@ def create_model(
     """
     config = find_config(preset, init=init)
     name = name or (preset if isinstance(preset, str) else "ast")
-    model = AST(config, name=name, dtype=dtype)
+    model = build_network(config, name=name, dtype=dtype)
     if init == "identity":
         model.zero_output()
     return model

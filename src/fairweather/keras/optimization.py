@@ -25,6 +25,7 @@ class CosineWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: length of the warm-up, which begins at learning_rate / warmup_steps.
         final_learning_rate: where every cosine ends.
         cycles: cosines after the warm-up; above 1 it restarts.
+        part: of each cosine that is gone through, as shares of its length.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class CosineWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: int = 0,
         final_learning_rate: float = 0.0,
         cycles: int = 1,
+        part: tuple[float, float] = (0.0, 1.0),
     ):
         super().__init__()
         self.learning_rate = learning_rate
@@ -42,6 +44,7 @@ class CosineWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = warmup_steps
         self.final_learning_rate = final_learning_rate
         self.cycles = cycles
+        self.part = part
 
     def __call__(self, step: Any) -> Any:
         """The rate of a step, counted from 0."""
@@ -51,6 +54,7 @@ class CosineWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
         # The remainder is taken of integers: rounding could skip the restart.
         progress = ops.cast(ops.mod(elapsed * self.cycles, span), "float32") / span
         progress = ops.where(elapsed < span, progress, 1.0)
+        progress = self.part[0] + (self.part[1] - self.part[0]) * progress
         height = 0.5 * (self.learning_rate - self.final_learning_rate)
         falling = self.final_learning_rate + height * (1 + ops.cos(math.pi * progress))
         rising = ops.cast(step + 1, "float32") * (self.learning_rate / max(1, self.warmup_steps))
@@ -63,6 +67,7 @@ class CosineWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
             "warmup_steps": self.warmup_steps,
             "final_learning_rate": self.final_learning_rate,
             "cycles": self.cycles,
+            "part": self.part,
         }
 
 
@@ -74,6 +79,7 @@ def schedule_of(stage: Stage, *, length: StageLength) -> CosineWithWarmup:
         warmup_steps=length.warmup_steps,
         final_learning_rate=stage.final_learning_rate,
         cycles=stage.cycles,
+        part=stage.cosine_part,
     )
 
 

@@ -11,13 +11,21 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fairweather.errors import CheckpointError
+from fairweather.errors import CheckpointError, OptionError
 from fairweather.files import replacing
-from fairweather.models.ast import AST
 from fairweather.models.bundled import list_weights
-from fairweather.models.config import ASTConfig, Symmetries
+from fairweather.models.config import (
+    ASTConfig,
+    ASTv2Config,
+    Config,
+    Symmetries,
+    architecture_of,
+    make_config,
+)
+from fairweather.models.creation import Network, build_network
 from fairweather.models.hub import find_in_hub, may_be_repository
 from fairweather.models.official import to_official
+from fairweather.models.official_v2 import to_official_v2
 from fairweather.models.presets import PRESETS
 from fairweather.models.sources import WEIGHTS_SUFFIXES, find_by_url
 from fairweather.models.state_dict import (
@@ -29,7 +37,7 @@ from fairweather.models.state_dict import (
 )
 
 
-def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> AST:
+def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> Network:
     """Load weights of ours or of the official code; the architecture is told from the file.
 
     Args:
@@ -38,7 +46,7 @@ def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> 
             (see `find_weights`).
         bottleneck_shift: whether odd bottleneck blocks shift their windows, which no checkpoint
             says (see `ASTConfig`). None keeps what our own files store, and is False for others,
-            as in the official test scripts.
+            as in the official test scripts. An AST-v2 has none.
 
     Returns:
         The model on the CPU in evaluation mode.
@@ -46,20 +54,34 @@ def load_model(weights: str | Path, *, bottleneck_shift: bool | None = None) -> 
     Raises:
         CheckpointError: if the file is missing, unsafe, broken, or of another network, or cannot be
             downloaded, or if its values are not finite.
+        OptionError: for a `bottleneck_shift` of a network that has no such thing.
     """
     path = find_weights(weights)
     content, metadata = read_content(path)
     told = read_config(metadata, source=path)
     state, config = find_state(content, source=path, config=told)
     if bottleneck_shift is not None:
-        config = dataclasses.replace(config, bottleneck_shift=bottleneck_shift)
-    model = AST(config)
+        config = with_bottleneck_shift(config, shifts=bottleneck_shift, source=path)
+    model = build_network(config)
     model.load_state_dict(state)  # copies into float32, whatever the file holds
     refuse_nonfinite(model.state_dict(), source=path)
     return model.eval()
 
 
-def save_model(model: AST, path: str | Path, *, metadata: Mapping[str, str] | None = None) -> None:
+def with_bottleneck_shift(config: Config, *, shifts: bool, source: object) -> ASTConfig:
+    """Return the config of an AST whose bottleneck shifts its windows or not.
+
+    Raises:
+        OptionError: for another network.
+    """
+    if not isinstance(config, ASTConfig):
+        raise OptionError(f"{source}: is an AST-v2, which has no windows to shift")
+    return dataclasses.replace(config, bottleneck_shift=shifts)
+
+
+def save_model(
+    model: Network, path: str | Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a `.safetensors` with the whole config, in one move.
 
     Args:
@@ -72,7 +94,7 @@ def save_model(model: AST, path: str | Path, *, metadata: Mapping[str, str] | No
     """
     refuse_nonfinite(model.state_dict(), source=path)
     config = json.dumps(dataclasses.asdict(model.config))
-    about = {"architecture": "ast", "config": config, **(metadata or {})}
+    about = {"architecture": architecture_of(model.config), "config": config, **(metadata or {})}
     write_safetensors(model.state_dict(), path, about=about)
 
 
@@ -86,8 +108,10 @@ def write_safetensors(
         file.write(safetensors.torch.save(tensors, header))
 
 
-def save_official(model: AST, path: str | Path) -> None:
-    """Write a `.pth` that the official code loads: official names under `state_dict`, in one move.
+def save_official(model: Network, path: str | Path) -> None:
+    """Write a `.pth` that the official code loads, in one move.
+
+    Official names are under `state_dict` for an AST, under `params` for an AST-v2.
 
     Args:
         model: the model; whether its bottleneck shifts is not in such a file.
@@ -98,8 +122,13 @@ def save_official(model: AST, path: str | Path) -> None:
             weights are not finite.
     """
     refuse_nonfinite(model.state_dict(), source=path)
+    state = model.state_dict()
+    if isinstance(model.config, ASTv2Config):
+        content = {"params": to_official_v2(state)}
+    else:
+        content = {"state_dict": to_official(state)}
     with replacing(path) as file:
-        torch.save({"state_dict": to_official(model.state_dict())}, file)
+        torch.save(content, file)
 
 
 def find_weights(weights: str | Path) -> Path:
@@ -178,7 +207,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Metadata]:
     return state, metadata
 
 
-def read_config(metadata: Mapping[str, str], *, source: object) -> ASTConfig | None:
+def read_config(metadata: Mapping[str, str], *, source: object) -> Config | None:
     """Return the config in the metadata of a weights file of ours; None if there is none.
 
     Raises:
@@ -189,7 +218,7 @@ def read_config(metadata: Mapping[str, str], *, source: object) -> ASTConfig | N
     try:
         recipe = json.loads(metadata.get("recipe", "null"))
         fields = json.loads(metadata["config"])
-        return ASTConfig(**{"symmetries": symmetries_of(recipe), **fields})
+        return make_config({"symmetries": symmetries_of(recipe), **fields})
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{source}: its config is none of an AST: {error}") from error
 

@@ -1,8 +1,9 @@
-"""What decides the architecture of an AST, and what follows from it alone."""
+"""What decides the architecture of an AST or AST-v2, and what follows from it alone."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from fairweather.errors import OptionError
 
@@ -114,13 +115,15 @@ class ASTConfig:
 
     def _refuse_other_types(self) -> None:
         """Refuse what a file may hold instead of the numbers that the types say."""
-        proxy_px = 0 if self.proxy_px is None else self.proxy_px
-        whole = (self.embed_dim, self.window, self.fold, proxy_px, *self.depths, *self.heads)
+        refuse_other_numbers(
+            embed_dim=[self.embed_dim],
+            depths=self.depths,
+            heads=self.heads,
+            window=[self.window],
+            fold=[self.fold],
+            proxy_px=[0 if self.proxy_px is None else self.proxy_px],
+        )
         switches = (self.encoder_attention, self.bottleneck_shift, self.global_context)
-        if not all(isinstance(one, int) and not isinstance(one, bool) for one in whole):
-            raise OptionError(
-                "embed_dim, depths, heads, window, fold, proxy_px: must be whole numbers"
-            )
         words = (self.feed_forward, self.branches, self.symmetries)
         if not all(isinstance(one, str) for one in words):
             raise OptionError("feed_forward, branches, symmetries: must be words")
@@ -173,3 +176,125 @@ def stochastic_depth_schedule(config: ASTConfig) -> list[float]:
     encoder = ramp(sum(config.depths[:levels]))
     decoder = ramp(sum(config.depths[levels + 1 :]))[::-1]
     return [*encoder, *[rate] * config.depths[levels], *decoder]
+
+
+@dataclass(frozen=True)
+class ASTv2Config:
+    """Everything that decides what an AST-v2 computes besides its parameters.
+
+    Stage i of the encoder works at 1 / 2^i of the resolution with embed_dim · 2^i channels. The
+    decoder goes back through the same stages, the last of them with twice the channels, as do the
+    refinement blocks behind it.
+
+    Attributes:
+        embed_dim: channels after the input convolution, a multiple of 2 · groups.
+        depths: blocks in each stage of the encoder, finest first; the decoder has as many.
+        heads: attention heads in each stage of the decoder, finest first.
+        refinement_blocks: blocks behind the decoder, at the full resolution.
+        mlp_ratio: hidden channels of the feed-forward network / its input channels.
+        groups: of the feed-forward network's channels, in each of which half are convolved; 12 in
+            all published models.
+        proxy_px: as for `ASTConfig`.
+        symmetries: as for `ASTConfig`.
+        architecture: tells a config in a file from that of an AST.
+    """
+
+    embed_dim: int = 48
+    depths: tuple[int, int, int] = (2, 4, 6)
+    heads: tuple[int, int, int] = (2, 4, 8)
+    refinement_blocks: int = 2
+    mlp_ratio: float = 4.0
+    groups: int = 12
+    proxy_px: int | None = None
+    symmetries: Symmetries = "all"
+    architecture: Literal["astv2"] = "astv2"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", tuple(self.depths))
+        object.__setattr__(self, "heads", tuple(self.heads))
+        refuse_other_numbers(
+            embed_dim=[self.embed_dim],
+            depths=self.depths,
+            heads=self.heads,
+            refinement_blocks=[self.refinement_blocks],
+            groups=[self.groups],
+            proxy_px=[0 if self.proxy_px is None else self.proxy_px],
+        )
+        if self.symmetries not in get_args(Symmetries) or self.architecture != "astv2":
+            raise OptionError(
+                f"symmetries {self.symmetries!r:.40} and architecture {self.architecture!r:.40}:"
+                f" must be one of {', '.join(get_args(Symmetries))}, and astv2"
+            )
+        if len(self.depths) != 3 or len(self.heads) != 3 or min(*self.depths, *self.heads) < 1:
+            raise OptionError(
+                f"depths {self.depths} and heads {self.heads}: need an entry of at least 1 for each"
+                " of the three resolutions"
+            )
+        blocks = 2 * sum(self.depths) + self.refinement_blocks
+        if self.refinement_blocks < 0 or blocks > MOST_BLOCKS:
+            raise OptionError(
+                f"refinement_blocks {self.refinement_blocks}: must not be negative, and at most"
+                f" {MOST_BLOCKS} blocks are possible in all, not {blocks}"
+            )
+        if self.groups < 1 or self.embed_dim < 1 or self.embed_dim % (2 * self.groups):
+            raise OptionError(
+                f"embed_dim {self.embed_dim}: must be a multiple of twice the groups {self.groups}"
+            )
+        if not math.isfinite(self.mlp_ratio) or self.mlp_ratio <= 0:
+            raise OptionError(f"mlp_ratio {self.mlp_ratio}: must be above 0, and finite")
+        for channels, heads in zip(self.channels[self.levels :], self.heads[::-1], strict=True):
+            if channels % heads:
+                raise OptionError(f"heads {heads}: {channels} channels do not split into them")
+        if self.proxy_px is not None and self.proxy_px < 16:
+            raise OptionError(f"proxy_px {self.proxy_px}: must be at least 16, or None")
+
+    @property
+    def levels(self) -> int:
+        """Return how many times the resolution is halved."""
+        return len(self.depths) - 1
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Return the channels of each resolution on the way down, and of those on the way up."""
+        down = tuple(self.embed_dim * 2**level for level in range(self.levels + 1))
+        return (*down, *down[-2:0:-1], 2 * self.embed_dim)
+
+    @property
+    def size_multiple(self) -> int:
+        """Return what height and width are padded to a multiple of [px]: as officially, 8."""
+        return 8
+
+    @property
+    def place_px(self) -> int:
+        """Return the side of what one token of the coarsest stage stands for [px]."""
+        return 2**self.levels
+
+    @property
+    def global_context(self) -> bool:
+        """Return False: only an AST may know the whole image that a tile is of."""
+        return False
+
+
+Config = ASTConfig | ASTv2Config
+
+
+def architecture_of(config: Config) -> str:
+    """Return the name of an architecture in the metadata of files: `ast` or `astv2`."""
+    return config.architecture if isinstance(config, ASTv2Config) else "ast"
+
+
+def make_config(fields: Mapping[str, Any]) -> Config:
+    """Return the config with those fields, as `dataclasses.asdict` gives them.
+
+    Raises:
+        OptionError: for values that no network has.
+        TypeError: for names that no config has.
+    """
+    return ASTv2Config(**fields) if "architecture" in fields else ASTConfig(**fields)
+
+
+def refuse_other_numbers(**fields: Sequence[object]) -> None:
+    """Refuse what a file may hold instead of whole numbers."""
+    for name, values in fields.items():
+        if not all(isinstance(one, int) and not isinstance(one, bool) for one in values):
+            raise OptionError(f"{name}: must be whole numbers")

@@ -6,15 +6,18 @@ from torch import nn
 
 from fairweather.errors import OptionError
 from fairweather.models.ast import AST
-from fairweather.models.config import ASTConfig
+from fairweather.models.astv2 import ASTv2
+from fairweather.models.config import ASTv2Config, Config
 from fairweather.models.presets import PRESETS
 
+Network = AST | ASTv2
 
-def create_model(preset: str | ASTConfig, *, init: str = "identity") -> AST:
+
+def create_model(preset: str | Config, *, init: str = "identity") -> Network:
     """Build an untrained model.
 
     Args:
-        preset: a name of `PRESETS` (`ast_n`, `ast_s`, `ast_t`, `ast_b`) or a config.
+        preset: a name of `PRESETS` (`ast_n`, `ast_t`, `astv2` …) or a config.
         init: `identity` returns its input until it is trained (the output layer starts at zero);
             `official` keeps the official initialisation of every layer.
 
@@ -24,13 +27,18 @@ def create_model(preset: str | ASTConfig, *, init: str = "identity") -> AST:
     Raises:
         OptionError: for an unknown preset or initialisation.
     """
-    model = AST(find_config(preset, init=init))
+    model = build_network(find_config(preset, init=init))
     if init == "identity":
         model.zero_output()
     return model
 
 
-def find_config(preset: str | ASTConfig, *, init: str = "identity") -> ASTConfig:
+def build_network(config: Config) -> Network:
+    """Build the network that a config is of, with the official initialisation."""
+    return ASTv2(config) if isinstance(config, ASTv2Config) else AST(config)
+
+
+def find_config(preset: str | Config, *, init: str = "identity") -> Config:
     """Return the config that a preset's name stands for, and check the name of an initialisation.
 
     Raises:

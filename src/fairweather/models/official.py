@@ -1,12 +1,12 @@
 """The official model's parameter names and ours, as a table read both ways."""
 
-import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from fairweather.errors import CheckpointError
+from fairweather.models.names import replace_part, replace_prefix
 from fairweather.models.windows import relative_position_index
 
 # Where a module of ours is in the official model; {} stands for a number.
@@ -97,18 +97,6 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             block = name.removesuffix("attn.relative_position_bias_table")
             renamed[block + OFFICIAL_BUFFER] = relative_position_index(window_of(tensor))
     return renamed
-
-
-def replace_prefix(name: str, old: str, new: str) -> str:
-    """Replace a dotted prefix, carrying over the numbers where the patterns have {}."""
-    pattern = re.escape(old).replace(r"\{\}", r"(\d+)")
-    found = re.match(rf"{pattern}(?=\.)", name)
-    return new.format(*found.groups()) + name[found.end() :] if found else name
-
-
-def replace_part(name: str, old: str, new: str) -> str:
-    """Replace dotted parts in the middle or at the end of a name."""
-    return re.sub(rf"(?<=\.){re.escape(old)}(?=\.|$)", new, name, count=1)
 
 
 def window_of(bias_table: Tensor) -> int:

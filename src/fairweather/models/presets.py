@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from fairweather.models.config import ASTConfig
+from fairweather.models.config import ASTConfig, ASTv2Config, Config
 
 _NARROW = ASTConfig(
     embed_dim=16,
@@ -11,7 +11,7 @@ _NARROW = ASTConfig(
     mlp_ratio=1.25,
     stochastic_depth=0.0,
 )
-PRESETS: dict[str, ASTConfig] = {
+PRESETS: dict[str, Config] = {
     "ast_f": dataclasses.replace(_NARROW, fold=2),
     "ast_n": _NARROW,
     "ast_s": ASTConfig(
@@ -24,4 +24,14 @@ PRESETS: dict[str, ASTConfig] = {
     ),
     "ast_t": ASTConfig(embed_dim=16, depths=(2,) * 9),
     "ast_b": ASTConfig(embed_dim=32),
+    "astv2_n": ASTv2Config(
+        embed_dim=16,
+        depths=(1, 2, 2),
+        heads=(1, 2, 4),
+        refinement_blocks=0,
+        mlp_ratio=2.0,
+        groups=4,
+    ),
+    "astv2": ASTv2Config(),
+    "astv2_l": ASTv2Config(depths=(6, 8, 8), refinement_blocks=4),
 }

@@ -16,8 +16,10 @@ from torch.overrides import TorchFunctionMode
 
 from fairweather.errors import CheckpointError
 from fairweather.models.ast import AST
-from fairweather.models.config import ASTConfig
+from fairweather.models.astv2 import ASTv2
+from fairweather.models.config import ASTConfig, ASTv2Config, Config
 from fairweather.models.official import OFFICIAL_BUFFER, from_official, is_official, window_of
+from fairweather.models.official_v2 import from_official_v2, is_official_v2
 
 Metadata = dict[str, str]
 
@@ -28,7 +30,8 @@ WRAPPERS = (
     *("state_dict", "params", "model_state_dict", "model", "net_g", "generator"),
 )
 MOST_NESTED = 4
-FIRST_LAYER = ("input_conv.weight", "input_proj.proj.0.weight")  # ours and the official name
+# Ours, and the official names of AST and AST-v2.
+FIRST_LAYER = ("input_conv.weight", "input_proj.proj.0.weight", "patch_embed.proj.weight")
 LARGEST_BUFFERS_BYTES = 1 << 29  # what no file holds: indices and masks of the windows
 
 
@@ -74,8 +77,8 @@ def refuse_bomb(path: Path) -> None:
 
 
 def find_state(
-    content: Mapping[Any, Any], *, source: Path, config: ASTConfig | None
-) -> tuple[dict[str, Tensor], ASTConfig]:
+    content: Mapping[Any, Any], *, source: Path, config: Config | None
+) -> tuple[dict[str, Tensor], Config]:
     """Find the tensors of an AST under whatever wrappers and prefixes, and their config.
 
     The first that fit an AST are taken, by their names and shapes.
@@ -145,8 +148,8 @@ def prefixes_of(names: Iterable[str]) -> list[str]:
 
 
 def fit_state(
-    state: Mapping[str, Tensor], *, bytes_of_file: int, config: ASTConfig | None
-) -> tuple[dict[str, Tensor], ASTConfig]:
+    state: Mapping[str, Tensor], *, bytes_of_file: int, config: Config | None
+) -> tuple[dict[str, Tensor], Config]:
     """Return a state dict under our names, and the config of the AST that it fits.
 
     Nothing is allocated that the file does not hold.
@@ -156,11 +159,11 @@ def fit_state(
     """
     refuse_odd_tensors(state, bytes_of_file=bytes_of_file)
     try:
-        ours = from_official(state) if is_official(state) else dict(state)
+        ours = to_our_names(state)
         config = config or infer_config(ours)
-        if sum(config.depths) > len(ours):
+        if (blocks := count_blocks(config)) > len(ours):
             raise CheckpointError(
-                f"its config asks for {sum(config.depths)} blocks, and it holds {len(ours)} tensors"
+                f"its config asks for {blocks} blocks, and it holds {len(ours)} tensors"
             )
         misfits = find_misfits(ours, expected_state(config))
     except (KeyError, ValueError, TypeError, ArithmeticError, IndexError, RuntimeError) as error:
@@ -174,6 +177,20 @@ def fit_state(
             f"does not fit any AST: {misfits}. Is it a checkpoint of another network?"
         )
     return ours, config
+
+
+def to_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict, ours or an official one, under our names."""
+    if is_official(state):
+        return from_official(state)
+    return from_official_v2(state) if is_official_v2(state) else dict(state)
+
+
+def count_blocks(config: Config) -> int:
+    """Return how many blocks a network has."""
+    if isinstance(config, ASTv2Config):
+        return 2 * sum(config.depths) + config.refinement_blocks
+    return sum(config.depths)
 
 
 def refuse_odd_tensors(state: Mapping[str, Tensor], *, bytes_of_file: int) -> None:
@@ -201,12 +218,18 @@ class ShapesOnly(TorchFunctionMode):
         return func(*args, **{**(kwargs or {}), **({"device": "meta"} if makes else {})})
 
 
-def expected_state(config: ASTConfig) -> dict[str, Tensor]:
-    """Return the state dict of an AST with shapes and no values.
+def expected_state(config: Config) -> dict[str, Tensor]:
+    """Return the state dict of a network with shapes and no values.
 
     Raises:
         CheckpointError: if what no state dict holds takes too much memory.
     """
+    if isinstance(config, ASTv2Config):
+        with ShapesOnly():
+            single = ASTv2(
+                dataclasses.replace(config, depths=(1, 1, 1), refinement_blocks=1)
+            ).state_dict()
+        return repeat_blocks(single, stages_of_astv2(config))
     with ShapesOnly():  # blocks of a stage are alike, so one of each is built
         single = AST(dataclasses.replace(config, depths=(1,) * len(config.depths), window=2))
     tokens, attending = config.window**2, sum(map(config.attends, range(len(config.depths))))
@@ -215,11 +238,24 @@ def expected_state(config: ASTConfig) -> dict[str, Tensor]:
         raise CheckpointError(
             f"windows of {config.window} tokens would take {buffers / 2**30:.1f} GiB of indices"
         )
-    depths = dict(zip(stage_names(config.levels), config.depths, strict=True))
+    state = {
+        name: tensor.new_empty((2 * config.window - 1) ** 2, tensor.shape[1])
+        if name.endswith(".bias_table")
+        else tensor
+        for name, tensor in single.state_dict().items()
+    }
+    return repeat_blocks(state, dict(zip(stage_names(config.levels), config.depths, strict=True)))
+
+
+def repeat_blocks(single: Mapping[str, Tensor], depths: Mapping[str, int]) -> dict[str, Tensor]:
+    """Return the state dict of stages of many blocks, given that of stages of one.
+
+    Args:
+        single: the block 0 of each stage, and what is in no stage.
+        depths: blocks of each stage, by what the names of its parameters begin with.
+    """
     expected: dict[str, Tensor] = {}
-    for name, tensor in single.state_dict().items():
-        if name.endswith(".bias_table"):
-            tensor = tensor.new_empty((2 * config.window - 1) ** 2, tensor.shape[1])
+    for name, tensor in single.items():
         stage = next((stage for stage in depths if name.startswith(stage)), None)
         if stage is None:
             expected[name] = tensor
@@ -229,19 +265,50 @@ def expected_state(config: ASTConfig) -> dict[str, Tensor]:
     return expected
 
 
+def stages_of_astv2(config: ASTv2Config) -> dict[str, int]:
+    """Return what the names of each stage's parameters begin with, and its blocks."""
+    down = {f"encoder.{level}.": depth for level, depth in enumerate(config.depths)}
+    up = {f"decoder.{level}.": depth for level, depth in enumerate(config.depths[::-1])}
+    return {**down, **up, "refinement.": config.refinement_blocks}
+
+
 def stage_names(levels: int) -> list[str]:
     """Return what the names of each stage's parameters begin with, in the order of the stages."""
     sides = [[f"{side}.{level}." for level in range(levels)] for side in ("encoder", "decoder")]
     return [*sides[0], "bottleneck.", *sides[1]]
 
 
-def infer_config(state: Mapping[str, Tensor]) -> ASTConfig:
+def infer_config(state: Mapping[str, Tensor]) -> Config:
     """Tell the config from the names and shapes of a state dict (ours).
 
-    What they do not tell is as published: stochastic depth and no bottleneck shift. Dense-only and
-    sparse-only attention have the same keys and read as dense. Heads of stages without attention
-    are made up.
+    Those of an AST-v2 tell everything. What those of an AST do not tell is as published: stochastic
+    depth and no bottleneck shift. Dense-only and sparse-only attention have the same keys and read
+    as dense. Heads of stages without attention are made up.
     """
+    return infer_astv2(state) if "reduce.0.weight" in state else infer_ast(state)
+
+
+def infer_astv2(state: Mapping[str, Tensor]) -> ASTv2Config:
+    """Tell the config of an AST-v2."""
+    embed_dim = state["input_conv.weight"].shape[0]
+    project = state["encoder.2.0.feed_forward.project.weight"]  # where rounding says least
+    depths = [count_numbers(state, f"encoder.{level}.") for level in range(3)]
+    heads = [
+        state[f"decoder.{stage}.0.attention.temperature"].shape[0] for stage in reversed(range(3))
+    ]
+    partial = state["encoder.0.0.feed_forward.partial.weight"]
+    return ASTv2Config(
+        embed_dim=embed_dim,
+        depths=(depths[0], depths[1], depths[2]),
+        heads=(heads[0], heads[1], heads[2]),
+        refinement_blocks=count_numbers(state, "refinement."),
+        mlp_ratio=project.shape[1] / project.shape[0],
+        groups=embed_dim // (2 * partial.shape[0]),
+    )
+
+
+def infer_ast(state: Mapping[str, Tensor]) -> ASTConfig:
+    """Tell the config of an AST, as far as a state dict does."""
     embed_dim, _, side, _ = state["input_conv.weight"].shape
     levels = count_numbers(state, "downsample.")
     stages = stage_names(levels)

@@ -28,7 +28,7 @@ from fairweather.errors import OptionError
 from fairweather.export import Portable, PortableLook, Runner, to_onnx
 from fairweather.files import staging
 from fairweather.hardware import host_budget_bytes
-from fairweather.models import AST, ASTConfig
+from fairweather.models import Config, Network
 from fairweather.restoration.engines import Context, activation_bytes_per_px
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ MOST_FIXED_SHAPES = 2  # each holds the weights once more
 class ConvertedEngine:
     """An `Engine` of the graphs of a converted model on the CPU."""
 
-    def __init__(self, config: ASTConfig, folder: Path, read: Callable[[Path], Runner]):
+    def __init__(self, config: Config, folder: Path, read: Callable[[Path], Runner]):
         """Read the graphs in a folder, which were made from a model of that config."""
         self.device = torch.device("cpu")
         self.config = config
@@ -129,7 +129,7 @@ class OpenVINOGraph:
             self._fixed.clear()
 
 
-def load_converted(model: AST, read: Callable[[Path], Runner]) -> ConvertedEngine:
+def load_converted(model: Network, read: Callable[[Path], Runner]) -> ConvertedEngine:
     """Load a converted model from the cache; convert it if it is not there, or broken."""
     entry = cache_folder() / f"onnx-{content_key(model)}"
     if entry.is_dir():
@@ -155,7 +155,7 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("fairweather")) / "engines"
 
 
-def content_key(model: AST) -> str:
+def content_key(model: Network) -> str:
     """Return a name that is the same for the same weights, config and versions."""
     packages = ("fairweather", "torch", *CONVERTERS)
     about = {

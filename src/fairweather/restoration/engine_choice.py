@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fairweather.errors import MissingExtraError, OptionError
 from fairweather.export import onnx_runner
-from fairweather.models import AST
+from fairweather.models import Network
 from fairweather.restoration.converted import (
     CONVERTERS,
     OPENVINO_PRECISIONS,
@@ -87,7 +87,7 @@ def pick_engine(name: str) -> str:
 
 def create_engine(
     name: str,
-    model: AST,
+    model: Network,
     *,
     device: str = "auto",
     precision: str = "fp32",

@@ -6,7 +6,15 @@ import numpy as np
 import torch
 
 from fairweather.hardware import check_precision, host_budget_bytes, lowered, pick_device
-from fairweather.models import AST, ASTConfig, multiplies_in_bf16, multiply_in_bf16, pad_to_multiple
+from fairweather.models import (
+    AST,
+    ASTConfig,
+    Config,
+    Network,
+    multiplies_in_bf16,
+    multiply_in_bf16,
+    pad_to_multiple,
+)
 
 Context = np.ndarray | None
 
@@ -21,7 +29,7 @@ class Engine(Protocol):
     """
 
     device: torch.device
-    config: ASTConfig
+    config: Config
     bytes_per_px: int
 
     def __call__(self, tiles: np.ndarray, context: Context = None) -> np.ndarray:
@@ -61,7 +69,12 @@ class TorchEngine:
     """An `Engine` of PyTorch on one device, eager or compiled."""
 
     def __init__(
-        self, model: AST, *, device: str = "auto", precision: str = "fp32", compiles: bool = False
+        self,
+        model: Network,
+        *,
+        device: str = "auto",
+        precision: str = "fp32",
+        compiles: bool = False,
     ):
         """Move the model to the device.
 
@@ -79,7 +92,7 @@ class TorchEngine:
         self.device = pick_device(device)
         self.precision = precision
         self.config = model.config
-        in_bf16 = precision == "bf16" and multiplies_in_bf16()
+        in_bf16 = precision == "bf16" and isinstance(model, AST) and multiplies_in_bf16()
         in_strips = self.device.type == "cpu" and not compiles and (precision == "fp32" or in_bf16)
         self.bytes_per_px = activation_bytes_per_px(model.config, in_strips=in_strips)
         model = model.eval()
@@ -135,7 +148,7 @@ class TorchEngine:
             getattr(torch, self.device.type).empty_cache()
 
 
-def activation_bytes_per_px(config: ASTConfig, *, in_strips: bool = False) -> int:
+def activation_bytes_per_px(config: Config, *, in_strips: bool = False) -> int:
     """Return the peak memory of a forward pass for each pixel of a tile, with a margin [bytes].
 
     The last decoder stage decides: its logits, their softmax, their ReLU² and the two fused are
@@ -143,6 +156,10 @@ def activation_bytes_per_px(config: ASTConfig, *, in_strips: bool = False) -> in
     blocks with an FRFN run in strips, so that only their input and output are of full size.
     """
     channels, heads = config.channels[-1], config.heads[-1]
+    if not isinstance(config, ASTConfig):
+        # The decoder's features and values, and the skip; otherwise its feed-forward network's.
+        inner = 0 if in_strips else (3 * config.mlp_ratio + 2) * channels
+        return int(1.3 * 4 * (3 * channels + config.embed_dim + inner + 12))
     if in_strips and config.feed_forward == "frfn" and torch.backends.mkldnn.is_available():
         return int(1.3 * 4 * ((2 * channels + 2 * config.embed_dim) / config.fold**2 + 12))
     attention = 4 * heads * config.window**2 + 9 * channels

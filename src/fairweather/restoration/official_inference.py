@@ -45,8 +45,8 @@ def restore_equal_tiles(
     Args:
         model: (B, 3, H, W) → the same.
         image: (B, 3, H, W) in [0, 1].
-        tile_px: side of a tile; 384 for AGAN, 1152 for Dense-Haze. Cut to the image if that is
-            smaller.
+        tile_px: side of a tile; 384 for AGAN, 1152 for Dense-Haze. A side that is longer than the
+            image's is cut to that.
         overlap_px: overlap of neighbours; 80 for AGAN, 384 for Dense-Haze.
 
     Returns:
@@ -56,7 +56,6 @@ def restore_equal_tiles(
         OptionError: if the overlap is not smaller than a tile.
     """
     height, width = image.shape[-2:]
-    tile_px = min(tile_px, height, width)
     if not 0 <= overlap_px < tile_px:
         raise OptionError(f"overlap {overlap_px}: must be under the tile's {tile_px} px")
     total, count = torch.zeros_like(image), torch.zeros_like(image[:, :1])
@@ -70,4 +69,6 @@ def restore_equal_tiles(
 
 def equal_starts(length: int, *, tile_px: int, overlap_px: int) -> Sequence[int]:
     """Return where the official tiles start on an axis; the last one ends with it."""
+    if length <= tile_px:
+        return [0]
     return [*range(0, length - tile_px, tile_px - overlap_px), length - tile_px]

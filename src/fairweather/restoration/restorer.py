@@ -23,7 +23,7 @@ from fairweather.imaging import (
     write_image,
     write_side_by_side,
 )
-from fairweather.models import AST, find_weights, load_model
+from fairweather.models import Network, find_weights, load_model
 from fairweather.models import overlap_px as default_overlap_px
 from fairweather.restoration.auto import Chooser, Diagnosis
 from fairweather.restoration.engine_choice import create_engine, pick_engine
@@ -80,7 +80,7 @@ class Restorer:
 
     def __init__(
         self,
-        weights: str | Path | AST = "rain",
+        weights: str | Path | Network = "rain",
         *,
         device: str = "auto",
         engine: str = "auto",
@@ -159,8 +159,8 @@ class Restorer:
                 )
             )
             return
-        self.weights = "the model" if isinstance(weights, AST) else str(weights)
-        model = weights if isinstance(weights, AST) else load_model(weights)
+        self.weights = "the model" if isinstance(weights, Network) else str(weights)
+        model = weights if isinstance(weights, Network) else load_model(weights)
         self.engine = create_engine(engine, model, device=device, precision=precision)
         self.overlap_px = default_overlap_px(model.config) if overlap_px is None else overlap_px
         self.batch = batch or (1 if self.engine.device.type == "cpu" else 4)

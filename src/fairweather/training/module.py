@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from fairweather.data import Pair
-from fairweather.models import AST, CONFIG_KEY
+from fairweather.models import CONFIG_KEY, Network
 from fairweather.training.batches import Batch, degrade_crops, degrade_held_out, seed_of
 from fairweather.training.faults import describe_fault, find_nonfinite_gradient
 from fairweather.training.losses import (
@@ -29,7 +29,7 @@ from fairweather.training.schedules import cosine_with_warmup
 class RestorationModule(lightning.LightningModule):
     """Trains a network to undo the degradation of a recipe's task."""
 
-    def __init__(self, model: AST, *, stage: StageRun):
+    def __init__(self, model: Network, *, stage: StageRun):
         """Prepare to train the network in place."""
         super().__init__()
         self.model = model
@@ -151,6 +151,7 @@ class RestorationModule(lightning.LightningModule):
                 warmup_steps=length.warmup_steps,
                 floor=stage.final_learning_rate / stage.learning_rate,
                 cycles=stage.cycles,
+                part=stage.cosine_part,
             ),
         )
         return {

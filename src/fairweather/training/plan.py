@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fairweather.errors import DataError
-from fairweather.models import AST, create_model
+from fairweather.models import Block, ChannelBlock, Network, create_model
 from fairweather.models import count_parameters as count
 from fairweather.training.batches import crops_of_a_part, split_pairs
 from fairweather.training.recipe import Recipe
@@ -107,13 +107,13 @@ def estimate_memory(recipe: Recipe, *, crops: int, crop_px: int) -> int:
 class SavedTensors:
     """What autograd saves of a forward pass, by the block of the network that it is saved in."""
 
-    def __init__(self, model: AST, *, again: bool):
+    def __init__(self, model: Network, *, again: bool):
         """Watch a model; `again` if a run would compute what lies inside the blocks again."""
         self.again = again
         self._of_block: dict[nn.Module | None, dict[int, torch.UntypedStorage]] = {None: {}}
         self._block: nn.Module | None = None
-        for stage in (*model.encoder, model.bottleneck, *model.decoder):
-            for block in stage.children():
+        for block in model.modules():
+            if isinstance(block, Block | ChannelBlock):
                 block.register_forward_pre_hook(self._enter)
                 block.register_forward_hook(self._leave)
 

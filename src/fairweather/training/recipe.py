@@ -1,6 +1,7 @@
 """What an experiment is: a frozen, validated piece of data."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from pydantic import (
 
 from fairweather.data import DEGRADATIONS, WEATHERS, Augmentation, list_layouts
 from fairweather.errors import OptionError
-from fairweather.models import PRESETS, ASTConfig, symmetries_of
+from fairweather.models import PRESETS, Config, symmetries_of
 from fairweather.training.losses import LOSS_NAMES
 
 
@@ -159,6 +160,13 @@ class Stage(Strict):
     warmup_steps: int = Field(0, ge=0, description="of a linear warm-up")
     warmup_epochs: int = Field(0, ge=0, description="the same in epochs; the two are added")
     cycles: int = Field(1, ge=1, description="of the cosine; above 1 it restarts")
+    cosine_part: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (
+        Field(
+            (0.0, 1.0),
+            description="where on the cosine from learning_rate to final_learning_rate the stage"
+            " begins and ends, for one that spans several stages",
+        )
+    )
     identity_fraction: float | None = Field(
         None, ge=0, lt=1, description="in this stage instead of that of data"
     )
@@ -167,6 +175,16 @@ class Stage(Strict):
         description="parts that keep their weights, told by how the names of their parameters"
         " begin, as in [context.gate]",
     )
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Behind the warm-up and at the end; they differ from the cosine's in a part of it."""
+        height = self.learning_rate - self.final_learning_rate
+        first, last = (
+            self.final_learning_rate + height * (1 + math.cos(math.pi * at)) / 2
+            for at in self.cosine_part
+        )
+        return first, last
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Stage":
@@ -180,6 +198,8 @@ class Stage(Strict):
                 raise ValueError("a stage counted in steps has warmup_steps, not warmup_epochs")
             if whole is not None and warmup >= whole:
                 raise ValueError(f"warmup_{unit} {warmup} must be under {unit} {whole}; set both")
+        if self.cosine_part[0] >= self.cosine_part[1]:
+            raise ValueError(f"cosine_part {[*self.cosine_part]}: must end after it begins")
         if self.final_learning_rate > self.learning_rate:
             raise ValueError(
                 f"final_learning_rate {self.final_learning_rate:g} is above learning_rate"
@@ -262,7 +282,7 @@ class Recipe(Strict):
         return self
 
     @property
-    def config(self) -> ASTConfig:
+    def config(self) -> Config:
         """The network's config: the preset with the recipe's changes."""
         symmetries = symmetries_of(self.model_dump(include={"augmentation", "data"}))
         return dataclasses.replace(

@@ -20,6 +20,7 @@ from fairweather.hardware import keep_freed_memory
 from fairweather.imaging import Photo, as_bytes, write_side_by_side
 from fairweather.models import (
     AST,
+    Network,
     add_global_context,
     create_model,
     find_misfits,
@@ -132,8 +133,8 @@ class StageRun:
             log.info("stage %d goes on from %s", self.index, checkpoint)
 
 
-FitStage = Callable[[StageRun, AST], float]
-LoadBest = Callable[[StageRun, AST], None]
+FitStage = Callable[[StageRun, Network], float]
+LoadBest = Callable[[StageRun, Network], None]
 
 
 def run_recipe(
@@ -202,7 +203,7 @@ def run_recipe(
 
 
 def train_stages(
-    stages: Sequence[StageRun], model: AST, *, fit_stage: FitStage, load_best: LoadBest
+    stages: Sequence[StageRun], model: Network, *, fit_stage: FitStage, load_best: LoadBest
 ) -> float:
     """Train the stages one after the other; return the best held-out PSNR of the last in dB."""
     score_db = float("nan")
@@ -217,7 +218,7 @@ def train_stages(
 
 
 def save_trained(
-    model: AST, path: Path, *, recipe: Recipe, framework: str, score_db: float
+    model: Network, path: Path, *, recipe: Recipe, framework: str, score_db: float
 ) -> None:
     """Write the weights that a run was for, and what they came from.
 
@@ -246,7 +247,7 @@ def prepare_run(
     weights: str | Path | None = None,
     unchecked: bool = False,
     fresh: bool = False,
-) -> tuple[Split, AST, Facts]:
+) -> tuple[Split, Network, Facts]:
     """Check all that a run needs, and write nothing; see `run_recipe` for what is asked and raised.
 
     Returns:
@@ -269,7 +270,7 @@ def prepare_run(
     return split, model, facts
 
 
-def train_stage(stage: StageRun, model: AST, *, fit_stage: FitStage) -> float:
+def train_stage(stage: StageRun, model: Network, *, fit_stage: FitStage) -> float:
     """Train one stage, unless it is done; return its best held-out PSNR in dB."""
     if stage.done.exists():
         return json.loads(stage.done.read_text())["held_out_psnr_db"]
@@ -278,7 +279,7 @@ def train_stage(stage: StageRun, model: AST, *, fit_stage: FitStage) -> float:
         log.info(
             "stage %d (%d in all): %d steps, crops of %d px, batches of %d, rate %g to %g",
             *(index, len(stage.recipe.stages), stage.length.steps, shape.crop_px, shape.batch),
-            *(shape.learning_rate, shape.final_learning_rate),
+            *shape.rates,
         )
     try:
         score_db = fit_stage(stage, model)
@@ -296,7 +297,7 @@ def train_stage(stage: StageRun, model: AST, *, fit_stage: FitStage) -> float:
     return score_db
 
 
-def start_model(recipe: Recipe, weights: str | Path | None) -> AST:
+def start_model(recipe: Recipe, weights: str | Path | None) -> Network:
     """Make an untrained network of the recipe, or one with weights of the same architecture.
 
     Raises:
@@ -308,12 +309,13 @@ def start_model(recipe: Recipe, weights: str | Path | None) -> AST:
         freeze(model, stage.frozen)  # each stage does; here so that what is wrong is said at once
     if weights is not None:
         loaded = load_model(weights)
-        if model.config.global_context and not loaded.config.global_context:
+        wants_context = model.config.global_context and not loaded.config.global_context
+        if wants_context and isinstance(loaded, AST):
             loaded = add_global_context(loaded)
         misfits = find_misfits(loaded.state_dict(), model.state_dict()) or "; ".join(
             f"{name} is {getattr(loaded.config, name)} instead of {getattr(model.config, name)}"
             for name in ("branches", "bottleneck_shift", "heads", "window")  # that no shape tells
-            if getattr(loaded.config, name) != getattr(model.config, name)
+            if getattr(loaded.config, name, None) != getattr(model.config, name, None)
         )
         if misfits:
             raise CheckpointError(
@@ -325,7 +327,7 @@ def start_model(recipe: Recipe, weights: str | Path | None) -> AST:
     return model.double() if recipe.precision == "64-true" else model
 
 
-def freeze(model: AST, parts: tuple[str, ...]) -> None:
+def freeze(model: Network, parts: tuple[str, ...]) -> None:
     """Let all of a model be trained but some parts.
 
     Args:

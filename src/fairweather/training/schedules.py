@@ -9,7 +9,13 @@ from fairweather.training.recipe import Stage
 
 
 def cosine_with_warmup(
-    step: int, *, steps: int, warmup_steps: int, floor: float, cycles: int = 1
+    step: int,
+    *,
+    steps: int,
+    warmup_steps: int,
+    floor: float,
+    cycles: int = 1,
+    part: tuple[float, float] = (0.0, 1.0),
 ) -> float:
     """Share of the base learning rate at a step: linear up, then cosines down to the floor.
 
@@ -22,6 +28,7 @@ def cosine_with_warmup(
         floor: share of the base rate where every cosine ends, in [0, 1].
         cycles: cosines after the warm-up, at least 1. All but the last stop one step short of
             the floor, for the next step has the full rate again.
+        part: of each cosine that is gone through, as shares of its length.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -29,6 +36,7 @@ def cosine_with_warmup(
     elapsed = step - warmup_steps
     # The remainder is taken of integers: rounding could skip the restart.
     progress = elapsed * cycles % span / span if elapsed < span else 1.0
+    progress = part[0] + (part[1] - part[0]) * progress
     return floor + (1 - floor) * 0.5 * (1 + torch.tensor(progress * torch.pi).cos().item())
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from fairweather.errors import CheckpointError, RecipeError, TrainingError
-from fairweather.models import AST
+from fairweather.models import Network
 from fairweather.training.batches import crops_of_a_part
 from fairweather.training.callbacks import (
     LAST,
@@ -105,7 +105,7 @@ def refuse_impossible(recipe: Recipe, machines: Machines) -> None:
         raise RecipeError("precision: 16-mixed needs a GPU; choose bf16-mixed or 32-true")
 
 
-def fit_stage(stage: StageRun, model: AST, *, callbacks: tuple[Callback, ...] = ()) -> float:
+def fit_stage(stage: StageRun, model: Network, *, callbacks: tuple[Callback, ...] = ()) -> float:
     """Train a stage to its end; return the best held-out PSNR in dB."""
     best = BestPoint(stage.folder)
     trainer = build_trainer(stage, callbacks=[best, *callbacks])
@@ -123,7 +123,7 @@ def fit_stage(stage: StageRun, model: AST, *, callbacks: tuple[Callback, ...] = 
     return float("nan" if best.best_model_score is None else best.best_model_score)
 
 
-def load_best(stage: StageRun, model: AST) -> None:
+def load_best(stage: StageRun, model: Network) -> None:
     """Put the weights that did best in a stage into the network."""
     path = stage.folder / "best.ckpt"
     try:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from fairweather.data.degradations.low_light import add_low_light
 from fairweather.data.degradations.moire import add_moire
+from fairweather.data.degradations.motion_blur import add_motion_blur
 from fairweather.data.degradations.shadow import add_shadow
 from fairweather.data.degradations.weather import WEATHERS, add_weather
 
@@ -20,6 +22,8 @@ DEGRADATIONS: dict[str, Callable[..., Tensor]] = {
     **WEATHERS,
     "shadow": add_shadow,
     "moire": add_moire,
+    "motion_blur": add_motion_blur,
+    "low_light": add_low_light,
     "weather": add_weather,
 }
 

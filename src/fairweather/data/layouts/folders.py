@@ -65,6 +65,9 @@ def first_fitting(root: Path, forms: Iterable[Arrangement]) -> Arrangement | Non
 
 def _names_fit(sides: Sides) -> bool:
     """Tell whether images of each folder are named as expected; one will do where they overlap."""
+    if sides.inner is not None:
+        there = {path.parent.name.casefold() for path in iterate_images(Path(sides.degraded))}
+        return set(sides.inner) <= there
     strict = not _overlap(sides)
     return _some_fit(sides.degraded, sides.degraded_name, strict=strict) and _some_fit(
         sides.clean, sides.clean_name, strict=strict
@@ -90,13 +93,22 @@ def _key(stem: str, pattern: str) -> str | None:
     return "".join(group or "" for group in found.groups()) if found else None
 
 
-def _named(folder: str, pattern: str, *, strict: bool) -> list[tuple[str, Path]]:
-    """Return the keys and images of a folder; if strict, refuse an image named otherwise."""
+def _named(
+    folder: str, pattern: str, *, strict: bool, inner: str | None = None
+) -> list[tuple[str, Path]]:
+    """Return the keys and images of a folder; if strict, refuse an image named otherwise.
+
+    With an inner folder only what lies in folders of that name counts, and they are no part of a
+    key.
+    """
     keyed: list[tuple[str, Path]] = []
     for name, path in name_images(Path(folder)).items():
+        if inner is not None and name.parent.name.casefold() != inner:
+            continue
+        scene = name.parent if inner is None else name.parent.parent
         key = _key(name.name, pattern)
         if key is not None:
-            keyed.append(((name.parent / key).as_posix(), path))
+            keyed.append(((scene / key).as_posix(), path))
         elif strict:
             raise DataError(
                 f"{path}: is not named as the layout's files are ('{pattern}'); rename or remove it"
@@ -115,8 +127,9 @@ def match(root: Path, arrangement: Arrangement) -> list[Pair]:
     unused: dict[str, set[Path]] = {}
     for sides in arrangement:
         strict = not _overlap(sides)
-        degraded = _named(sides.degraded, sides.degraded_name, strict=strict)
-        clean = map_names(_named(sides.clean, sides.clean_name, strict=strict))
+        inner = sides.inner or (None, None)
+        degraded = _named(sides.degraded, sides.degraded_name, strict=strict, inner=inner[0])
+        clean = map_names(_named(sides.clean, sides.clean_name, strict=strict, inner=inner[1]))
         if not sides.many:
             map_names(degraded)
         found = [Pair(path, clean[key]) for key, path in degraded if key in clean]

@@ -17,6 +17,8 @@ class Sides:
         clean_name: the same for a clean one.
         many: several degraded images may share one clean image.
         spare_clean: clean images without a degraded one are no error.
+        inner: names of the folders that hold the degraded and the clean images of each scene,
+            where every scene has a folder of its own below the two.
     """
 
     degraded: str
@@ -25,6 +27,7 @@ class Sides:
     clean_name: str = "(.+)"
     many: bool = False
     spare_clean: bool = False
+    inner: tuple[str, str] | None = None
 
     def under(self, folder: str) -> "Sides":
         """Return the same, deeper by a folder."""

@@ -231,6 +231,68 @@ LAYOUTS: dict[str, Layout] = {
             test=("testData", "test"),
         ),
     ),
+    "gopro": Layout(
+        title="GoPro",
+        task="motion_blur",
+        publisher="the project page of DeepDeblur (Nah et al., CVPR 2017)",
+        tree="train/SCENE/blur/000001.png + train/SCENE/sharp/000001.png   (blur_gamma/ is not"
+        " read)\ntest/SCENE/blur/ + test/SCENE/sharp/\n"
+        "or   train/input/ + train/target/, test/ alike (the form of Restormer), or input_crops/ +"
+        " target_crops/",
+        usual="the folders: 2,103 pairs to train, 1,111 to test",
+        source="from several public loaders and the training options of AST-v2; the counts are not"
+        " verified.",
+        splits=in_folders(
+            Sides(".", ".", inner=("blur", "sharp")),
+            Sides("input_crops", "target_crops"),
+            *INPUT_TARGET,
+            **TRAIN_TEST,
+        ),
+    ),
+    **{
+        f"lol-v2-{kind}": Layout(
+            title=f"LOL-v2, {kind}",
+            task="low_light",
+            publisher="GitHub flyywh/CVPR-2020-Semi-Low-Light (Yang et al., TIP 2021)",
+            tree=f"{folder}/Train/Low/{low} + {folder}/Train/Normal/{normal}\n{folder}/Test/…   (or"
+            f" Train/ and Test/ at the root)",
+            usual=f"the folders: {counts}",
+            source="from the options of AST-v2 and several public loaders; the counts are not"
+            " verified.",
+            splits=in_folders(
+                Sides("Low", "Normal", "(?:low)?(.+)", "(?:normal)?(.+)"),
+                train=(f"{folder}/Train", "Train"),
+                test=(f"{folder}/Test", "Test"),
+            ),
+        )
+        for kind, folder, low, normal, counts in (
+            (
+                "real",
+                "Real_captured",
+                "low00001.png",
+                "normal00001.png",
+                "689 pairs to train, 100 to test",
+            ),
+            ("synthetic", "Synthetic", "NAME.png", "NAME.png", "900 pairs to train, 100 to test"),
+        )
+    },
+    "smid": Layout(
+        title="SMID",
+        task="low_light",
+        publisher="GitHub cchen156/Seeing-Motion-in-the-Dark (Chen et al., ICCV 2019)",
+        tree="train/SMID_LQ/0001/0001.png + train/SMID_Long/0001/NAME.png\ntest/…\n"
+        "a scene has many short exposures and one long one",
+        usual="the scenes of the authors' test_list.txt, moved to test/",
+        source="folders from the loader of AST-v2, which reads frames as NumPy arrays from"
+        " SMID_LQ_np/ and SMID_Long_np/: convert them to PNG first.",
+        splits=in_folders(
+            *(
+                Sides(f"SMID_LQ{end}", f"SMID_Long{end}", ".+", ".+", many=True)
+                for end in ("", "_np")
+            ),
+            **TRAIN_TEST,
+        ),
+    ),
     "uhdm": Layout(
         title="UHDM",
         task="moire",

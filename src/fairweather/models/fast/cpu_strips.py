@@ -8,6 +8,7 @@ those of the plain path up to rounding.
 """
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -37,18 +38,6 @@ onednn: Any = torch.ops.mkldnn
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
     hasattr(onednn, name) for name in ("_linear_pointwise", "_convolution_pointwise")
 )
-
-
-def find(operation: Any, args: Any, options: Any, **_: Any) -> Callable[..., Any] | None:
-    """Return the backend of an operation of ast.py for these arguments; None if there is none."""
-    backend = BACKENDS.get(operation.name)
-    if backend is None or not runs_here(args[0]):
-        return None
-    if backend is run_in_strips and not runs_in_strips(args[1]):
-        return None
-    if backend is convolve_to_image and not isinstance(args[1], nn.Conv2d):
-        return None
-    return backend
 
 
 def runs_here(x: Tensor) -> bool:
@@ -124,7 +113,8 @@ def run_in_strips(x: Tensor, block: Block) -> Tensor:
     for image in x:
         if block.attention is not None:
             attend(block.attention, block.attention_norm, image)
-        refine(block.feed_forward, block.feed_forward_norm, image)
+        enhance = functools.partial(convolve_quarter, block.feed_forward.partial)
+        refine(block.feed_forward, block.feed_forward_norm, image, enhance=enhance)
     return x
 
 
@@ -201,8 +191,23 @@ def fuse_in_place(logits: Tensor, dense_share: Tensor | None, *, branches: str) 
     return torch.lerp(logits.relu_().square_(), dense, dense_share, out=dense)
 
 
-def refine(frfn: FeatureRefinement, norm: nn.LayerNorm, image: Tensor) -> None:
-    """Add frfn(norm(image)) to an image (H, W, C), a band of rows at a time."""
+def refine(
+    frfn: FeatureRefinement,
+    norm: nn.LayerNorm,
+    image: Tensor,
+    *,
+    enhance: Callable[[Tensor], Tensor],
+    activation: str = "gelu",
+) -> None:
+    """Add frfn(norm(image)) to an image (H, W, C), a band of rows at a time.
+
+    Args:
+        frfn: its layers.
+        norm: what comes before it.
+        image: it is overwritten.
+        enhance: what comes before `expand`, of rows (H, W, C), which it may overwrite.
+        activation: behind each half of `expand` and behind `depthwise`, `gelu` or `none`.
+    """
     height, width, channels = image.shape
     step = share(height, max(REACH, BAND_BYTES // (4 * width * channels)))
     before = image[:0]
@@ -216,19 +221,21 @@ def refine(frfn: FeatureRefinement, norm: nn.LayerNorm, image: Tensor) -> None:
         above.copy_(after)
         before = image[bottom - REACH : bottom].clone()
         margin = min(1, top)  # of what the partial convolution gives, one row is kept on each side
-        x = enhance(frfn, x)[top - start - margin :][: margin + bottom - top + 1]
-        refine_band(frfn, x[None], image[None, top:bottom], margin=margin)
+        x = enhance(x)[top - start - margin :][: margin + bottom - top + 1]
+        refine_band(frfn, x[None], image[None, top:bottom], margin=margin, activation=activation)
 
 
-def enhance(frfn: FeatureRefinement, x: Tensor) -> Tensor:
+def convolve_quarter(partial: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply the partial convolution to x (H, W, C), in its memory."""
-    quarter = frfn.partial.in_channels
-    convolved = F.conv2d(x[None, ..., :quarter].permute(0, 3, 1, 2), frfn.partial.weight, padding=1)
+    quarter = partial.in_channels
+    convolved = F.conv2d(x[None, ..., :quarter].permute(0, 3, 1, 2), partial.weight, padding=1)
     x[..., :quarter] = convolved[0].permute(1, 2, 0)
     return x
 
 
-def refine_band(frfn: FeatureRefinement, x: Tensor, image: Tensor, *, margin: int) -> None:
+def refine_band(
+    frfn: FeatureRefinement, x: Tensor, image: Tensor, *, margin: int, activation: str
+) -> None:
     """Add what follows the partial convolution to a band of rows, tile by tile.
 
     Args:
@@ -236,6 +243,7 @@ def refine_band(frfn: FeatureRefinement, x: Tensor, image: Tensor, *, margin: in
         x: behind the partial convolution, (1, margin + H or one row more, W, C).
         image: the band, (1, H, W, C).
         margin: rows of x above the band.
+        activation: as for `refine`.
     """
     height, width = image.shape[1:3]
     rows, columns = tile_sides(height, width, frfn.depthwise.in_channels)
@@ -244,7 +252,8 @@ def refine_band(frfn: FeatureRefinement, x: Tensor, image: Tensor, *, margin: in
         lines = slice(top + margin, bottom + margin)
         for left in range(0, width, columns):
             place = slice(left, min(width, left + columns))
-            refine_tile(frfn, x, image[:, top:bottom, place], lines, place)
+            tile = image[:, top:bottom, place]
+            refine_tile(frfn, x, tile, lines, place, activation=activation)
 
 
 def tile_sides(height: int, width: int, channels: int) -> tuple[int, int]:
@@ -266,7 +275,13 @@ def share(length: int, most: int) -> int:
 
 
 def refine_tile(
-    frfn: FeatureRefinement, x: Tensor, tile: Tensor, rows: slice, columns: slice
+    frfn: FeatureRefinement,
+    x: Tensor,
+    tile: Tensor,
+    rows: slice,
+    columns: slice,
+    *,
+    activation: str,
 ) -> None:
     """Add what follows the partial convolution to a tile of an image.
 
@@ -276,28 +291,30 @@ def refine_tile(
         tile: (1, rows, columns, C).
         rows: where the tile lies in x.
         columns: the same.
+        activation: as for `refine`.
     """
-    depthwise, expand = frfn.depthwise, frfn.expand
-    (weight, gate_weight), (bias, gate_bias) = expand.weight.chunk(2), expand.bias.chunk(2)
+    depthwise, expand, then = frfn.depthwise, frfn.expand, (activation, [], "none")
+    weight, gate_weight = expand.weight.chunk(2)
+    bias, gate_bias = (None, None) if expand.bias is None else expand.bias.chunk(2)
     above, left = max(0, rows.start - 1), max(0, columns.start - 1)
     reached = x[:, above : rows.stop + 1, left : columns.stop + 1]  # by the convolution
     # Zeros are needed at an edge of the image only; elsewhere they would be worked on in vain.
     row_padding = int(reached.shape[1] < rows.stop - rows.start + 2)
     column_padding = int(reached.shape[2] < columns.stop - columns.start + 2)
-    local = onednn._linear_pointwise(reached, weight, bias, "gelu", [], "none")
+    local = onednn._linear_pointwise(reached, weight, bias, *then)
     local = onednn._convolution_pointwise(
         local.permute(0, 3, 1, 2),
         depthwise.weight,
         depthwise.bias,
         [row_padding, column_padding],
         *([1, 1], [1, 1], depthwise.groups),  # stride, dilation, groups
-        *("gelu", [], "none"),
+        *then,
     ).permute(0, 2, 3, 1)
     if row_padding:
         local = local[:, rows.start - above : rows.stop - above]
     if column_padding:
         local = local[:, :, columns.start - left : columns.stop - left]
-    gate = onednn._linear_pointwise(x[:, rows, columns], gate_weight, gate_bias, "gelu", [], "none")
+    gate = onednn._linear_pointwise(x[:, rows, columns], gate_weight, gate_bias, *then)
     tile.add_(linear(frfn.project, gate.mul_(local)))
 
 
@@ -318,9 +335,8 @@ def convolve_to_image(x: Tensor, layer: nn.Conv2d) -> Tensor:
     for row in range(2):
         for column in range(2):
             weight[:, row, column, :, row : row + 3, column : column + 3] = layer.weight
-    assert layer.bias is not None
-    x, bias = x.permute(0, 3, 1, 2), layer.bias.repeat_interleave(4)
-    four = F.conv2d(x, weight.flatten(0, 2), bias, stride=2, padding=1)
+    bias = None if layer.bias is None else layer.bias.repeat_interleave(4)
+    four = F.conv2d(x.permute(0, 3, 1, 2), weight.flatten(0, 2), bias, stride=2, padding=1)
     return F.pixel_shuffle(four, 2)
 
 
@@ -334,10 +350,3 @@ def linear_plus(layer: nn.Linear, x: Tensor, residual: Tensor) -> Tensor:
     if x.dtype != residual.dtype:
         return residual + linear(layer, x)
     return onednn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, "add")
-
-
-BACKENDS = {
-    "run_block": run_in_strips,
-    "sides_to_compute": needed_sides,
-    "convolve_to_image": convolve_to_image,
-}

@@ -1,4 +1,4 @@
-"""The named operations of ast.py, and how a call of one finds a faster backend.
+"""The named operations of ast.py and astv2.py, and how a call of one finds a faster backend.
 
 `@operation` marks a formula. A call looks for a backend of the device that its first argument is
 on, and computes the formula where there is none. Each device has a room in this folder with a
@@ -18,7 +18,7 @@ import torch
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ROOMS = {"cpu": "cpu_strips", "cuda": "cuda"}
+ROOMS = {"cpu": "cpu", "cuda": "cuda"}
 
 Mode = Literal["plain", "default", "all"]
 _mode: Mode = "default"

@@ -11,7 +11,6 @@ import optuna
 import yaml
 
 from fairweather.errors import RecipeError
-from fairweather.models import ASTConfig
 from fairweather.training.recipe import Recipe
 from fairweather.training.recipe_files import apply_override, parse_recipe, read_yaml, suggest
 
@@ -186,7 +185,7 @@ def _own_value(recipe: Recipe, tree: Any, place: str) -> Any:
 
 
 def _own_architecture(recipe: Recipe, place: str) -> Any:
-    names = [field.name for field in fields(ASTConfig)]
+    names = [field.name for field in fields(recipe.config)]
     name = place.partition(".")[2]
     if name not in names:
         raise RecipeError(f"{place}: there is no such key; {suggest(name, names)}")
