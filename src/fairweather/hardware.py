@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -189,7 +189,7 @@ def map_in_threads(
     *,
     workers: int,
     stop: threading.Event | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield work(item) for each item in order, computed by threads that share PyTorch's threads.
 
     Two threads that each compute a tile are faster than one tile computed by two, which wait for

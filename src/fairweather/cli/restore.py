@@ -37,7 +37,7 @@ def restore_command(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PHOTO|FOLDER|GLOB|- …",
+            metavar="PHOTO|CLIP|FOLDER|GLOB|- …",
             help="What to restore; a folder with all below it, or - for standard input.",
         ),
     ] = None,
@@ -153,14 +153,35 @@ def restore_command(
             help="What to do with a JPEG or PNG that is cut off: allow restores the rest."
         ),
     ] = "refuse",
+    codec: Annotated[
+        Literal["h264", "h265", "av1", "ffv1"] | None,
+        typer.Option(
+            help="Codec of clips; ffv1 loses nothing.",
+            show_default="h264, h265 above 8 bits, av1 in webm",
+        ),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            help="Quality of clips, 0 to 51 (63 for av1); less is better.",
+            min=0,
+            max=63,
+            show_default="nearly without visible loss",
+        ),
+    ] = None,
+    interlaced: Annotated[
+        Literal["refuse", "deinterlace"],
+        typer.Option(help="What to do with clips whose frames hold two moments each."),
+    ] = "refuse",
     as_json: AsJson = False,
     sample: Annotated[
         bool, typer.Option("--sample", help="Make a rainy photograph in ./sample and restore it.")
     ] = False,
 ) -> None:
-    """Restore photographs and folders of them; inputs are never overwritten.
+    """Restore photographs, clips and folders of them; inputs are never overwritten.
 
     photo.jpg becomes photo.restored.jpg beside it; a folder photos is mirrored in photos-restored.
+    Clips (extra video) keep sound, subtitles and the times of all frames; a stopped one goes on.
     JPEGs stay about as large as they were, unless --quality or --lossless asks for more.
     """
     if sample and inputs:
@@ -188,9 +209,10 @@ def restore_command(
 
     # Only now, so that a refusal does not wait for PyTorch.
     from fairweather.hardware import keep_freed_memory, use_threads
-    from fairweather.imaging import DEFAULT_MAX_PIXELS
+    from fairweather.imaging import DEFAULT_MAX_PIXELS, ClipOptions
     from fairweather.restoration import Restorer, plan_jobs
 
+    clip = ClipOptions(codec=codec, crf=crf, interlaced=interlaced)
     keep_freed_memory()
     use_threads(threads)
     written: dict[str, Any] = {"format": format, "lossless": lossless}
@@ -217,7 +239,7 @@ def restore_command(
         restore_stream(restorer, inputs[0], out, **written, overwrite=overwrite, **options)
         return
     existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
-    options |= {"existing": existing, "compare": compare}
+    options |= {"existing": existing, "compare": compare, "clip": clip}
     if not restore_planned(restorer, plan, options=options, as_json=as_json):
         raise typer.Exit(1)
 

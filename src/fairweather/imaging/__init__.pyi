@@ -27,3 +27,16 @@ from .tiles import cut_tile as cut_tile
 from .tiles import merge_tiles as merge_tiles
 from .tiles import padded_indices as padded_indices
 from .tiles import plan_tiles as plan_tiles
+from .video import CONTAINERS as CONTAINERS
+from .video import ENCODERS as ENCODERS
+from .video import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from .video import ClipFacts as ClipFacts
+from .video import ClipOptions as ClipOptions
+from .video import Frame as Frame
+from .video import SegmentWriter as SegmentWriter
+from .video import choose_codec as choose_codec
+from .video import container_of as container_of
+from .video import is_clip as is_clip
+from .video import join_segments as join_segments
+from .video import read_clip_facts as read_clip_facts
+from .video import read_frames as read_frames

@@ -6,6 +6,7 @@ from .auto import mirrored as mirrored
 from .auto import probabilities as probabilities
 from .batch import Summary as Summary
 from .batch import run_jobs as run_jobs
+from .clips import restore_frames as restore_frames
 from .converted import load_converted as load_converted
 from .engine_choice import create_engine as create_engine
 from .engine_choice import list_engines as list_engines

@@ -12,7 +12,9 @@ from fairweather.hardware import available_memory_bytes, map_in_threads
 from fairweather.imaging import (
     DEFAULT_MAX_PIXELS,
     Chroma,
+    ClipOptions,
     Truncated,
+    is_clip,
     read_image,
     write_side_by_side,
 )
@@ -51,6 +53,7 @@ def run_jobs(
     chroma: Chroma | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     truncated: Truncated = "refuse",
+    clip: ClipOptions | None = None,
     on_start: Callable[[Job], OnTile | None] = lambda job: None,
     on_done: Callable[[Restored | Failure | Job], None] = lambda outcome: None,
 ) -> None:
@@ -69,6 +72,7 @@ def run_jobs(
         chroma: the resolution of colours in JPEG, AVIF and HEIC; None keeps that of a JPEG.
         max_pixels: larger images are refused.
         truncated: whether JPEG and PNG files that are cut off are restored as far as they go.
+        clip: how clips are written.
         on_start: called with each job by its thread, gives the callback for its tiles.
         on_done: called with each outcome by its thread.
     """
@@ -94,7 +98,7 @@ def run_jobs(
             existing=existing,
             compare=compare,
             reading={"max_pixels": max_pixels, "truncated": truncated},
-            writing={"quality": quality, "chroma": chroma},
+            writing={"quality": quality, "chroma": chroma, "clip": clip},
             on_tile=count,
         )
         lists[type(outcome)].append(outcome)
@@ -120,7 +124,7 @@ def outcome_of(
     on_tile: OnTile,
 ) -> Restored | Failure | Job:
     """Restore one file, unless it is skipped, and return what became of it; see `run_jobs`."""
-    comparison = comparison_of(job.target) if compare else None
+    comparison = comparison_of(job.target) if compare and not is_clip(job.source) else None
     if comparison is not None and existing == "skip" and is_there(comparison):
         comparison = None
     try:

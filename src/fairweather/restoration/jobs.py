@@ -10,8 +10,10 @@ from typing import NamedTuple
 from fairweather.errors import OptionError
 from fairweather.files import walk_once
 from fairweather.imaging import (
+    CONTAINERS,
     FORMATS,
     IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
     WRITTEN_SUFFIXES,
     written_suffix,
 )
@@ -79,7 +81,8 @@ def plan_jobs(
     jobs: list[Job] = []
     failures: list[Failure] = []
     passed_over: list[PassedOver] = []
-    names_file = out is not None and out.suffix.lower() in WRITTEN_SUFFIXES and not is_folder(out)
+    written = (*WRITTEN_SUFFIXES, *CONTAINERS)
+    names_file = out is not None and out.suffix.lower() in written and not is_folder(out)
     if out is not None and not names_file:
         refuse_file(out)
     check_suffixes(suffix, out.suffix.lower() if out and names_file else None, lossless=lossless)
@@ -114,15 +117,17 @@ def check_suffixes(asked: str | None, named: str | None, *, lossless: bool) -> N
     if asked and asked not in WRITTEN_SUFFIXES:
         known = ", ".join(sorted(suffix[1:] for suffix in WRITTEN_SUFFIXES))
         raise OptionError(f"format {asked[1:]}: is not written; use one of {known}")
-    if asked and named and FORMATS[asked] != FORMATS[named]:
+    if asked and named and FORMATS[asked] != FORMATS.get(named):
         raise OptionError(f"format {asked[1:]}: contradicts the name of the result, *{named}")
-    for suffix in filter(None, (asked, named)):
+    for suffix in filter(None, (asked, named if named in FORMATS else None)):
         if lossless and not FORMATS[suffix].lossless:
             raise OptionError(f"lossless: {suffix[1:]} always loses something; use png")
 
 
 def as_written(target: Path, suffix: str | None, *, lossless: bool) -> Path:
     """Return a target with the suffix that is asked for, or else its own if that is written."""
+    if target.suffix.lower() in VIDEO_SUFFIXES:
+        return target if target.suffix.lower() in CONTAINERS else target.with_suffix(".mkv")
     if suffix is None:
         suffix = written_suffix(target)
         known = FORMATS.get(suffix.lower())
@@ -143,6 +148,8 @@ def refuse_file(out: Path) -> None:
 def refuse_unknown_suffix(out: Path | None) -> None:
     """Raise if `-o result.heic` asks for a file of one photo, and not for a folder of that name."""
     if out is None or is_folder(out) or out.suffix.lower() in WRITTEN_SUFFIXES:
+        return
+    if out.suffix.lower() in CONTAINERS:
         return
     if out.suffix[1:].isalnum() and not out.suffix[1:].isdecimal():
         raise OptionError(
@@ -172,7 +179,7 @@ class Found:
 
     def add(self, path: Path) -> None:
         """Add a file that was not named itself, but found."""
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+        if path.suffix.lower() not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
             self.passed_over.append(PassedOver(path, "no images by their suffix"))
         elif Path(path.stem).suffix in (MARK, ".compare"):
             self.passed_over.append(PassedOver(path, "results of an earlier run"))

@@ -2,9 +2,12 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,8 +20,10 @@ from fairweather.hardware import pick_device
 from fairweather.imaging import (
     DEFAULT_MAX_PIXELS,
     Chroma,
+    ClipOptions,
     Truncated,
     check_writable,
+    is_clip,
     read_image,
     write_image,
     write_side_by_side,
@@ -54,6 +59,7 @@ class Restored:
     notes: tuple[str, ...]
     diagnosis: Diagnosis | None = None  # where the degradation was not given, but found
     levels: int = 0  # how often the photograph was halved, to be restored coarse to fine
+    frames: int | None = None  # of a clip
 
 
 class Outcome(NamedTuple):
@@ -161,6 +167,7 @@ class Restorer:
             return
         self.weights = "the model" if isinstance(weights, Network) else str(weights)
         model = weights if isinstance(weights, Network) else load_model(weights)
+        self._fingerprint = functools.cache(functools.partial(fingerprint, model))
         self.engine = create_engine(engine, model, device=device, precision=precision)
         self.overlap_px = default_overlap_px(model.config) if overlap_px is None else overlap_px
         self.batch = batch or (1 if self.engine.device.type == "cpu" else 4)
@@ -196,6 +203,7 @@ class Restorer:
         chroma: Chroma | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         truncated: Truncated = "refuse",
+        clip: ClipOptions | None = None,
         on_tile: OnTile | None = None,
     ) -> Restored:
         """Restore a file; the target appears whole or not at all, in a folder made if need be.
@@ -204,7 +212,7 @@ class Restorer:
         suffix asks for another format.
 
         Args:
-            source: an image file.
+            source: an image file, or a clip (extra `video`).
             target: where to write; its suffix decides the format.
             overwrite: whether files at `target` and `compare` may be replaced.
             compare: where to write input and result side by side, if anywhere.
@@ -212,7 +220,8 @@ class Restorer:
             chroma: resolution of the colours in JPEG, AVIF and HEIC; the same.
             max_pixels: larger images are refused; reading one takes up to 24 bytes a pixel.
             truncated: whether a JPEG or PNG that is cut off is restored as far as it goes.
-            on_tile: called with (tiles done, tiles in all), of all levels.
+            clip: how a clip is written, and what to do with half-frames.
+            on_tile: called with (tiles done, tiles in all), of all levels; with frames of a clip.
 
         Raises:
             ImageError: if the source cannot be read or the target not be written.
@@ -221,6 +230,12 @@ class Restorer:
         started = time.monotonic()
         source, target = Path(source), Path(target)
         refuse_existing(target, compare, overwrite=overwrite)
+        if is_clip(source):
+            from fairweather.restoration.clips import restore_clip
+
+            return restore_clip(
+                self, source, target, overwrite=overwrite, options=clip, on_frame=on_tile
+            )
         check_writable(target)
         photo = read_image(source, max_pixels=max_pixels, truncated=truncated)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -260,7 +275,47 @@ class Restorer:
         restored = self._restore(pixels, grey=grey, on_tile=on_tile).pixels
         return pixels.copy() if restored is pixels else restored
 
-    def _restore(self, pixels: np.ndarray, *, grey: bool, on_tile: OnTile | None) -> Outcome:
+    def settle(self, pixels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Decide how an image is restored, and return what restores others in the same way.
+
+        For frames of a shot, of which each would be judged by itself otherwise: the degradation
+        that `auto` finds, and how often an image is halved.
+
+        Args:
+            pixels: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
+
+        Raises:
+            CheckpointError: if no bundled weights restore the degradation that `auto` finds.
+        """
+        if self._choose is not None:
+            restorer = self._choose(pixels)[0]
+            return np.copy if restorer is None else restorer.settle(pixels)
+        levels = self.levels
+        assert self.engine is not None
+        if levels == "auto" and self.engine.config.proxy_px is None and not self.fast:
+            levels = self._begin().choose_levels(pixels)
+
+        def restore(other: np.ndarray) -> np.ndarray:
+            return self._restore(other, grey=False, on_tile=None, levels=levels).pixels
+
+        return restore
+
+    def describe(self) -> str:
+        """Return all that decides what it makes of an image, as text."""
+        names = ("strength", "levels", "fast", "finish", "self_ensemble", "tile_px", "overlap_px")
+        about: dict[str, Any] = {name: getattr(self, name, None) for name in names}
+        about["weights"] = AUTO if self.engine is None else self._fingerprint()
+        about["precision"] = getattr(self.engine, "precision", None)
+        return json.dumps(about, sort_keys=True)
+
+    def _restore(
+        self,
+        pixels: np.ndarray,
+        *,
+        grey: bool,
+        on_tile: OnTile | None,
+        levels: Levels | None = None,
+    ) -> Outcome:
         if self._choose is not None:
             restorer, diagnosis, notes = self._choose(pixels)
             if restorer is None:
@@ -268,18 +323,10 @@ class Restorer:
             outcome = restorer._restore(pixels, grey=grey, on_tile=on_tile)
             return outcome._replace(notes=notes + outcome.notes, diagnosis=diagnosis)
         assert self.engine is not None
-        # Made for one call, so that nothing that befalls it concerns another one.
-        run = TiledRun(
-            self.engine,
-            tile_px=self.tile_px,
-            overlap_px=self.overlap_px,
-            batch=self.batch,
-            self_ensemble=self.self_ensemble,
-            weights=self.weights,
-        )
+        run = self._begin()
         coarse_to_fine = functools.partial(
             run.restore_coarse_to_fine,
-            levels=self.levels,
+            levels=self.levels if levels is None else levels,
             strength=self.strength,
             grey=grey,
             on_tile=on_tile,
@@ -295,6 +342,18 @@ class Restorer:
             restored = apply_finish(pixels, restored, name=self.finish)
         notes = ensemble_note(run.engine.config.symmetries) if self.self_ensemble else ()
         return Outcome(restored, notes, levels=levels)
+
+    def _begin(self) -> TiledRun:
+        """Return what one call needs, so that nothing that befalls it concerns another one."""
+        assert self.engine is not None
+        return TiledRun(
+            self.engine,
+            tile_px=self.tile_px,
+            overlap_px=self.overlap_px,
+            batch=self.batch,
+            self_ensemble=self.self_ensemble,
+            weights=self.weights,
+        )
 
     def at_once(self) -> int:
         """Return how many threads should restore at the same time: as many as PyTorch has.
@@ -325,6 +384,14 @@ class Restorer:
                     f" of {least_overlap_px} px"
                 )
         return None if tile is None else max(tile, smallest_px)
+
+
+def fingerprint(model: Network) -> str:
+    """Return a number of a model's config and weights."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(model.config)).encode())
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def refuse_existing(*paths: Path | None, overwrite: bool) -> None:

@@ -157,6 +157,10 @@ class TiledRun:
             change = find_change(source.pixels, restored)
             done += tiles
 
+    def choose_levels(self, pixels: np.ndarray) -> int:
+        """Return how often an image is halved by what it shows; see `restore_coarse_to_fine`."""
+        return choose_levels(make_versions(pixels, levels=MOST_LEVELS), self.restore_part)
+
     def plan(self, pixels: np.ndarray) -> TilePlan:
         """Return the tiles in which an image is restored."""
         return plan_tiles(
