@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -353,3 +354,26 @@ def test_a_folder_that_must_not_be_written(restorer: Restorer, tmp_path: Path) -
             restorer.restore_file(tmp_path / "clip.mp4", tmp_path / "out.mp4")
     finally:
         tmp_path.chmod(0o700)
+
+
+@pytest.mark.slow
+def test_a_restored_clip_plays_in_chromium(restorer: Restorer, tmp_path: Path) -> None:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    chromium = next((found for name in names if (found := shutil.which(name))), None)
+    if chromium is None:
+        pytest.skip(f"NOT TESTED: no Chromium, none of {', '.join(names)} is on the PATH")
+    api = pytest.importorskip("playwright.sync_api", reason="NOT TESTED: no playwright")
+    make_clip(tmp_path / "a.mp4", frames=60, size=(120, 160))
+    restorer.restore_file(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    page = tmp_path / "page.html"
+    page.write_text('<video id="clip" src="b.mp4" muted autoplay></video>')
+    with api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        tab = browser.new_page()
+        tab.goto(page.as_uri())
+        tab.wait_for_function("clip.currentTime > 0.5", timeout=20_000)
+        size, fault = tab.evaluate("[[clip.videoHeight, clip.videoWidth], clip.error]")
+        browser.close()
+    assert size == [120, 160]
+    assert fault is None

@@ -15,7 +15,7 @@ import fairweather as fw
 from fairweather.errors import CheckpointError, FairweatherError, ImageError, OptionError
 from fairweather.imaging import read_image
 from fairweather.models import AST, PRESETS, ASTConfig, create_model, save_model, save_official
-from fairweather.restoration import Restorer, restorer
+from fairweather.restoration import Restorer, once
 
 PHOTO = np.ascontiguousarray(data.astronaut()[:300, :260])
 
@@ -433,15 +433,15 @@ def test_restore_in_one_line(model: AST, tmp_path: Path) -> None:
     weights, source = tmp_path / "w.safetensors", tmp_path / "a.png"
     save_model(model, weights)
     Image.fromarray(PHOTO[:30, :30]).save(source)
-    restorer.cached_restorer.cache_clear()
+    once.cached_restorer.cache_clear()
     try:
         record = fw.restore(source, tmp_path / "b.png", weights=weights, device="cpu")
         fw.restore(str(source), str(tmp_path / "c.png"), weights=str(weights), device="cpu")
-        assert restorer.cached_restorer.cache_info().misses == 1
+        assert once.cached_restorer.cache_info().misses == 1
         with pytest.raises(ImageError, match="exists already"):
             fw.restore(source, tmp_path / "b.png", weights=weights, device="cpu")
     finally:
-        restorer.cached_restorer.cache_clear()
+        once.cached_restorer.cache_clear()
     assert record.target == tmp_path / "b.png"
     expected = Restorer(model, device="cpu")(PHOTO[:30, :30])
     for name in ("b.png", "c.png"):

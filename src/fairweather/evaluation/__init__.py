@@ -2,7 +2,8 @@
 
 from fairweather.evaluation.evaluate import evaluate, evaluate_photos, evaluate_results
 from fairweather.evaluation.metrics import measure, measure_alone, measure_cast
-from fairweather.evaluation.protocols import PROTOCOLS, describe_protocol
+from fairweather.evaluation.protocol_text import describe_protocol
+from fairweather.evaluation.protocols import PROTOCOLS
 from fairweather.evaluation.report import ReportWriter, figure_text, label
 from fairweather.evaluation.results import (
     RESTORED,

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairweather.evaluation.protocols import INFERENCES, MetricProtocol, describe_protocol
+from fairweather.evaluation.protocol_text import describe_protocol
+from fairweather.evaluation.protocols import INFERENCES, MetricProtocol
 from fairweather.evaluation.published import PUBLISHED, PublishedFigure, why_not_comparable
 from fairweather.evaluation.sets import TestSet
 from fairweather.evaluation.weights import INPUT, WeightsFacts

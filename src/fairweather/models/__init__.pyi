@@ -39,6 +39,7 @@ from .creation import build_network as build_network
 from .creation import count_parameters as count_parameters
 from .creation import create_model as create_model
 from .creation import find_config as find_config
+from .creation import fingerprint as fingerprint
 from .fast.cpu_strips import multiplies_in_bf16 as multiplies_in_bf16
 from .fast.cpu_strips import multiply_in_bf16 as multiply_in_bf16
 from .fast.cuda import list_kernel_checks as list_kernel_checks

@@ -1,6 +1,8 @@
 """Build models from a preset or a config."""
 
 import dataclasses
+import hashlib
+import json
 
 from torch import nn
 
@@ -61,3 +63,13 @@ def add_global_context(model: AST) -> AST:
 def count_parameters(model: nn.Module) -> int:
     """Count the trainable numbers of a module."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def fingerprint(model: Network) -> str:
+    """Return a number, in hexadecimal digits, that is the same for the same config and weights."""
+    config = json.dumps(dataclasses.asdict(model.config), sort_keys=True)
+    digest = hashlib.sha256(config.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()

@@ -20,8 +20,8 @@ from .jobs import plan_jobs as plan_jobs
 from .official_inference import restore_equal_tiles as restore_equal_tiles
 from .official_inference import restore_square_padded as restore_square_padded
 from .official_inference import square_side as square_side
+from .once import restore as restore
 from .restorer import Restored as Restored
 from .restorer import Restorer as Restorer
-from .restorer import restore as restore
 from .tiled import refuse_nonfinite_result as refuse_nonfinite_result
 from .tiled import self_ensemble as self_ensemble

@@ -11,11 +11,11 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -37,9 +37,6 @@ from fairweather.imaging import (
 )
 from fairweather.restoration.tiled import OnTile
 
-if TYPE_CHECKING:
-    from fairweather.restoration.restorer import Restored, Restorer
-
 SEGMENT_SECONDS = 2.0
 FEWEST_IN_SEGMENT, MOST_IN_SEGMENT = 12, 240
 SKETCH_PX = 24
@@ -48,15 +45,41 @@ HASHED_BYTES = 1 << 20
 Restore = Callable[[np.ndarray], np.ndarray]
 
 
+class FrameRestorer(Protocol):
+    """What restores frames: a `Restorer`."""
+
+    def settle(self, pixels: np.ndarray) -> Restore:
+        """Decide by a frame how those of its shot are restored."""
+        ...
+
+    def at_once(self) -> int:
+        """Return how many threads should restore at the same time."""
+        ...
+
+    def describe(self) -> str:
+        """Return all that decides what it makes of a frame."""
+        ...
+
+
+@dataclass(frozen=True)
+class RestoredClip:
+    """What became of a clip: its size and frames, and what to tell the user."""
+
+    height: int
+    width: int
+    frames: int
+    notes: tuple[str, ...]
+
+
 def restore_clip(
-    restorer: "Restorer",
+    restorer: FrameRestorer,
     source: Path,
     target: Path,
     *,
     overwrite: bool = False,
     options: ClipOptions | None = None,
     on_frame: OnTile | None = None,
-) -> "Restored":
+) -> RestoredClip:
     """Restore a clip; the target appears whole or not at all.
 
     Every other stream is copied, and frames keep their times. See `Restorer.restore_file`.
@@ -73,9 +96,7 @@ def restore_clip(
         ImageError: if the clip cannot be read, or is cut off, or the container does not take the
             codec.
     """
-    from fairweather.restoration.restorer import Restored
-
-    started, options = time.monotonic(), options or ClipOptions()
+    options = options or ClipOptions()
     container_of(target)
     facts = read_clip_facts(source, options)
     codec = choose_codec(target, facts, options)
@@ -111,19 +132,10 @@ def restore_clip(
         move(joined, target, overwrite=overwrite)
     if facts.has_alpha:
         notes += ("transparency is left out",)
-    return Restored(
-        source,
-        target,
-        None,
-        facts.height,
-        facts.width,
-        seconds=time.monotonic() - started,
-        notes=notes,
-        frames=count,
-    )
+    return RestoredClip(facts.height, facts.width, count, notes)
 
 
-def restore_frames(restorer: "Restorer", frames: Iterable[Frame]) -> Iterator[Frame]:
+def restore_frames(restorer: FrameRestorer, frames: Iterable[Frame]) -> Iterator[Frame]:
     """Restore frames in their order, several at a time; each shot in one way.
 
     Args:
@@ -140,7 +152,7 @@ def restore_frames(restorer: "Restorer", frames: Iterable[Frame]) -> Iterator[Fr
 
 
 def in_shots(
-    frames: Iterable[Frame], restorer: "Restorer", *, skip: int = 0
+    frames: Iterable[Frame], restorer: FrameRestorer, *, skip: int = 0
 ) -> Iterator[tuple[Frame, Restore]]:
     """Yield each frame with what restores it, which the first frame of its shot decides.
 
@@ -197,7 +209,7 @@ def whole_segments(work: Path) -> list[Path]:
 
 
 def describe_run(
-    restorer: "Restorer", source: Path, *, facts: ClipFacts, options: ClipOptions, codec: str
+    restorer: FrameRestorer, source: Path, *, facts: ClipFacts, options: ClipOptions, codec: str
 ) -> str:
     """Return all that decides what the segments of a run hold."""
     status = source.stat()

@@ -6,7 +6,6 @@ entry named after all that they were made of, which may be deleted at any time. 
 as many threads as PyTorch: OMP_NUM_THREADS where it is set, otherwise all cores.
 """
 
-import dataclasses
 import hashlib
 import importlib
 import json
@@ -28,14 +27,14 @@ from fairweather.errors import OptionError
 from fairweather.export import Portable, PortableLook, Runner, to_onnx
 from fairweather.files import staging
 from fairweather.hardware import host_budget_bytes
-from fairweather.models import Config, Network
+from fairweather.models import Config, Network, fingerprint
 from fairweather.restoration.engines import Context, activation_bytes_per_px
 
 log = logging.getLogger(__name__)
 
 CONVERTERS = ("onnx", "onnxscript")
 RESTORER, LOOKER = "model.onnx", "model.look.onnx"
-LAYOUT = 2  # raise it when other files are written under the same versions
+LAYOUT = 3  # raise it when other files are written under the same versions
 # OpenVINO would compute in bf16 by itself on processors that have it.
 OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 MOST_FIXED_SHAPES = 2  # each holds the weights once more
@@ -160,14 +159,10 @@ def content_key(model: Network) -> str:
     packages = ("fairweather", "torch", *CONVERTERS)
     about = {
         "layout": LAYOUT,
-        "config": dataclasses.asdict(model.config),
+        "network": fingerprint(model),
         "versions": {package: version(package) for package in packages},
     }
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy())
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def keep(folder: Path, entry: Path) -> None:

@@ -2,19 +2,18 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import logging
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from fairweather.errors import FileTakenError, OptionError
+from fairweather.errors import OptionError
 from fairweather.files import replacing
 from fairweather.hardware import pick_device
 from fairweather.imaging import (
@@ -28,22 +27,23 @@ from fairweather.imaging import (
     write_image,
     write_side_by_side,
 )
-from fairweather.models import Network, find_weights, load_model
+from fairweather.models import Network, fingerprint, load_model
 from fairweather.models import overlap_px as default_overlap_px
 from fairweather.restoration.auto import Chooser, Diagnosis
+from fairweather.restoration.clips import restore_clip
 from fairweather.restoration.engine_choice import create_engine, pick_engine
 from fairweather.restoration.engines import Engine
 from fairweather.restoration.finishing import apply_finish, list_finishes
 from fairweather.restoration.in_memory import from_memory
+from fairweather.restoration.options import TilePx, check_options, refuse_existing
 from fairweather.restoration.proxy import FAST_PIXELS, run_fast, run_on_proxy
-from fairweather.restoration.scales import MOST_LEVELS, Levels
+from fairweather.restoration.scales import Levels
 from fairweather.restoration.tiled import OnTile, TiledRun, ensemble_note, smallest_tile_px
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"  # instead of weights: those for the degradation that a photograph shows
 MOST_TILE_PX = {"cpu": 512}  # larger tiles gain nothing on a CPU and take longer to show progress
-TilePx = int | Literal["auto"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,10 +231,14 @@ class Restorer:
         source, target = Path(source), Path(target)
         refuse_existing(target, compare, overwrite=overwrite)
         if is_clip(source):
-            from fairweather.restoration.clips import restore_clip
-
-            return restore_clip(
+            made = restore_clip(
                 self, source, target, overwrite=overwrite, options=clip, on_frame=on_tile
+            )
+            return Restored(
+                *(source, target, None, made.height, made.width),
+                seconds=time.monotonic() - started,
+                notes=made.notes,
+                frames=made.frames,
             )
         check_writable(target)
         photo = read_image(source, max_pixels=max_pixels, truncated=truncated)
@@ -384,81 +388,3 @@ class Restorer:
                     f" of {least_overlap_px} px"
                 )
         return None if tile is None else max(tile, smallest_px)
-
-
-def fingerprint(model: Network) -> str:
-    """Return a number of a model's config and weights."""
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(model.config)).encode())
-    for tensor in model.state_dict().values():
-        digest.update(tensor.detach().float().cpu().contiguous().numpy())
-    return digest.hexdigest()
-
-
-def refuse_existing(*paths: Path | None, overwrite: bool) -> None:
-    """Raise, before any work, an ImageError for files that may not be replaced."""
-    for path in filter(None, paths):
-        if path.exists() and not overwrite:
-            raise FileTakenError(
-                f"'{path}' exists already; choose another name, or allow it with --overwrite"
-                " (overwrite=True)"
-            )
-
-
-def check_options(
-    *,
-    tile: TilePx,
-    overlap_px: int | None,
-    batch: int | None,
-    strength: float,
-    levels: Levels,
-) -> None:
-    """Refuse options that no weights could have."""
-    if not 0 <= strength <= 1:
-        raise OptionError(f"strength {strength}: must lie in [0, 1]")
-    if levels != "auto" and (isinstance(levels, str) or not 0 <= levels <= MOST_LEVELS):
-        raise OptionError(
-            f"levels {levels!r}: is neither 'auto' nor a number from 0 to {MOST_LEVELS}"
-        )
-    if isinstance(tile, str) and tile != "auto":
-        raise OptionError(f"tile {tile!r}: is neither a number of pixels, 'auto' nor None")
-    if overlap_px is not None and overlap_px < 0:
-        raise OptionError(f"overlap_px {overlap_px}: must not be negative")
-    if batch is not None and batch < 1:
-        raise OptionError(f"batch {batch}: must be at least 1")
-
-
-@functools.lru_cache(maxsize=2)
-def cached_restorer(weights: str | Path, device: str, *, engine: str, changed_ns: int) -> Restorer:
-    """Keep Restorers for `restore`: a loop over files loads weights once, and again if changed."""
-    log.debug("loading %s of %d", weights, changed_ns)
-    return Restorer(weights, device=device, engine=engine)
-
-
-def restore(
-    source: str | Path,
-    target: str | Path,
-    *,
-    weights: str | Path = "rain",
-    device: str = "auto",
-    engine: str = "auto",
-    overwrite: bool = False,
-) -> Restored:
-    """Restore a photograph file with bundled or given weights.
-
-    Args:
-        source: an image file.
-        target: where to write the restored one; its suffix decides the format.
-        weights: as for `Restorer`.
-        device: as for `Restorer`.
-        engine: as for `Restorer`.
-        overwrite: whether a file at the target may be replaced.
-
-    Raises:
-        ImageError: if the source cannot be read or the target not be written.
-        CheckpointError: if the weights cannot be loaded, or none are bundled for the degradation
-            that `auto` finds.
-    """
-    path = AUTO if weights == AUTO else find_weights(weights)
-    changed_ns = path.stat().st_mtime_ns if isinstance(path, Path) else 0
-    restorer = cached_restorer(path, device, engine=engine, changed_ns=changed_ns)
-    return restorer.restore_file(source, target, overwrite=overwrite)

@@ -9,7 +9,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from fairweather.evaluation.protocols import INFERENCES, describe_protocol
+from fairweather.evaluation.protocol_text import describe_protocol
+from fairweather.evaluation.protocols import INFERENCES
 from fairweather.evaluation.report.histogram import draw_histogram
 from fairweather.evaluation.report.pictures import (
     CloseUp,
