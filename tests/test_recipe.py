@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from fairweather.data import DEGRADATIONS, Augmentation
 from fairweather.errors import FairweatherError, RecipeError
-from fairweather.models import AST, create_model
+from fairweather.models import Network, create_model
 from fairweather.training import (
     Recipe,
     Stage,
@@ -72,10 +72,10 @@ def test_a_bundled_recipe_builds(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.description.strip()
-    assert isinstance(create_model(recipe.preset), AST)
+    assert isinstance(create_model(recipe.preset), Network)
     assert recipe.task in DEGRADATIONS or not recipe.data.clean
     for stage in recipe.stages:
-        assert stage.final_learning_rate < stage.learning_rate
+        assert stage.final_learning_rate <= stage.learning_rate
 
 
 def test_a_recipe_holds_what_the_file_says(tmp_path: Path) -> None:

@@ -26,7 +26,10 @@ PAIRS = {
     ("haze", "haze/REVIDE"): 2.0,
     ("moire", "moire/UHDM-700px"): 1.5,
     ("shadow", "shadow/UIUC"): 2.0,
-    ("weather", "rain/Rain100L"): 4.03,  # within 2 dB of the weights `rain` of its time, as the next
+    (
+        "weather",
+        "rain/Rain100L",
+    ): 4.03,  # within 2 dB of the weights `rain` of its time, as the next
     ("weather", "rain/Rain100H"): 6.21,
 }
 SYNTHETIC = {
