@@ -233,6 +233,13 @@ def test_a_container_that_does_not_fit(restorer: Restorer, tmp_path: Path) -> No
     assert left_in(tmp_path) == {"a.mp4", "b.mp4"}
 
 
+def test_what_a_container_cannot_hold_is_named(restorer: Restorer, tmp_path: Path) -> None:
+    make_clip(tmp_path / "a.mkv", frames=6, size=(32, 48), subtitles=True)
+    restored = restorer.restore_file(tmp_path / "a.mkv", tmp_path / "b.mp4")
+    assert restored.notes == ("a stream of srt subtitle is left out: .mp4 cannot hold it",)
+    assert packets_of(tmp_path / "b.mp4", "audio")
+
+
 def test_without_pyav_the_extra_is_named(
     restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

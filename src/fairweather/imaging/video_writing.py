@@ -214,7 +214,7 @@ def join_segments(
     av = import_av()
     options = {"movflags": "+faststart+use_metadata_tags"} if container in ("mp4", "mov") else {}
     if container in ("mp4", "mov"):
-        options["video_track_timescale"] = str(timescale_of(facts))
+        options["video_track_timescale"] = str(facts.time_base.denominator)
     notes: list[str] = []
     with (
         open_clip(source) as (given, picture),
@@ -247,11 +247,6 @@ def join_segments(
         ):
             made.mux_one(packet)
     return tuple(notes)
-
-
-def timescale_of(facts: ClipFacts) -> int:
-    """Return the times a second of a track in mp4 and mov, as fine as that of the source."""
-    return facts.time_base.denominator
 
 
 def copy_stream(av: Any, made: Any, stream: Any) -> Any:

@@ -106,15 +106,19 @@ def restore_clip(
     with hold(folder, told, source=source) as work:
         length = segment_length(facts)
         done = whole_segments(work)
-        frames = read_frames(source, facts, options)
-        shots = in_shots(frames, restorer, skip=len(done) * length)
+        seen = 0
 
-        def restored(item: tuple[Frame, Restore]) -> Frame:
-            frame, restore = item
-            return dataclasses.replace(frame, pixels=restore(frame.pixels))
+        def counted(frames: Iterable[Frame]) -> Iterator[Frame]:
+            nonlocal seen
+            for frame in frames:
+                seen += 1
+                yield frame
 
+        shots = in_shots(
+            counted(read_frames(source, facts, options)), restorer, skip=len(done) * length
+        )
         count = len(done) * length
-        results = map_in_threads(restored, shots, workers=restorer.at_once())
+        results = map_in_threads(restore_frame, shots, workers=restorer.at_once())
         with contextlib.closing(results) as in_turn:
             for segment in segments_of(in_turn, length=length):
                 path = work / f"{len(done):06}.nut"
@@ -132,7 +136,13 @@ def restore_clip(
         move(joined, target, overwrite=overwrite)
     if facts.has_alpha:
         notes += ("transparency is left out",)
-    return RestoredClip(facts.height, facts.width, count, notes)
+    return RestoredClip(facts.height, facts.width, seen, notes)
+
+
+def restore_frame(item: tuple[Frame, Restore]) -> Frame:
+    """Restore a frame with what its shot has."""
+    frame, restore = item
+    return dataclasses.replace(frame, pixels=restore(frame.pixels))
 
 
 def restore_frames(restorer: FrameRestorer, frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -142,13 +152,8 @@ def restore_frames(restorer: FrameRestorer, frames: Iterable[Frame]) -> Iterator
         restorer: what restores a frame.
         frames: read a few ahead of those that are yielded.
     """
-
-    def restored(item: tuple[Frame, Restore]) -> Frame:
-        frame, restore = item
-        return dataclasses.replace(frame, pixels=restore(frame.pixels))
-
     shots = in_shots(frames, restorer)
-    yield from map_in_threads(restored, shots, workers=restorer.at_once())
+    yield from map_in_threads(restore_frame, shots, workers=restorer.at_once())
 
 
 def in_shots(
