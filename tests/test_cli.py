@@ -216,6 +216,7 @@ def test_json(restore: Run, tmp_path: Path) -> None:
         "notes": [],
         "diagnosis": None,
         "levels": 0,
+        "frames": None,
     }
     source, target = str(tmp_path / "c.png"), str(tmp_path / "c.restored.png")
     assert document["skipped"] == [{"source": source, "target": target}]
@@ -281,7 +282,7 @@ def test_an_unknown_task_is_a_wrong_call(run: Run, tmp_path: Path) -> None:
 
 def test_version_and_help(run: Run) -> None:
     assert run("--version") == (0, f"{__version__}\n", "")
-    assert "PHOTO|FOLDER|GLOB" in run("restore", "-h").out
+    assert "PHOTO|CLIP|FOLDER|GLOB" in run("restore", "-h").out
     assert run("nonsense").status == 2
 
 

@@ -115,10 +115,12 @@ def naive(name: str, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
             return naive_psnr(*unit, 1), valid_ssim(*unit, 1, UNIFORM)
         case "plain" | "snow100k":
             return naive_psnr(*eight, 255), valid_ssim(*eight, 255)
-        case "reside" | "uhdm" | "did_mdn":  # reside: too small here to be shrunk; did_mdn: what
-            # TensorFlow documents: 11 × 11, σ 1.5, no padding, biased covariance, mean of channels
+        case (
+            "reside" | "uhdm" | "low_light" | "did_mdn"
+        ):  # reside: too small to be shrunk; did_mdn:
+            # what TensorFlow documents: 11 × 11, σ 1.5, no padding, biased covariance, mean of channels
             return naive_psnr(*unit, 1), valid_ssim(*unit, 1)
-        case "tip2018":
+        case "tip2018" | "gopro":
             return naive_psnr(*eight, 255), naive_ssim(*eight, 255)
         case "istd":
             small = [
@@ -413,7 +415,9 @@ MODELS = {"protocol": MetricProtocol, "variant": SsimVariant, "source": Source}
     [(owner, field.name) for owner, model in MODELS.items() for field in dataclasses.fields(model)],
 )
 def test_every_field_is_read(owner: str, field: str) -> None:
-    rooms = (PACKAGE / f"evaluation/{room}.py" for room in ("metrics", "protocols"))
+    rooms = (
+        PACKAGE / f"evaluation/{room}.py" for room in ("metrics", "protocols", "protocol_text")
+    )
     found = attributes_read(rooms, owner)
     assert field in found, f"nothing reads {owner}.{field}"
     assert "no_such_field" not in found
