@@ -115,10 +115,9 @@ def naive(name: str, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
             return naive_psnr(*unit, 1), valid_ssim(*unit, 1, UNIFORM)
         case "plain" | "snow100k":
             return naive_psnr(*eight, 255), valid_ssim(*eight, 255)
-        case (
-            "reside" | "uhdm" | "low_light" | "did_mdn"
-        ):  # reside: too small to be shrunk; did_mdn:
-            # what TensorFlow documents: 11 × 11, σ 1.5, no padding, biased covariance, mean of channels
+        case "reside" | "uhdm" | "low_light" | "did_mdn":
+            # reside: too small here to be shrunk; did_mdn: what TensorFlow documents, 11 × 11,
+            # σ 1.5, no padding, biased covariance, mean of channels
             return naive_psnr(*unit, 1), valid_ssim(*unit, 1)
         case "tip2018" | "gopro":
             return naive_psnr(*eight, 255), naive_ssim(*eight, 255)
