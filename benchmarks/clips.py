@@ -1,8 +1,6 @@
 """How near a clip's pipeline is to the network alone, what encoding costs, and its memory."""
 
 import multiprocessing
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ import typer
 from PIL import Image
 
 from fairweather import Restorer
+from fairweather.benchmark import peak_bytes
 from fairweather.cli import parse_size
 from fairweather.data import degrade_pixels
 from fairweather.hardware import map_in_threads, use_threads
@@ -79,9 +78,7 @@ def peak_mib(*arguments: Any) -> float:
 def told(source: Path, target: Path, weights: str, threads: int) -> None:
     """Restore a clip and write down the most memory that it took."""
     restore(source, target, weights, threads)
-    scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
-    target.with_suffix(".peak").write_text(str(peak))
+    target.with_suffix(".peak").write_text(str(peak_bytes() / 2**20))
 
 
 @app.command()

@@ -19,8 +19,7 @@ from fairweather.models import (
     ASTv2,
     Network,
     StochasticDepth,
-    to_official,
-    to_official_v2,
+    official_state,
 )
 
 REPOSITORY = "joshyZhou/AST"
@@ -74,11 +73,8 @@ def load_official(checkout: Path, model: Network) -> nn.Module:
     """
     path = check_checkout(checkout)
     network = build_astv2(path, model) if isinstance(model, ASTv2) else build_ast(path, model)
-    state = model.state_dict()
     try:
-        network.load_state_dict(
-            to_official_v2(state) if isinstance(model, ASTv2) else to_official(state)
-        )
+        network.load_state_dict(official_state(model))
     except RuntimeError as error:
         raise OptionError(f"{path}: its network does not take these weights: {error}") from error
     return network

@@ -16,8 +16,8 @@ import numpy as np
 from fairweather.errors import ImageError, MissingExtraError, OptionError
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-# The largest constant rate factor of each codec; ffv1 has none.
-HIGHEST_CRF = {"h264": 51, "h265": 51, "av1": 63, "ffv1": 63}
+# The largest constant rate factor of each codec; ffv1, which loses nothing, has none.
+HIGHEST_CRF = {"h264": 51, "h265": 51, "av1": 63, "ffv1": None}
 
 Interlaced = Literal["refuse", "deinterlace"]
 
@@ -50,7 +50,9 @@ class ClipOptions:
         if self.codec is not None and self.codec not in HIGHEST_CRF:
             raise OptionError(f"codec {self.codec!r}: is none of {', '.join(HIGHEST_CRF)}")
         highest = HIGHEST_CRF[self.codec or "h264"]
-        if self.crf is not None and not 0 <= self.crf <= highest:
+        if self.crf is not None and highest is None:
+            raise OptionError(f"crf {self.crf}: {self.codec} loses nothing and has none")
+        if self.crf is not None and not 0 <= self.crf <= (highest or 0):
             raise OptionError(f"crf {self.crf}: must lie from 0 to {highest}")
 
 
@@ -242,7 +244,7 @@ def read_frames(path: Path, facts: ClipFacts, options: ClipOptions) -> Iterator[
     Raises:
         ImageError: if it breaks off, or a frame cannot be decoded.
     """
-    av, last, count = import_av(), None, 0
+    av, last, count, end = import_av(), None, 0, Fraction(0)
     with open_clip(path) as (container, stream):
         decoded = container.decode(stream)
         if options.interlaced == "deinterlace":
@@ -256,11 +258,12 @@ def read_frames(path: Path, facts: ClipFacts, options: ClipOptions) -> Iterator[
                     time = last + 1  # of broken recorders; no player shows two at one time
                 yield Frame(time, int(frame.duration or 0), to_pixels(frame, facts))
                 last, count = time, count + 1
+                end = (time + int(frame.duration or 0)) * facts.time_base
         except av.FFmpegError as error:
             raise ImageError(
                 f"'{path}': cannot be decoded behind frame {count}: {reason_of(error)}"
             ) from error
-    missing_seconds = seconds_missing(path)
+    missing_seconds = 0.0 if last is None else seconds_missing(path, end=float(end))
     if last is None or missing_seconds > MOST_SECONDS_MISSING:
         raise ImageError(
             f"'{path}' is cut off behind frame {count}: {missing_seconds:.1f} s are missing of what"
@@ -268,21 +271,20 @@ def read_frames(path: Path, facts: ClipFacts, options: ClipOptions) -> Iterator[
         )
 
 
-def seconds_missing(path: Path) -> float:
-    """Return how much earlier the packets of a clip end than the clip says that it does [s]."""
+def seconds_missing(path: Path, *, end: float) -> float:
+    """Return how much earlier a clip ends than it says [s], given when its last frame does."""
     av = import_av()
     with open_clip(path) as (container, stream):
-        told = stream.duration and float((stream.start_time or 0) + stream.duration)
-        streams = [stream]
-        if told is not None:
-            told *= float(stream.time_base)
-        elif container.duration is not None:  # which sound may have more of than the picture
-            told, streams = container.duration / av.time_base, list(container.streams)
-        if told is None:
+        if stream.duration is not None:
+            told = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+            return max(0.0, told - end)
+        told = (container.duration or 0) / av.time_base
+        if told - end <= MOST_SECONDS_MISSING:
             return 0.0
-        end = 0.0
+        # That was told of all streams together, of which sound may be the longest.
+        streams = [one for one in container.streams if one.type != "attachment"]
         with contextlib.suppress(av.FFmpegError):
-            for packet in container.demux(*(s for s in streams if s.type != "attachment")):
+            for packet in container.demux(*streams):
                 if packet.pts is not None:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         return max(0.0, told - end)

@@ -229,7 +229,7 @@ def join_segments(
                 copy.time_base = unit_of(facts)
                 if facts.matrix:
                     copy.set_display_matrix(facts.matrix)
-            elif (copy := copy_stream(av, made, stream)) is None:
+            elif (copy := copy_stream(made, stream, given=given)) is None:
                 codec = getattr(getattr(stream, "codec_context", None), "name", None)
                 what = f"{codec} {stream.type}" if codec else stream.type
                 notes.append(f"a stream of {what} is left out: {target.suffix} cannot hold it")
@@ -249,14 +249,19 @@ def join_segments(
     return tuple(notes)
 
 
-def copy_stream(av: Any, made: Any, stream: Any) -> Any:
+def copy_stream(made: Any, stream: Any, *, given: Any) -> Any:
     """Add a stream like one of the source; None if the container cannot hold such a stream."""
+    if stream.type == "attachment":
+        if made.format.name != "matroska":
+            return None
+        name = stream.metadata.get("filename", "attachment")
+        return made.add_attachment(name, stream.mimetype or "", stream.data)
+    # What data a camera writes means something in its own kind of container alone.
+    if stream.type == "data" and made.format.name not in given.format.name.split(","):
+        return None
     try:
-        if stream.type == "attachment":
-            name = stream.metadata.get("filename", "attachment")
-            return made.add_attachment(name, stream.mimetype or "", stream.data)
         return made.add_stream_from_template(stream, opaque=True)
-    except (av.FFmpegError, ValueError, NotImplementedError):
+    except ValueError:  # what PyAV says of a codec that is none of the container's
         return None
 
 

@@ -255,8 +255,8 @@ def read_config(path: Path) -> Config:
             else:
                 content = content["config"]["config"]
         config = models.make_config({"symmetries": "horizontal_flip", **content})  # if it is old
-        if (blocks := models.count_blocks(config)) > variables:
-            raise ValueError(f"it asks for {blocks} blocks, and holds {variables} arrays")
+        if config.blocks > variables:
+            raise ValueError(f"it asks for {config.blocks} blocks, and holds {variables} arrays")
         asked = sum(tensor.numel() for tensor in models.expected_state(config).values())
         if asked > numbers:
             raise ValueError(f"it asks for {asked:,} numbers, and holds {numbers:,}")

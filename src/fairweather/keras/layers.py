@@ -201,6 +201,32 @@ class SameShape(keras.layers.Layer):
         return input_shape
 
 
+class BlockOfParts(SameShape):
+    """A block of an attention, if there is any, and a feed-forward network, behind norms.
+
+    Attributes:
+        options: what it was made from.
+        attention: behind `attention_norm`, or None.
+        feed_forward: behind `feed_forward_norm`.
+    """
+
+    options: dict[str, Any]
+    attention: Any
+    attention_norm: Any
+    feed_forward: Any
+    feed_forward_norm: Any
+
+    def build(self, input_shape: Shape) -> None:
+        if self.attention is not None:
+            self.attention_norm.build(input_shape)
+            self.attention.build(input_shape)
+        self.feed_forward_norm.build(input_shape)
+        self.feed_forward.build(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options}
+
+
 @register
 class LeakyReLU(SameShape):
     """x, or 0.01·x where x is negative.

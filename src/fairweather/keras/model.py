@@ -7,12 +7,11 @@ import keras
 from fairweather.keras.attention import WindowAttention
 from fairweather.keras.layers import (
     AddCropped,
+    BlockOfParts,
     FeedForward,
     GlobalContext,
     LeakyReLU,
     PadToMultiple,
-    SameShape,
-    Shape,
     StochasticDepth,
     convolution,
     norm,
@@ -32,7 +31,7 @@ from fairweather.models import (
 
 
 @register
-class Block(SameShape):
+class Block(BlockOfParts):
     """Window attention where the stage has it, then the feed-forward network.
 
     Args:
@@ -82,22 +81,12 @@ class Block(SameShape):
             drop_probability, dtype=policy, name="stochastic_depth"
         )
 
-    def build(self, input_shape: Shape) -> None:
-        if self.attention is not None:
-            self.attention_norm.build(input_shape)
-            self.attention.build(input_shape)
-        self.feed_forward_norm.build(input_shape)
-        self.feed_forward.build(input_shape)
-
     def call(self, x: Any, *, training: bool | None = None) -> Any:
         if self.attention is not None:
             attended = self.attention(self.attention_norm(x))
             x = x + self.stochastic_depth(attended, training=training)
         refined = self.feed_forward(self.feed_forward_norm(x))
         return x + self.stochastic_depth(refined, training=training)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.options}
 
 
 def restore(image: Any, config: ASTConfig, *, policy: Any) -> Any:

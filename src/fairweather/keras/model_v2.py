@@ -7,6 +7,7 @@ import numpy as np
 
 from fairweather.keras.layers import (
     AddCropped,
+    BlockOfParts,
     PadToMultiple,
     SameShape,
     Shape,
@@ -121,7 +122,7 @@ class GroupedFeatureRefinement(SameShape):
 
 
 @register
-class ChannelBlock(SameShape):
+class ChannelBlock(BlockOfParts):
     """Attention among channels in the decoder, then the feed-forward network.
 
     Args:
@@ -144,20 +145,10 @@ class ChannelBlock(SameShape):
             hidden, groups=groups, dtype=policy, name="feed_forward"
         )
 
-    def build(self, input_shape: Shape) -> None:
-        if self.attention is not None:
-            self.attention_norm.build(input_shape)
-            self.attention.build(input_shape)
-        self.feed_forward_norm.build(input_shape)
-        self.feed_forward.build(input_shape)
-
     def call(self, x: Any) -> Any:
         if self.attention is not None:
             x = x + self.attention(self.attention_norm(x))
         return x + self.feed_forward(self.feed_forward_norm(x))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.options}
 
 
 @register

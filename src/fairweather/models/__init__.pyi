@@ -13,6 +13,7 @@ from .catalog import describe_config as describe_config
 from .catalog import list_models as list_models
 from .checkpoint import find_weights as find_weights
 from .checkpoint import load_model as load_model
+from .checkpoint import official_state as official_state
 from .checkpoint import read_metadata as read_metadata
 from .checkpoint import read_state as read_state
 from .checkpoint import save_model as save_model
@@ -56,7 +57,6 @@ from .reach import look_margin_px as look_margin_px
 from .reach import overlap_px as overlap_px
 from .sources import sha256_of as sha256_of
 from .state_dict import CONFIG_KEY as CONFIG_KEY
-from .state_dict import count_blocks as count_blocks
 from .state_dict import expected_state as expected_state
 from .state_dict import find_misfits as find_misfits
 from .state_dict import infer_config as infer_config

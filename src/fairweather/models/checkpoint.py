@@ -13,10 +13,10 @@ from torch import Tensor
 
 from fairweather.errors import CheckpointError, OptionError
 from fairweather.files import replacing
+from fairweather.models.astv2 import ASTv2
 from fairweather.models.bundled import list_weights
 from fairweather.models.config import (
     ASTConfig,
-    ASTv2Config,
     Config,
     Symmetries,
     architecture_of,
@@ -122,13 +122,19 @@ def save_official(model: Network, path: str | Path) -> None:
             weights are not finite.
     """
     refuse_nonfinite(model.state_dict(), source=path)
-    state = model.state_dict()
-    if isinstance(model.config, ASTv2Config):
-        content = {"params": to_official_v2(state)}
-    else:
-        content = {"state_dict": to_official(state)}
+    wrapper = "params" if isinstance(model, ASTv2) else "state_dict"
     with replacing(path) as file:
-        torch.save(content, file)
+        torch.save({wrapper: official_state(model)}, file)
+
+
+def official_state(model: Network) -> dict[str, Tensor]:
+    """Return the weights under the names of the network's official code.
+
+    Raises:
+        CheckpointError: if the official code has no such network.
+    """
+    to_names = to_official_v2 if isinstance(model, ASTv2) else to_official
+    return to_names(model.state_dict())
 
 
 def find_weights(weights: str | Path) -> Path:

@@ -77,7 +77,7 @@ class ASTConfig:
                 f"depths {self.depths}: needs one entry of at least 1 for each of n encoder stages,"
                 " the bottleneck and n decoder stages"
             )
-        if sum(self.depths) > MOST_BLOCKS:
+        if self.blocks > MOST_BLOCKS:
             raise OptionError(f"depths: more than {MOST_BLOCKS} blocks are not possible")
         if len(self.heads) != len(self.depths):
             raise OptionError(
@@ -133,6 +133,11 @@ class ASTConfig:
             )
         if not all(math.isfinite(one) for one in (self.mlp_ratio, self.stochastic_depth)):
             raise OptionError("mlp_ratio, stochastic_depth: must be finite")
+
+    @property
+    def blocks(self) -> int:
+        """Return how many blocks there are in all."""
+        return sum(self.depths)
 
     @property
     def levels(self) -> int:
@@ -230,11 +235,10 @@ class ASTv2Config:
                 f"depths {self.depths} and heads {self.heads}: need an entry of at least 1 for each"
                 " of the three resolutions"
             )
-        blocks = 2 * sum(self.depths) + self.refinement_blocks
-        if self.refinement_blocks < 0 or blocks > MOST_BLOCKS:
+        if self.refinement_blocks < 0 or self.blocks > MOST_BLOCKS:
             raise OptionError(
                 f"refinement_blocks {self.refinement_blocks}: must not be negative, and at most"
-                f" {MOST_BLOCKS} blocks are possible in all, not {blocks}"
+                f" {MOST_BLOCKS} blocks are possible in all, not {self.blocks}"
             )
         if self.groups < 1 or self.embed_dim < 1 or self.embed_dim % (2 * self.groups):
             raise OptionError(
@@ -247,6 +251,11 @@ class ASTv2Config:
                 raise OptionError(f"heads {heads}: {channels} channels do not split into them")
         if self.proxy_px is not None and self.proxy_px < 16:
             raise OptionError(f"proxy_px {self.proxy_px}: must be at least 16, or None")
+
+    @property
+    def blocks(self) -> int:
+        """Return how many blocks there are in all."""
+        return 2 * sum(self.depths) + self.refinement_blocks
 
     @property
     def levels(self) -> int:

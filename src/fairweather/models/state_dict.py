@@ -161,9 +161,9 @@ def fit_state(
     try:
         ours = to_our_names(state)
         config = config or infer_config(ours)
-        if (blocks := count_blocks(config)) > len(ours):
+        if config.blocks > len(ours):
             raise CheckpointError(
-                f"its config asks for {blocks} blocks, and it holds {len(ours)} tensors"
+                f"its config asks for {config.blocks} blocks, and it holds {len(ours)} tensors"
             )
         misfits = find_misfits(ours, expected_state(config))
     except (KeyError, ValueError, TypeError, ArithmeticError, IndexError, RuntimeError) as error:
@@ -184,13 +184,6 @@ def to_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if is_official(state):
         return from_official(state)
     return from_official_v2(state) if is_official_v2(state) else dict(state)
-
-
-def count_blocks(config: Config) -> int:
-    """Return how many blocks a network has."""
-    if isinstance(config, ASTv2Config):
-        return 2 * sum(config.depths) + config.refinement_blocks
-    return sum(config.depths)
 
 
 def refuse_odd_tensors(state: Mapping[str, Tensor], *, bytes_of_file: int) -> None:

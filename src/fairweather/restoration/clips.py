@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+import filelock
 import numpy as np
 
 from fairweather.errors import FileTakenError, ImageError
@@ -237,49 +238,34 @@ def describe_run(
 def hold(folder: Path, told: str, *, source: Path) -> Iterator[Path]:
     """Keep a folder of segments for one run, and go on with what an equal run left in it.
 
-    It is removed when the block ends well, and kept for the next run when it does not.
+    It is removed when the block ends well, or would end as badly again, and kept for the next run
+    otherwise.
 
     Raises:
         ImageError: if another process works in it, or nothing can be written.
     """
-    about, lock = folder / "run.json", folder / "lock"
+    about = folder / "run.json"
     try:
         folder.mkdir(exist_ok=True)
-        with lock.open("a+b") as held:
-            if not take(held):
-                raise FileTakenError(f"'{source}' is being restored by another process")
+        with filelock.FileLock(folder / "lock", timeout=0):
             if not about.exists() or about.read_text("utf-8") != told:
                 for path in folder.iterdir():
-                    if path != lock:
+                    if path.name != "lock":
                         path.unlink()
                 write_text(about, told)
             yield folder
-            shutil.rmtree(folder)
+        shutil.rmtree(folder)
+    except filelock.Timeout as error:
+        raise FileTakenError(f"'{source}' is being restored by another process") from error
     except FileTakenError:
         raise
-    except ImageError:  # another run would end as this one
+    except ImageError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     except OSError as error:
         raise ImageError(
             f"'{source}': cannot be written beside '{folder.parent}': {error.strerror or error}"
         ) from error
-    finally:
-        if folder.is_dir() and not whole_segments(folder):
-            shutil.rmtree(folder, ignore_errors=True)  # nothing in it is worth going on with
-
-
-def take(file: object) -> bool:
-    """Lock an open file until this process ends; return False if another process has it."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # pyright: ignore[reportArgumentType]
-    except OSError:
-        return False
-    return True
 
 
 def move(whole: Path, target: Path, *, overwrite: bool) -> None:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fairweather.data.degradations.light import GAMMA
 from fairweather.data.degradations.randomness import Dice
-
-GAMMA = 2.2
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fairweather.data.degradations.light import GAMMA
 from fairweather.data.degradations.randomness import Dice, smooth_step
 
 
@@ -77,7 +78,7 @@ def add_moire(
     pattern = grey + (pattern - grey) * dice.uniform(ranges.chroma, *shape)
     seen = gaussian_blur(clean, dice.uniform(ranges.optics_px, *shape))
     # The pattern multiplies linear light: (J^2.2 · p)^(1/2.2).
-    return develop(seen * pattern.clamp(min=0) ** (1 / 2.2), dice, ranges)
+    return develop(seen * pattern.clamp(min=0) ** (1 / GAMMA), dice, ranges)
 
 
 def develop(photo: Tensor, dice: Dice, ranges: MoireRanges) -> Tensor:

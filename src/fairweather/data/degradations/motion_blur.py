@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairweather.data.degradations.low_light import GAMMA
+from fairweather.data.degradations.light import GAMMA
 from fairweather.data.degradations.randomness import Dice
 
 MOMENTS = 96  # of the exposure; their light is split among the four pixels around each

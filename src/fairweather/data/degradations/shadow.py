@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fairweather.data.degradations.light import GAMMA
 from fairweather.data.degradations.randomness import Dice, smooth_step
 
-GAMMA = 2.2
 SIDES = 4
 LIMBS = 5
 
