@@ -93,10 +93,10 @@ def test_a_quota_ends_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_must_not_be_written(tmp_path: Path) -> None:
     make_clip(tmp_path / "clip.mp4", frames=3)
+    restorer = Restorer(random_model(), device="cpu", levels=0)
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(ImageError, match=r"clip\.mp4"):
-            restorer = Restorer(random_model(), device="cpu", levels=0)
             restorer.restore_file(tmp_path / "clip.mp4", tmp_path / "out.mp4")
     finally:
         tmp_path.chmod(0o700)
