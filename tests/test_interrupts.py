@@ -24,6 +24,27 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored where
 from fairweather.cli import main
 main()
 """
+LOST = """
+import os, signal, sys, time, weakref
+signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[1] == "SIGTERM" else signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+from fairweather.cli.entry import interrupts_kept
+
+class Thing: pass
+
+def callback(_):
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    time.sleep(1)
+
+with interrupts_kept():
+    thing = Thing()
+    reference = weakref.ref(thing, callback)
+    try:
+        del thing
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
 KILLED_WHILE_WRITING = """
 import os, signal
 os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
@@ -87,6 +108,14 @@ def test_a_run_killed_while_writing_leaves_the_old_file(weights: Path, tmp_path:
     temporary, *visible = contents(tmp_path)
     assert visible == ["a.png", "b.png"]
     assert temporary.startswith(".fairweather-")  # it died in the middle of writing
+
+
+@pytest.mark.parametrize("kind", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_that_falls_into_a_callback_is_not_lost(kind: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST, kind], capture_output=True, encoding="utf-8", timeout=50
+    )
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def test_an_interrupted_run_ends_in_order(weights: Path, tmp_path: Path) -> None:
