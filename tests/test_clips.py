@@ -21,7 +21,8 @@ from fairweather.imaging import (
     read_frames,
     video,
 )
-from fairweather.restoration import clips, restore_frames
+from fairweather.restoration import restore_frames, shots
+from fairweather.restoration.shots import Settled
 
 pytest.importorskip("av", reason="NOT TESTED: clips, because PyAV is not installed")
 
@@ -275,7 +276,7 @@ def test_a_shot_is_judged_once(
 
     def settle(self: Restorer, pixels: np.ndarray) -> Any:
         judged.append(pixels)
-        return np.copy
+        return Settled()
 
     monkeypatch.setattr(Restorer, "settle", settle)
     _, frames = read(tmp_path / "a.mp4")
@@ -283,7 +284,7 @@ def test_a_shot_is_judged_once(
     assert len(judged) == 2
     np.testing.assert_array_equal(judged[1], frames[18].pixels)
     judged.clear()
-    assert len(list(clips.in_shots(frames, restorer, skip=20))) == 10
+    assert len(list(shots.in_shots(frames, restorer, skip=20))) == 10
     (first,) = judged
     np.testing.assert_array_equal(first, frames[18].pixels)  # of the shot, not of what is left
 

@@ -26,8 +26,9 @@ main()
 """
 LOST = """
 import os, signal, sys, time, weakref
-signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[1] == "SIGTERM" else signal.default_int_handler)
-signal.signal(signal.SIGTERM, signal.default_int_handler)
+kept = signal.default_int_handler
+signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[1] == "SIGTERM" else kept)
+signal.signal(signal.SIGTERM, kept)
 from fairweather.cli.entry import interrupts_kept
 
 class Thing: pass

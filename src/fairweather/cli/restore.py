@@ -15,6 +15,7 @@ from fairweather.cli.console import (
     progress_bar,
 )
 from fairweather.cli.options import AsJson, Device, SelfEnsemble, Threads
+from fairweather.cli.sample import restore_sample
 from fairweather.cli.streams import restore_stream, takes_stream
 from fairweather.models import list_weights
 
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
     )
 
 SHOWN_NAMES = 8  # of files that are passed over; --json names all
-SAMPLE_SEED = 1  # looks like rain; not chosen by how well it is restored
 
 
 def restore_command(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PHOTO|CLIP|FOLDER|GLOB|- …",
-            help="What to restore; a folder with all below it, or - for standard input.",
+            metavar="PHOTO|CLIP|FOLDER|GLOB|FRAME_%06d.PNG|- …",
+            help="What to restore; a folder with all below it, numbered frames of one clip, or -"
+            " for standard input.",
         ),
     ] = None,
     *,
@@ -173,6 +174,14 @@ def restore_command(
         Literal["refuse", "deinterlace"],
         typer.Option(help="What to do with clips whose frames hold two moments each."),
     ] = "refuse",
+    calm: Annotated[
+        bool,
+        typer.Option("--calm", help="Take back what flickers in clips where nothing moves."),
+    ] = False,
+    hardware: Annotated[
+        Literal["nvenc", "qsv", "amf", "videotoolbox"] | None,
+        typer.Option(help="Encode clips on a graphics chip: faster, and less well."),
+    ] = None,
     as_json: AsJson = False,
     sample: Annotated[
         bool, typer.Option("--sample", help="Make a rainy photograph in ./sample and restore it.")
@@ -212,7 +221,7 @@ def restore_command(
     from fairweather.imaging import DEFAULT_MAX_PIXELS, ClipOptions
     from fairweather.restoration import Restorer, plan_jobs
 
-    clip = ClipOptions(codec=codec, crf=crf, interlaced=interlaced)
+    clip = ClipOptions(codec=codec, crf=crf, interlaced=interlaced, calm=calm, hardware=hardware)
     keep_freed_memory()
     use_threads(threads)
     written: dict[str, Any] = {"format": format, "lossless": lossless}
@@ -236,7 +245,8 @@ def restore_command(
         "truncated": truncated,
     }
     if plan is None:
-        restore_stream(restorer, inputs[0], out, **written, overwrite=overwrite, **options)
+        options |= {"overwrite": overwrite, "clip": clip}
+        restore_stream(restorer, inputs[0], out, **written, **options)
         return
     existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     options |= {"existing": existing, "compare": compare, "clip": clip}
@@ -363,30 +373,3 @@ def parse_tile(tile: str) -> Any:
     if not tile.isdecimal():
         raise typer.BadParameter(f"--tile {tile}: is neither a number of pixels, auto nor none")
     return int(tile)
-
-
-def restore_sample(*, device: str, engine: str) -> None:
-    """Lay synthetic rain over a photograph of scikit-image, restore it, and say how well."""
-    import skimage.data
-
-    from fairweather.data import degrade_pixels
-    from fairweather.evaluation import PROTOCOLS, measure
-    from fairweather.hardware import keep_freed_memory
-    from fairweather.imaging import Photo, write_image, write_side_by_side
-    from fairweather.restoration import Restorer
-
-    keep_freed_memory()
-    folder = Path("sample")
-    folder.mkdir(exist_ok=True)
-    clean = skimage.data.rocket()
-    rainy = degrade_pixels(clean, task="rain", seed=SAMPLE_SEED)
-    restored = Restorer("rain", device=device, engine=engine)(rainy)
-    photos = {"rainy": Photo(rainy), "restored": Photo(restored), "clean": Photo(clean)}
-    for name, photo in photos.items():
-        write_image(folder / f"{name}.png", photo)
-    compare = folder / "compare.png"
-    write_side_by_side(compare, *photos.values())
-    for moment, image in (("before", rainy), ("after", restored)):
-        figures = measure(image, clean, protocol=PROTOCOLS["plain"])
-        out_console.print(f"PSNR {moment}: {figures.psnr_db:.2f} dB")
-    out_console.print(f"rainy, restored and clean side by side: {compare}")

@@ -1,5 +1,6 @@
-"""`-`: one image from standard input, or to standard output."""
+"""`-`: one image, or the frames of a clip, from standard input or to standard output."""
 
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from fairweather.cli.console import err_console, give_up_output, printable
 from fairweather.errors import FairweatherError, ImageError, OptionError
 
 if TYPE_CHECKING:
+    from fairweather.imaging import ClipOptions
     from fairweather.restoration import Restorer
 
 STREAM = "-"
@@ -44,7 +46,7 @@ def restore_stream(
     lossless: bool,
     **options: Any,
 ) -> None:
-    """Restore the one image that is named or comes from standard input.
+    """Restore the one image, or the one clip, that is named or comes from standard input.
 
     Args:
         restorer: what restores.
@@ -54,11 +56,21 @@ def restore_stream(
         lossless: the same.
         options: of `Restorer.restore_file`.
     """
+    from fairweather.imaging import Y4M_MAGIC, is_clip
     from fairweather.restoration import plan_jobs
 
+    prints = out is None or str(out) == STREAM
+    head = sys.stdin.buffer.read(len(Y4M_MAGIC)) if given == STREAM else b""
+    if head == Y4M_MAGIC or (prints and is_clip(Path(given))):
+        if not prints:
+            raise OptionError(
+                f"{out}: frames from standard input go to standard output; leave out -o, and let"
+                " FFmpeg write the file"
+            )
+        pipe_frames(restorer, given, head, clip=options["clip"])
+        return
     with tempfile.TemporaryDirectory(prefix="fairweather-") as folder:
-        reads, prints = given == STREAM, out is None or str(out) == STREAM
-        source = keep_input(Path(folder)) if reads else given
+        source = keep_input(Path(folder), head) if given == STREAM else given
         place = Path(folder, "results") if prints else out
         jobs, failures, _ = plan_jobs([str(source)], out=place, format=format, lossless=lossless)
         if failures:
@@ -75,12 +87,45 @@ def restore_stream(
             write_output(restored.target)
 
 
-def keep_input(folder: Path) -> Path:
+def pipe_frames(restorer: "Restorer", given: str, head: bytes, *, clip: "ClipOptions") -> None:
+    """Restore the frames of a clip, and write them to standard output as Y4M."""
+    from fairweather.imaging import Y4mWriter, read_clip_facts, read_frames, read_y4m
+    from fairweather.restoration import restore_frames
+
+    if given == STREAM:
+        facts, frames = read_y4m(Continued(head), name=STREAM)
+    else:
+        facts = read_clip_facts(Path(given), clip)
+        frames = read_frames(Path(given), facts, clip)
+    rate = float(facts.rate or 25)
+    try:
+        with contextlib.closing(Y4mWriter(sys.stdout.buffer, facts)) as writer:
+            for frame in restore_frames(restorer, frames, rate=rate, calm=clip.calm):
+                writer.write(frame)
+                sys.stdout.buffer.flush()
+    except OSError as error:
+        give_up_output(error)
+
+
+class Continued:
+    """Standard input, of which the first bytes have been read."""
+
+    def __init__(self, head: bytes):
+        self.head = head
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return as many bytes, or fewer; none at the end."""
+        head, self.head = self.head, b""
+        return head or sys.stdin.buffer.read(size)
+
+
+def keep_input(folder: Path, head: bytes) -> Path:
     """Write standard input to a file with the suffix of what it is."""
     from fairweather.imaging import FORMATS, HEAD_BYTES, format_of
 
     path = folder / "standard-input"
     with path.open("w+b") as file:
+        file.write(head)
         shutil.copyfileobj(sys.stdin.buffer, file)
         file.seek(0)
         told = format_of(file.read(HEAD_BYTES), path=STREAM)

@@ -39,3 +39,6 @@ from .video_writing import SegmentWriter as SegmentWriter
 from .video_writing import choose_codec as choose_codec
 from .video_writing import container_of as container_of
 from .video_writing import join_segments as join_segments
+from .y4m import Y4M_MAGIC as Y4M_MAGIC
+from .y4m import Y4mWriter as Y4mWriter
+from .y4m import read_y4m as read_y4m

@@ -20,6 +20,7 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 HIGHEST_CRF = {"h264": 51, "h265": 51, "av1": 63, "ffv1": None}
 
 Interlaced = Literal["refuse", "deinterlace"]
+Hardware = Literal["nvenc", "qsv", "amf", "videotoolbox"]
 
 # Matrices of FFmpeg's AVColorSpace → those of its scaler.
 MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
@@ -40,11 +41,15 @@ class ClipOptions:
             bits and H.265 for more, AV1 in webm.
         crf: constant rate factor, smaller is better; None is nearly without visible loss.
         interlaced: what to do with a clip of half-frames.
+        calm: whether what flickers where nothing moves is taken back.
+        hardware: the kind of encoder on a graphics chip, instead of one on the processor.
     """
 
     codec: str | None = None
     crf: int | None = None
     interlaced: Interlaced = "refuse"
+    calm: bool = False
+    hardware: Hardware | None = None
 
     def __post_init__(self) -> None:
         if self.codec is not None and self.codec not in HIGHEST_CRF:
@@ -54,6 +59,8 @@ class ClipOptions:
             raise OptionError(f"crf {self.crf}: {self.codec} loses nothing and has none")
         if self.crf is not None and not 0 <= self.crf <= (highest or 0):
             raise OptionError(f"crf {self.crf}: must lie from 0 to {highest}")
+        if self.hardware is not None and self.codec == "ffv1":
+            raise OptionError(f"hardware {self.hardware!r}: has no ffv1; choose another codec")
 
 
 @dataclass(frozen=True)
@@ -97,11 +104,13 @@ class Frame:
         time: when it is shown, in units of the clip's time base.
         duration: how long, in the same; 0 if it is not told.
         pixels: (H, W, 3) RGB as it is stored, uint8, or uint16 in its full range.
+        grey: whether its channels are equal, and shall stay so.
     """
 
     time: int
     duration: int
     pixels: np.ndarray
+    grey: bool = False
 
 
 def import_av() -> Any:
@@ -180,33 +189,38 @@ def read_clip_facts(path: Path, options: ClipOptions) -> ClipFacts:
                 f"'{path}' is interlaced: each frame holds two moments; --interlaced deinterlace"
                 " restores whole frames made of them"
             )
-        context, layout = stream.codec_context, frame.format
-        side = {one.type.name: bytes(one) for one in frame.side_data}
-        matrix = side.get("DISPLAYMATRIX")
-        duration = stream.duration and float(stream.duration * stream.time_base)
-        if duration is None and container.duration:
-            duration = container.duration / 1e6
-        rate = stream.average_rate or stream.guessed_rate
-        estimate = round(duration * rate) if duration and rate else None
-        return ClipFacts(
-            width=frame.width,
-            height=frame.height,
-            time_base=Fraction(stream.time_base),
-            rate=Fraction(rate) if rate else None,
-            frames=stream.frames or estimate,
-            depth=max(part.bits for part in layout.components),
-            chroma=chroma_of(layout),
-            colour=(
-                int(frame.color_primaries),
-                int(frame.color_trc),
-                int(frame.colorspace),
-                int(frame.color_range),
-            ),
-            aspect=context.sample_aspect_ratio,
-            matrix=struct.unpack("<9i", matrix[:36]) if matrix else None,
-            mastering=mastering_of(side),
-            has_alpha=len(layout.components) in (2, 4),
-        )
+        return facts_of(container, stream, frame)
+
+
+def facts_of(container: Any, stream: Any, frame: Any) -> ClipFacts:
+    """Return what a picture stream is, by its first frame."""
+    context, layout = stream.codec_context, frame.format
+    side = {one.type.name: bytes(one) for one in frame.side_data}
+    matrix = side.get("DISPLAYMATRIX")
+    duration = stream.duration and float(stream.duration * stream.time_base)
+    if duration is None and container.duration:
+        duration = container.duration / 1e6
+    rate = stream.average_rate or stream.guessed_rate
+    estimate = round(duration * rate) if duration and rate else None
+    return ClipFacts(
+        width=frame.width,
+        height=frame.height,
+        time_base=Fraction(stream.time_base),
+        rate=Fraction(rate) if rate else None,
+        frames=stream.frames or estimate,
+        depth=max(part.bits for part in layout.components),
+        chroma=chroma_of(layout),
+        colour=(
+            int(frame.color_primaries),
+            int(frame.color_trc),
+            int(frame.colorspace),
+            int(frame.color_range),
+        ),
+        aspect=context.sample_aspect_ratio,
+        matrix=struct.unpack("<9i", matrix[:36]) if matrix else None,
+        mastering=mastering_of(side),
+        has_alpha=len(layout.components) in (2, 4),
+    )
 
 
 def chroma_of(layout: Any) -> str:

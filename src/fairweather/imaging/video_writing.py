@@ -5,6 +5,7 @@ the times of the source, beside the source's own packets of sound and subtitles,
 decoded at all.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ import numpy as np
 from fairweather.errors import ImageError
 from fairweather.imaging.video import (
     FULL_RANGE,
+    HIGHEST_CRF,
     ClipFacts,
     ClipOptions,
     Frame,
     import_av,
     matrix_of,
     open_clip,
+    reason_of,
     scaler_flags,
 )
 
@@ -75,6 +78,15 @@ ENCODERS: dict[str, Encoder] = {
     "av1": Encoder("libsvtav1", 4, {"preset": "7"}, ("420",)),
     "ffv1": Encoder("ffv1", None, {"level": "3", "slicecrc": "1"}, ALL_CHROMA),
 }
+# FFmpeg's names for one codec on graphics chips, and how they take a constant quality.
+ON_HARDWARE = {"h264": "h264", "h265": "hevc", "av1": "av1"}
+HARDWARE_OPTIONS: dict[str, dict[str, str]] = {
+    "nvenc": {"preset": "p6", "rc": "constqp", "qp": "{crf}"},
+    "qsv": {"preset": "slower", "global_quality": "{crf}"},
+    "amf": {"quality": "quality", "rc": "cqp", "qp_i": "{crf}", "qp_p": "{crf}", "qp_b": "{crf}"},
+    "videotoolbox": {"q:v": "{percent}"},
+}
+HARDWARE_CRF = 12  # on the scale of H.264; chips gain less from a smaller one
 CODECS_OF = {
     "mp4": ("h264", "h265", "av1"),
     "mov": ("h264", "h265"),
@@ -126,19 +138,17 @@ class SegmentWriter:
         """
         self.av = import_av()
         self.facts = facts
-        encoder = ENCODERS[codec]
+        encoder = find_encoder(codec, facts, options)
         if encoder.name not in self.av.codecs_available:
-            raise ImageError(f"{codec}: this PyAV has no encoder {encoder.name}; choose --codec")
-        self.format = pixel_format(facts, codec)
-        settings = dict(encoder.options)
-        if encoder.crf is not None:
-            settings["crf"] = str(encoder.crf if options.crf is None else options.crf)
-        if codec == "h265" and facts.mastering:
-            settings["x265-params"] += f":{facts.mastering}"
+            raise ImageError(
+                f"{codec}: this PyAV has no encoder {encoder.name}; choose another --codec or"
+                " --hardware"
+            )
+        self.format = pixel_format(facts, codec, on_hardware=options.hardware is not None)
         self.container: Any = self.av.open(str(path), "w", format=SEGMENT_FORMAT)
         rate = facts.rate or Fraction(25)
         self.stream: Any = self.container.add_stream(
-            encoder.name, rate=rate.limit_denominator(1001), options=settings
+            encoder.name, rate=rate.limit_denominator(1001), options=encoder.options
         )
         context: Any = self.stream.codec_context
         context.width, context.height, context.pix_fmt = facts.width, facts.height, self.format
@@ -147,23 +157,20 @@ class SegmentWriter:
         context.colorspace, context.color_range = facts.colour[2:]
         if facts.aspect:
             context.sample_aspect_ratio = facts.aspect
+        try:
+            context.open()
+        except (self.av.FFmpegError, OSError) as error:
+            self.container.close()
+            raise ImageError(
+                f"{encoder.name}: cannot encode {facts.width} × {facts.height} here:"
+                f" {reason_of(error)}; leave out --hardware or choose another --codec"
+            ) from error
         self._durations: dict[int, int] = {}
 
     def write(self, frame: Frame) -> None:
         """Encode a frame."""
         facts, factor = self.facts, self.facts.time_base.numerator
-        depth = "rgb24" if frame.pixels.dtype == np.uint8 else "rgb48le"
-        picture: Any = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.pixels), depth)
-        picture = picture.reformat(
-            format=self.format,
-            dst_colorspace=matrix_of(facts),
-            src_color_range=FULL_RANGE,
-            dst_color_range=facts.colour[3] or 1,
-            interpolation=scaler_flags(),
-            threads=1,
-        )
-        picture.colorspace, picture.color_range = facts.colour[2:]
-        picture.color_primaries, picture.color_trc = facts.colour[:2]
+        picture = to_picture(frame.pixels, facts, self.format)
         shift = SEGMENT_SHIFT_SECONDS * facts.time_base.denominator
         picture.pts, picture.time_base = frame.time * factor + shift, unit_of(facts)
         self._durations[picture.pts] = frame.duration * factor
@@ -180,13 +187,53 @@ class SegmentWriter:
             self.container.mux(packet)
 
 
+def to_picture(pixels: np.ndarray, facts: ClipFacts, pixel_format: str) -> Any:
+    """Return (H, W, 3) RGB as a frame of FFmpeg, in the colours of a clip."""
+    depth = "rgb24" if pixels.dtype == np.uint8 else "rgb48le"
+    picture: Any = import_av().VideoFrame.from_ndarray(np.ascontiguousarray(pixels), depth)
+    picture = picture.reformat(
+        format=pixel_format,
+        dst_colorspace=matrix_of(facts),
+        src_color_range=FULL_RANGE,
+        dst_color_range=facts.colour[3] or 1,
+        interpolation=scaler_flags(),
+        threads=1,
+    )
+    picture.colorspace, picture.color_range = facts.colour[2:]
+    picture.color_primaries, picture.color_trc = facts.colour[:2]
+    return picture
+
+
+def find_encoder(codec: str, facts: ClipFacts, options: ClipOptions) -> Encoder:
+    """Return the encoder that is asked for, with all of its options."""
+    known = ENCODERS[codec]
+    if options.hardware is not None:
+        crf = HARDWARE_CRF if options.crf is None else options.crf
+        percent = round(100 - 100 * crf / (HIGHEST_CRF[codec] or 51))
+        words = {"crf": str(crf), "percent": str(percent)}
+        settings = {
+            name: value.format(**words)
+            for name, value in HARDWARE_OPTIONS[options.hardware].items()
+        }
+        name = f"{ON_HARDWARE[codec]}_{options.hardware}"
+        return Encoder(name, None, settings, ("420",))
+    settings = dict(known.options)
+    if known.crf is not None:
+        settings["crf"] = str(known.crf if options.crf is None else options.crf)
+    if codec == "h265" and facts.mastering:
+        settings["x265-params"] += f":{facts.mastering}"
+    return dataclasses.replace(known, options=settings)
+
+
 def unit_of(facts: ClipFacts) -> Fraction:
     """Return the unit of times in a file that is written [s]: one over a whole number."""
     return Fraction(1, facts.time_base.denominator)
 
 
-def pixel_format(facts: ClipFacts, codec: str) -> str:
+def pixel_format(facts: ClipFacts, codec: str, *, on_hardware: bool = False) -> str:
     """Return the pixel format that loses least."""
+    if on_hardware:  # which all of them take
+        return "p010le" if facts.depth > 8 else "nv12"
     encoder = ENCODERS[codec]
     chroma = facts.chroma if facts.chroma in encoder.chroma else "420"
     # H.264 and H.265 have no odd sizes where colours are of half the resolution.

@@ -6,7 +6,6 @@ from .auto import mirrored as mirrored
 from .auto import probabilities as probabilities
 from .batch import Summary as Summary
 from .batch import run_jobs as run_jobs
-from .clips import restore_frames as restore_frames
 from .converted import load_converted as load_converted
 from .engine_choice import create_engine as create_engine
 from .engine_choice import list_engines as list_engines
@@ -21,7 +20,8 @@ from .official_inference import restore_equal_tiles as restore_equal_tiles
 from .official_inference import restore_square_padded as restore_square_padded
 from .official_inference import square_side as square_side
 from .once import restore as restore
-from .restorer import Restored as Restored
+from .outcome import Restored as Restored
 from .restorer import Restorer as Restorer
+from .shots import restore_frames as restore_frames
 from .tiled import refuse_nonfinite_result as refuse_nonfinite_result
 from .tiled import self_ensemble as self_ensemble

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fairweather.errors import FairweatherError, FileTakenError, ImageError, OptionError
 from fairweather.hardware import available_memory_bytes, map_in_threads
@@ -19,10 +19,11 @@ from fairweather.imaging import (
     write_side_by_side,
 )
 from fairweather.restoration.jobs import Failure, Job, PassedOver
-from fairweather.restoration.restorer import Restored, Restorer
+from fairweather.restoration.options import Existing
+from fairweather.restoration.outcome import Restored
+from fairweather.restoration.restorer import Restorer
+from fairweather.restoration.sequences import is_sequence
 from fairweather.restoration.tiled import OnTile
-
-Existing = Literal["refuse", "skip", "overwrite"]
 
 BYTES_PER_JOB = 2 << 30  # more than a photograph of 96 megapixels takes
 
@@ -124,7 +125,8 @@ def outcome_of(
     on_tile: OnTile,
 ) -> Restored | Failure | Job:
     """Restore one file, unless it is skipped, and return what became of it; see `run_jobs`."""
-    comparison = comparison_of(job.target) if compare and not is_clip(job.source) else None
+    moves = is_clip(job.source) or is_sequence(job.source)
+    comparison = comparison_of(job.target) if compare and not moves else None
     if comparison is not None and existing == "skip" and is_there(comparison):
         comparison = None
     try:
@@ -136,6 +138,7 @@ def outcome_of(
             job.source,
             job.target,
             overwrite=existing == "overwrite",
+            go_on=existing == "skip",
             compare=comparison,
             on_tile=on_tile,
             **reading,

@@ -1,8 +1,7 @@
 """A clip → the same clip restored: decode, restore and encode at the same time, in segments.
 
-What is decided once for a photograph (its degradation, how often it is halved) is decided once for
-a shot, by its first frame, so that neighbouring frames are restored alike. A killed run goes on
-from its last whole segment; segments lie in one hidden folder beside the target.
+A killed run goes on from its last whole segment; segments lie in one hidden folder beside the
+target.
 """
 
 import contextlib
@@ -11,65 +10,36 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 import filelock
-import numpy as np
 
 from fairweather.errors import FileTakenError, ImageError
 from fairweather.files import replacing, write_text
-from fairweather.hardware import map_in_threads
 from fairweather.imaging import (
     ClipFacts,
     ClipOptions,
     Frame,
     SegmentWriter,
-    as_bytes,
     choose_codec,
     container_of,
     join_segments,
     read_clip_facts,
     read_frames,
-    resized,
+)
+from fairweather.restoration.shots import (
+    RATE,
+    FrameRestorer,
+    RestoredClip,
+    restore_frames,
 )
 from fairweather.restoration.tiled import OnTile
 
 SEGMENT_SECONDS = 2.0
 FEWEST_IN_SEGMENT, MOST_IN_SEGMENT = 12, 240
-SKETCH_PX = 24
-CUT = 0.12  # mean change of brightness between two frames from which a new shot begins, of 1
 HASHED_BYTES = 1 << 20
-Restore = Callable[[np.ndarray], np.ndarray]
-
-
-class FrameRestorer(Protocol):
-    """What restores frames: a `Restorer`."""
-
-    def settle(self, pixels: np.ndarray) -> Restore:
-        """Decide by a frame how those of its shot are restored."""
-        ...
-
-    def at_once(self) -> int:
-        """Return how many threads should restore at the same time."""
-        ...
-
-    def describe(self) -> str:
-        """Return all that decides what it makes of a frame."""
-        ...
-
-
-@dataclass(frozen=True)
-class RestoredClip:
-    """What became of a clip: its size and frames, and what to tell the user."""
-
-    height: int
-    width: int
-    frames: int
-    notes: tuple[str, ...]
 
 
 def restore_clip(
@@ -115,11 +85,14 @@ def restore_clip(
                 seen += 1
                 yield frame
 
-        shots = in_shots(
-            counted(read_frames(source, facts, options)), restorer, skip=len(done) * length
-        )
         count = len(done) * length
-        results = map_in_threads(restore_frame, shots, workers=restorer.at_once())
+        results = restore_frames(
+            restorer,
+            counted(read_frames(source, facts, options)),
+            rate=float(facts.rate or RATE),
+            calm=options.calm,
+            skip=count,
+        )
         with contextlib.closing(results) as in_turn:
             for segment in segments_of(in_turn, length=length):
                 path = work / f"{len(done):06}.nut"
@@ -140,54 +113,6 @@ def restore_clip(
     return RestoredClip(facts.height, facts.width, seen, notes)
 
 
-def restore_frame(item: tuple[Frame, Restore]) -> Frame:
-    """Restore a frame with what its shot has."""
-    frame, restore = item
-    return dataclasses.replace(frame, pixels=restore(frame.pixels))
-
-
-def restore_frames(restorer: FrameRestorer, frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Restore frames in their order, several at a time; each shot in one way.
-
-    Args:
-        restorer: what restores a frame.
-        frames: read a few ahead of those that are yielded.
-    """
-    shots = in_shots(frames, restorer)
-    yield from map_in_threads(restore_frame, shots, workers=restorer.at_once())
-
-
-def in_shots(
-    frames: Iterable[Frame], restorer: FrameRestorer, *, skip: int = 0
-) -> Iterator[tuple[Frame, Restore]]:
-    """Yield each frame with what restores it, which the first frame of its shot decides.
-
-    Args:
-        frames: of a clip, from its start.
-        restorer: what decides.
-        skip: as many frames are looked at and not yielded.
-    """
-    before: np.ndarray | None = None
-    first: np.ndarray | None = None
-    restore: Restore | None = None
-    for index, frame in enumerate(frames):
-        sketch = sketch_of(frame.pixels)
-        if before is None or float(np.abs(sketch - before).mean()) > CUT:
-            first, restore = frame.pixels, None
-        before = sketch
-        if index < skip:
-            continue
-        if restore is None:
-            assert first is not None
-            restore = restorer.settle(first)
-        yield frame, restore
-
-
-def sketch_of(pixels: np.ndarray) -> np.ndarray:
-    """Return a frame as few brightnesses in [0, 1], to find cuts by."""
-    return resized(as_bytes(pixels), (SKETCH_PX, SKETCH_PX)).mean(-1, dtype=np.float32) / 255
-
-
 def segments_of(frames: Iterator[Frame], *, length: int) -> Iterator[Iterator[Frame]]:
     """Yield runs of `length` frames, each to be used up before the next; none is empty."""
     for first in frames:
@@ -202,7 +127,7 @@ def segments_of(frames: Iterator[Frame], *, length: int) -> Iterator[Iterator[Fr
 
 def segment_length(facts: ClipFacts) -> int:
     """Return how many frames a segment has."""
-    frames = round(SEGMENT_SECONDS * (facts.rate or 25))
+    frames = round(SEGMENT_SECONDS * (facts.rate or RATE))
     return min(max(frames, FEWEST_IN_SEGMENT), MOST_IN_SEGMENT)
 
 

@@ -5,7 +5,8 @@ import logging
 from pathlib import Path
 
 from fairweather.models import find_weights
-from fairweather.restoration.restorer import AUTO, Restored, Restorer
+from fairweather.restoration.outcome import Restored
+from fairweather.restoration.restorer import AUTO, Restorer
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from typing import Literal
 from fairweather.errors import FileTakenError, OptionError
 from fairweather.restoration.scales import MOST_LEVELS, Levels
 
+Existing = Literal["refuse", "skip", "overwrite"]
 TilePx = int | Literal["auto"] | None
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairweather.imaging import as_bytes, as_float, quantise, resized
+from fairweather.restoration.decisions import Decisions
 from fairweather.restoration.scales import Source
 from fairweather.restoration.tiled import OnTile, TiledRun
 
@@ -38,6 +39,7 @@ def run_on_proxy(
     strength: float = 1.0,
     grey: bool = False,
     on_tile: OnTile | None = None,
+    decisions: Decisions | None = None,
 ) -> np.ndarray:
     """Restore a small version of a photograph, and change the photograph as that was changed.
 
@@ -47,6 +49,7 @@ def run_on_proxy(
         strength: 0 returns the pixels, 1 the restored ones.
         grey: whether the channels are equal, and shall stay so.
         on_tile: called with (tiles done, tiles in all).
+        decisions: of another photograph, which hold for this one.
 
     Returns:
         The same size and type.
@@ -55,9 +58,29 @@ def run_on_proxy(
     assert proxy_px is not None
     proxy = as_float(make_proxy(pixels, longest_px=proxy_px))
     restored, out = np.empty_like(proxy), np.empty_like(pixels)
-    run.restore(Source(proxy), out=restored, strength=strength, grey=grey, on_tile=on_tile)
-    apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out, strength=strength, grey=grey)
+    context = decisions.contexts[0] if decisions and decisions.contexts else None
+    way = {"strength": strength, "grey": grey}
+    run.restore(Source(proxy), out=restored, context=context, on_tile=on_tile, **way)
+    share = decisions and decisions.certainty
+    apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out, share=share, **way)
     return out
+
+
+def decide_on_proxy(run: TiledRun, pixels: np.ndarray) -> Decisions:
+    """Return what is decided for the whole of a photograph on its small version.
+
+    Args:
+        run: of a network with `proxy_px`.
+        pixels: (H, W, 3) RGB, uint8, uint16 or floats in [0, 1].
+    """
+    proxy_px = run.engine.config.proxy_px
+    assert proxy_px is not None
+    proxy = as_float(make_proxy(pixels, longest_px=proxy_px))
+    restored = np.empty_like(proxy)
+    context = run.look(Source(proxy), always=True)
+    run.restore(Source(proxy), out=restored, context=context)
+    contexts = () if context is None else (context,)
+    return Decisions(0, contexts, certainty(proxy, restored=restored, strength=1.0))
 
 
 def run_fast(
@@ -73,13 +96,18 @@ def run_fast(
     Returns:
         The same size and type, and how many levels the small version took.
     """
-    height, width = pixels.shape[:2]
-    longest_px = round(max(height, width) * (FAST_PIXELS / (height * width)) ** 0.5)
-    small = make_proxy(pixels, longest_px=longest_px)
+    small = make_preview(pixels)
     restored, levels = restore(small)
     out = np.empty_like(pixels)
     hand_on_residual(pixels, change=as_float(restored) - as_float(small), out=out, grey=grey)
     return out, levels
+
+
+def make_preview(pixels: np.ndarray) -> np.ndarray:
+    """Scale a photograph down to `FAST_PIXELS`, unless it has no more: (h, w, 3) uint8."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, (FAST_PIXELS / (height * width)) ** 0.5)
+    return make_proxy(pixels, longest_px=round(max(height, width) * scale))
 
 
 def make_proxy(pixels: np.ndarray, *, longest_px: int) -> np.ndarray:
@@ -105,6 +133,7 @@ def apply_from_proxy(
     out: np.ndarray,
     strength: float = 1.0,
     grey: bool = False,
+    share: float | None = None,
 ) -> None:
     """Change a photograph as its proxy was changed, if that is certain.
 
@@ -115,8 +144,10 @@ def apply_from_proxy(
         out: (H, W, 3) to write to, of the same type.
         strength: with which it was restored, in [0, 1]; less changes less, and is as certain.
         grey: whether the channels are equal, and shall stay so.
+        share: how much of the change counts; by default as much as is certain.
     """
-    share = certainty(proxy, restored=restored, strength=strength)
+    if share is None:
+        share = certainty(proxy, restored=restored, strength=strength)
     if share == 0:
         out[:] = pixels
         return

@@ -6,9 +6,8 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,46 +28,31 @@ from fairweather.imaging import (
 )
 from fairweather.models import Network, fingerprint, load_model
 from fairweather.models import overlap_px as default_overlap_px
-from fairweather.restoration.auto import Chooser, Diagnosis
+from fairweather.restoration.auto import Chooser
 from fairweather.restoration.clips import restore_clip
+from fairweather.restoration.decisions import Decisions
 from fairweather.restoration.engine_choice import create_engine, pick_engine
 from fairweather.restoration.engines import Engine
 from fairweather.restoration.finishing import apply_finish, list_finishes
 from fairweather.restoration.in_memory import from_memory
 from fairweather.restoration.options import TilePx, check_options, refuse_existing
-from fairweather.restoration.proxy import FAST_PIXELS, run_fast, run_on_proxy
+from fairweather.restoration.outcome import Outcome, Restored
+from fairweather.restoration.proxy import (
+    FAST_PIXELS,
+    decide_on_proxy,
+    make_preview,
+    run_fast,
+    run_on_proxy,
+)
 from fairweather.restoration.scales import Levels
+from fairweather.restoration.sequences import is_sequence, restore_sequence
+from fairweather.restoration.shots import Settled
 from fairweather.restoration.tiled import OnTile, TiledRun, ensemble_note, smallest_tile_px
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"  # instead of weights: those for the degradation that a photograph shows
 MOST_TILE_PX = {"cpu": 512}  # larger tiles gain nothing on a CPU and take longer to show progress
-
-
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    """What restoring a file gave: where it was written, how long it took, what to tell the user."""
-
-    source: Path
-    target: Path
-    compare: Path | None
-    height: int
-    width: int
-    seconds: float
-    notes: tuple[str, ...]
-    diagnosis: Diagnosis | None = None  # where the degradation was not given, but found
-    levels: int = 0  # how often the photograph was halved, to be restored coarse to fine
-    frames: int | None = None  # of a clip
-
-
-class Outcome(NamedTuple):
-    """Restored pixels, or those that were given if they are left as they are; see `Restored`."""
-
-    pixels: np.ndarray
-    notes: tuple[str, ...] = ()
-    diagnosis: Diagnosis | None = None
-    levels: int = 0
 
 
 class Restorer:
@@ -198,6 +182,7 @@ class Restorer:
         target: str | Path,
         *,
         overwrite: bool = False,
+        go_on: bool = False,
         compare: Path | None = None,
         quality: int | None = None,
         chroma: Chroma | None = None,
@@ -212,9 +197,10 @@ class Restorer:
         suffix asks for another format.
 
         Args:
-            source: an image file, or a clip (extra `video`).
+            source: an image file, a clip (extra `video`), or numbered frames, `frame_%06d.png`.
             target: where to write; its suffix decides the format.
             overwrite: whether files at `target` and `compare` may be replaced.
+            go_on: whether numbered frames that are there are kept, and only the others made.
             compare: where to write input and result side by side, if anywhere.
             quality: of JPEG, WebP, AVIF and HEIF, 1 to 100; see `write_image`.
             chroma: resolution of the colours in JPEG, AVIF and HEIC; the same.
@@ -230,18 +216,21 @@ class Restorer:
         started = time.monotonic()
         source, target = Path(source), Path(target)
         refuse_existing(target, compare, overwrite=overwrite)
+        options = clip or ClipOptions()
+        coding = {"quality": quality, "chroma": chroma}
+        reading = {"max_pixels": max_pixels, "truncated": truncated}
         if is_clip(source):
             made = restore_clip(
-                self, source, target, overwrite=overwrite, options=clip, on_frame=on_tile
+                self, source, target, overwrite=overwrite, options=options, on_frame=on_tile
             )
-            return Restored(
-                *(source, target, None, made.height, made.width),
-                seconds=time.monotonic() - started,
-                notes=made.notes,
-                frames=made.frames,
-            )
+            return Restored.of_clip(source, target, made, started=started)
+        if is_sequence(source):
+            existing = "skip" if go_on else "overwrite" if overwrite else "refuse"
+            way = {"calm": options.calm, "existing": existing, "on_frame": on_tile}
+            made = restore_sequence(self, source, target, reading=reading, **way, **coding)
+            return Restored.of_clip(source, target, made, started=started)
         check_writable(target)
-        photo = read_image(source, max_pixels=max_pixels, truncated=truncated)
+        photo = read_image(source, **reading)
         target.parent.mkdir(parents=True, exist_ok=True)
         check_writable(target, shape=photo.pixels.shape)
         outcome = self._restore(photo.pixels, grey=photo.grey, on_tile=on_tile)
@@ -251,8 +240,8 @@ class Restorer:
             with source.open("rb") as file, replacing(target, overwrite=overwrite) as copy:
                 shutil.copyfileobj(file, copy)
         else:
-            coding = {"quality": quality, "chroma": chroma, "overwrite": overwrite}
-            notes += (*photo.notes, *write_image(target, restored, **coding))
+            written = write_image(target, restored, overwrite=overwrite, **coding)
+            notes += (*photo.notes, *written)
         if compare is not None:
             write_side_by_side(compare, photo, restored)
         return Restored(
@@ -279,11 +268,10 @@ class Restorer:
         restored = self._restore(pixels, grey=grey, on_tile=on_tile).pixels
         return pixels.copy() if restored is pixels else restored
 
-    def settle(self, pixels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    def settle(self, pixels: np.ndarray) -> Settled:
         """Decide how an image is restored, and return what restores others in the same way.
 
-        For frames of a shot, of which each would be judged by itself otherwise: the degradation
-        that `auto` finds, and how often an image is halved.
+        For frames of a shot, of which each would be judged by itself otherwise.
 
         Args:
             pixels: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
@@ -293,16 +281,15 @@ class Restorer:
         """
         if self._choose is not None:
             restorer = self._choose(pixels)[0]
-            return np.copy if restorer is None else restorer.settle(pixels)
-        levels = self.levels
-        assert self.engine is not None
-        if levels == "auto" and self.engine.config.proxy_px is None and not self.fast:
-            levels = self._begin().choose_levels(pixels)
+            return Settled() if restorer is None else restorer.settle(pixels)
+        run = self._begin()
+        if run.engine.config.proxy_px is not None:
+            return Settled(self._restore_alike, decide_on_proxy(run, pixels))
+        seen = make_preview(pixels) if self.fast else pixels
+        return Settled(self._restore_alike, run.decide(seen, levels=self.levels))
 
-        def restore(other: np.ndarray) -> np.ndarray:
-            return self._restore(other, grey=False, on_tile=None, levels=levels).pixels
-
-        return restore
+    def _restore_alike(self, pixels: np.ndarray, decisions: Decisions, *, grey: bool) -> np.ndarray:
+        return self._restore(pixels, grey=grey, on_tile=None, decisions=decisions).pixels
 
     def describe(self) -> str:
         """Return all that decides what it makes of an image, as text."""
@@ -318,7 +305,7 @@ class Restorer:
         *,
         grey: bool,
         on_tile: OnTile | None,
-        levels: Levels | None = None,
+        decisions: Decisions | None = None,
     ) -> Outcome:
         if self._choose is not None:
             restorer, diagnosis, notes = self._choose(pixels)
@@ -328,16 +315,16 @@ class Restorer:
             return outcome._replace(notes=notes + outcome.notes, diagnosis=diagnosis)
         assert self.engine is not None
         run = self._begin()
-        coarse_to_fine = functools.partial(
-            run.restore_coarse_to_fine,
-            levels=self.levels if levels is None else levels,
-            strength=self.strength,
-            grey=grey,
-            on_tile=on_tile,
-        )
+        way: dict[str, Any] = {
+            "strength": self.strength,
+            "grey": grey,
+            "on_tile": on_tile,
+            "decisions": decisions,
+        }
+        coarse_to_fine = functools.partial(run.restore_coarse_to_fine, levels=self.levels, **way)
         levels = 0
         if run.engine.config.proxy_px is not None:
-            restored = run_on_proxy(run, pixels, strength=self.strength, grey=grey, on_tile=on_tile)
+            restored = run_on_proxy(run, pixels, **way)
         elif self.fast and pixels[..., 0].size > FAST_PIXELS:
             restored, levels = run_fast(coarse_to_fine, pixels, grey=grey)
         else:

@@ -12,6 +12,7 @@ from fairweather.errors import CheckpointError, FairweatherError
 from fairweather.hardware import is_out_of_memory, map_in_threads
 from fairweather.imaging import Span, TilePlan, merge_tiles, plan_tiles, quantise
 from fairweather.models import Symmetries, look_margin_px
+from fairweather.restoration.decisions import Decisions
 from fairweather.restoration.engines import Context, Engine
 from fairweather.restoration.scales import (
     MOST_LEVELS,
@@ -123,6 +124,7 @@ class TiledRun:
         strength: float = 1.0,
         grey: bool = False,
         on_tile: OnTile | None = None,
+        decisions: Decisions | None = None,
     ) -> tuple[np.ndarray, int]:
         """Restore halved versions of an image first, each with what the smaller one changed.
 
@@ -132,10 +134,14 @@ class TiledRun:
             strength: as for `restore`.
             grey: as for `restore`.
             on_tile: called with (tiles done, tiles in all), of all levels.
+            decisions: of another image, which hold for this one instead of `levels`.
 
         Returns:
             The restored image, of the same size and type, and how many levels it took.
         """
+        contexts: Iterator[Context] = iter(())
+        if decisions is not None:
+            levels, contexts = decisions.levels, iter(decisions.contexts)
         versions = make_versions(pixels, levels=MOST_LEVELS if levels == "auto" else levels)
         if levels == "auto":
             del versions[choose_levels(versions, self.restore_part) + 1 :]
@@ -149,6 +155,7 @@ class TiledRun:
                 source,
                 out=restored,
                 strength=1.0 if versions else strength,
+                context=next(contexts, None),
                 grey=grey,
                 on_tile=count_among_all(on_tile, before=done, after=to_come),
             )
@@ -157,9 +164,20 @@ class TiledRun:
             change = find_change(source.pixels, restored)
             done += tiles
 
-    def choose_levels(self, pixels: np.ndarray) -> int:
-        """Return how often an image is halved by what it shows; see `restore_coarse_to_fine`."""
-        return choose_levels(make_versions(pixels, levels=MOST_LEVELS), self.restore_part)
+    def decide(self, pixels: np.ndarray, *, levels: Levels = "auto") -> Decisions:
+        """Return what is decided for the whole of an image; see `restore_coarse_to_fine`."""
+        versions = make_versions(pixels, levels=MOST_LEVELS if levels == "auto" else levels)
+        if levels == "auto":
+            del versions[choose_levels(versions, self.restore_part) + 1 :]
+        taken, change, contexts = len(versions) - 1, None, []
+        while versions and self.engine.config.global_context:
+            source = Source(versions.pop(), change)
+            contexts.append(self.look(source, always=True))
+            if versions:
+                restored = np.empty_like(source.pixels)
+                self.restore(source, out=restored, context=contexts[-1])
+                change = find_change(source.pixels, restored)
+        return Decisions(taken, tuple(contexts))
 
     def plan(self, pixels: np.ndarray) -> TilePlan:
         """Return the tiles in which an image is restored."""
@@ -184,16 +202,20 @@ class TiledRun:
         self.restore(Source(part), out=restored)
         return restored
 
-    def look(self, source: Source) -> Context:
+    def look(self, source: Source, *, always: bool = False) -> Context:
         """Return what the network must know of the whole photograph, (1, 1, 1, C).
 
         None for a network without a global context, and for one tile, which shows the whole.
+
+        Args:
+            source: the photograph.
+            always: whether one tile is looked at, too.
         """
         if not self.engine.config.global_context:
             return None
         whole_px = -(-max(source.pixels.shape[:2]) // self.multiple) * self.multiple
         side_px = self.tile_px or whole_px
-        if whole_px <= side_px and not self.self_ensemble:
+        if whole_px <= side_px and not self.self_ensemble and not always:
             return None
         margin_px = look_margin_px(self.engine.config)
         smallest_px = 2 * margin_px // self.multiple * self.multiple + self.multiple

@@ -1,0 +1,250 @@
+"""Shots of a clip: what is decided once for many frames, how it changes, and what flickers.
+
+A network judges each frame by itself. What it decides for the whole of one (its degradation, how
+often it is halved, what the global context is, how certain a change is) is therefore decided at the
+first frame of a shot and again every few seconds, and goes over from one decision to the next.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from fairweather.hardware import map_in_threads
+from fairweather.imaging import as_bytes, quantise, resized
+from fairweather.restoration.decisions import Decisions
+from fairweather.restoration.proxy import window_mean
+
+SKETCH_PX = 24
+CUT = 0.12  # mean change of brightness between two frames from which a new shot begins, of 1
+RENEWED_SECONDS = 10.0
+EASED_SECONDS = 1.0
+RATE = 25.0  # where none is told
+
+# Chosen on two synthetic clips in rain and in haze, see docs/experiments/clips.md.
+AGREE = 5 / 255  # by which two of three frames may differ where nothing moves
+AGREE_RADIUS_PX = 3
+
+
+class Picture(Protocol):
+    """A frame, or a photograph of a sequence."""
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(H, W, 3) RGB, uint8, uint16 or float32 in [0, 1]."""
+        ...
+
+    @property
+    def grey(self) -> bool:
+        """Whether its channels are equal, and shall stay so."""
+        ...
+
+
+class RestoresAs(Protocol):
+    """What restores an image as another one was."""
+
+    def __call__(self, pixels: np.ndarray, decisions: Decisions, *, grey: bool) -> np.ndarray:
+        """Restore (H, W, 3); the result has the same type."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How the frames of a shot are restored.
+
+    Attributes:
+        restore: restores a frame by decisions; None leaves frames as they are.
+        decisions: those.
+    """
+
+    restore: RestoresAs | None = None
+    decisions: Decisions = dataclasses.field(default_factory=Decisions)
+
+    def __call__(self, pixels: np.ndarray, *, grey: bool = False) -> np.ndarray:
+        """Restore a frame, (H, W, 3); the result has the same type."""
+        if self.restore is None:
+            return pixels.copy()
+        return self.restore(pixels, self.decisions, grey=grey)
+
+    def eased(self, after: "Settled", share: float) -> Callable[..., np.ndarray]:
+        """Return what restores on the way to what is decided later; share lies in (0, 1)."""
+        is_alike = self.decisions.levels == after.decisions.levels
+        if self.restore is not None and self.restore == after.restore and is_alike:
+            return Settled(self.restore, self.decisions.toward(after.decisions, share))
+        return functools.partial(cross_fade, self, after, share)
+
+
+def cross_fade(
+    before: Settled, after: Settled, share: float, pixels: np.ndarray, *, grey: bool = False
+) -> np.ndarray:
+    """Restore a frame in two ways, and return what lies between."""
+    one, two = (way(pixels, grey=grey) for way in (before, after))
+    most = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
+    out = np.empty_like(pixels)
+    quantise((one + np.float32(share) * (two.astype(np.float32) - one)) / np.float32(most), out=out)
+    return out
+
+
+@dataclass(frozen=True)
+class RestoredClip:
+    """What became of a clip: its size and frames, and what to tell the user."""
+
+    height: int
+    width: int
+    frames: int
+    notes: tuple[str, ...]
+
+
+class FrameRestorer(Protocol):
+    """What restores frames: a `Restorer`."""
+
+    def settle(self, pixels: np.ndarray) -> Settled:
+        """Decide by a frame how those of its shot are restored."""
+        ...
+
+    def at_once(self) -> int:
+        """Return how many threads should restore at the same time."""
+        ...
+
+    def describe(self) -> str:
+        """Return all that decides what it makes of a frame."""
+        ...
+
+
+P = TypeVar("P", bound=Picture)
+
+
+class InShot(NamedTuple, Generic[P]):
+    """A frame, what restores it, and the number of its shot."""
+
+    frame: P
+    restore: Callable[..., np.ndarray]
+    shot: int
+
+
+def restore_frames(
+    restorer: FrameRestorer,
+    frames: Iterable[P],
+    *,
+    rate: float = RATE,
+    calm: bool = False,
+    skip: int = 0,
+) -> Generator[P, None, None]:
+    """Restore frames in their order, several at a time; each shot in one way.
+
+    Args:
+        restorer: what restores a frame.
+        frames: read a few ahead of those that are yielded.
+        rate: of the frames [1/s].
+        calm: whether what flickers where nothing moves is taken back.
+        skip: as many frames are looked at and not yielded. The others are as they are without it.
+    """
+    lead = 1 if calm and skip else 0
+    shots = in_shots(frames, restorer, rate=rate, skip=skip - lead)
+    restored = map_in_threads(restore_frame, shots, workers=restorer.at_once())
+    with contextlib.closing(restored):
+        if calm:
+            yield from itertools.islice(calmed(restored), lead, None)
+        else:
+            yield from (frame for frame, _ in restored)
+
+
+def restore_frame(item: InShot[P]) -> tuple[P, int]:
+    """Restore a frame with what its shot has; return it and the number of its shot."""
+    frame, restore, shot = item
+    pixels = restore(frame.pixels, grey=frame.grey)
+    return dataclasses.replace(frame, pixels=pixels), shot  # type: ignore[type-var]
+
+
+def in_shots(
+    frames: Iterable[P], restorer: FrameRestorer, *, rate: float = RATE, skip: int = 0
+) -> Iterator[InShot[P]]:
+    """Yield each frame with what restores it.
+
+    Args:
+        frames: of a clip, from its start.
+        restorer: what decides.
+        rate: of the frames [1/s].
+        skip: as many frames are looked at and not yielded.
+    """
+    renewed, eased = max(1, round(RENEWED_SECONDS * rate)), max(1, round(EASED_SECONDS * rate))
+    sketch: np.ndarray | None = None
+    before: Callable[[], Settled] | None = None
+    now: Callable[[], Settled] | None = None
+    shot = age = 0
+    for index, frame in enumerate(frames):
+        sketch, last = sketch_of(frame.pixels), sketch
+        is_cut = last is not None and float(np.abs(sketch - last).mean()) > CUT
+        if now is None or is_cut:
+            shot, age, before = shot + is_cut, 0, None
+            now = settle_later(restorer, frame.pixels)
+        elif age % renewed == 0:
+            before, now = now, settle_later(restorer, frame.pixels)
+        step = age % renewed + 1
+        age += 1
+        if index < skip:
+            continue
+        if before is None or step >= eased:
+            yield InShot(frame, now(), shot)
+        else:
+            yield InShot(frame, before().eased(now(), step / eased), shot)
+
+
+def settle_later(restorer: FrameRestorer, pixels: np.ndarray) -> Callable[[], Settled]:
+    """Return what decides by a frame, once, when that is first asked for."""
+    return functools.cache(functools.partial(restorer.settle, pixels))
+
+
+def sketch_of(pixels: np.ndarray) -> np.ndarray:
+    """Return a frame as few brightnesses in [0, 1], to find cuts by."""
+    return resized(as_bytes(pixels), (SKETCH_PX, SKETCH_PX)).mean(-1, dtype=np.float32) / 255
+
+
+def calmed(frames: Iterable[tuple[P, int]]) -> Iterator[P]:
+    """Take back what a frame alone has where nothing moves, such as a streak that was left.
+
+    The first and the last frame of a shot stay as they are.
+
+    Args:
+        frames: restored, each with the number of its shot; one is read ahead.
+    """
+    nothing = (None, -1)
+    ahead, behind, far_behind = itertools.tee(frames, 3)
+    around = zip(
+        itertools.chain([nothing], far_behind),
+        behind,
+        itertools.chain(itertools.islice(ahead, 1, None), [nothing]),
+        strict=False,
+    )
+    for (before, shot_before), (frame, shot), (after, shot_after) in around:
+        if before is None or after is None or not shot_before == shot == shot_after:
+            yield frame
+            continue
+        pixels = calm_pixels(before.pixels, frame.pixels, after.pixels)
+        yield dataclasses.replace(frame, pixels=pixels)  # type: ignore[type-var]
+
+
+def calm_pixels(before: np.ndarray, pixels: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return the median of three frames where two of them agree, around it as well as there.
+
+    Where something moves, all three differ, and the middle one stays as it is.
+
+    Args:
+        before: (H, W, 3), uint8, uint16 or float32 in [0, 1].
+        pixels: the frame behind it, of the same size and type, as the next.
+        after: the one behind that.
+    """
+    most = np.float32(1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max)
+    least, middle, largest = np.sort(np.stack((before, pixels, after)), axis=0).astype(np.float32)
+    gap = np.minimum(middle - least, largest - middle).mean(-1) / most
+    gap = window_mean(torch.from_numpy(gap)[None, None], AGREE_RADIUS_PX)[0, 0].numpy()
+    share = np.exp(-np.square(gap / np.float32(AGREE)))[..., None]
+    out = np.empty_like(pixels)
+    quantise((pixels + share * (middle - pixels)) / most, out=out)
+    return out

@@ -1,0 +1,132 @@
+"""What is decided for a shot and eased, and what flickers less for it."""
+
+import numpy as np
+import pytest
+from parity import random_model
+from skimage import data
+
+from fairweather import Restorer
+from fairweather.imaging import Frame
+from fairweather.restoration import restore_frames, shots
+from fairweather.restoration.decisions import Decisions
+from fairweather.restoration.shots import Settled
+
+PHOTO = np.ascontiguousarray(data.astronaut()[:96, 200:328])
+OTHER = np.ascontiguousarray(data.coffee()[:96, 200:328])
+
+
+def framed(pictures: list[np.ndarray]) -> list[Frame]:
+    return [Frame(index, 1, pixels) for index, pixels in enumerate(pictures)]
+
+
+class Brightens:
+    """Adds as much to each frame as the frame that decided is bright."""
+
+    def __init__(self) -> None:
+        self.settled = 0
+
+    def settle(self, pixels: np.ndarray) -> Settled:
+        self.settled += 1
+        return Settled(self.restore, Decisions(certainty=float(pixels.mean())))
+
+    def restore(self, pixels: np.ndarray, decisions: Decisions, *, grey: bool) -> np.ndarray:
+        assert decisions.certainty is not None
+        return np.full_like(pixels, round(decisions.certainty))
+
+    def at_once(self) -> int:
+        return 1
+
+    def describe(self) -> str:
+        return ""
+
+
+def test_decisions_are_renewed_and_eased() -> None:
+    """A scene that darkens slowly, without a cut."""
+    pictures = [np.full((8, 8, 3), 200 - index, np.uint8) for index in range(60)]
+    restorer = Brightens()
+    rate = 3.0  # so that decisions are renewed after 30 frames and eased over 3
+    got = [int(f.pixels[0, 0, 0]) for f in restore_frames(restorer, framed(pictures), rate=rate)]
+    assert got[:30] == [200] * 30
+    assert got[30:33] == [190, 180, 170]
+    assert got[33:] == [170] * 27
+    assert restorer.settled == 2
+    whole = restore_frames(restorer, framed(pictures), rate=rate, skip=31)
+    assert [int(f.pixels[0, 0, 0]) for f in whole] == got[31:]
+
+
+def test_decisions_of_another_kind_fade_into_each_other() -> None:
+    one = Settled(lambda pixels, decisions, *, grey: np.full_like(pixels, 100), Decisions(1))
+    two = Settled(lambda pixels, decisions, *, grey: np.full_like(pixels, 200), Decisions(0))
+    assert one.eased(two, 0.25)(PHOTO)[0, 0, 0] == 125
+    assert one.eased(Settled(), 0.5)(np.zeros((4, 4, 3), np.uint16))[0, 0, 0] == 50
+
+
+@pytest.mark.parametrize("proxy_px", [None, 64])
+def test_a_settled_image_is_restored_as_by_itself(proxy_px: int | None) -> None:
+    model = random_model(global_context=True, proxy_px=proxy_px)
+    restorer = Restorer(model, device="cpu", levels=0 if proxy_px else 1)
+    settled = restorer.settle(PHOTO)
+    assert len(settled.decisions.contexts) == (1 if proxy_px else 2)
+    assert (settled.decisions.certainty is None) == (proxy_px is None)
+    alone = restorer.restore_pixels(PHOTO)
+    assert np.abs(settled(PHOTO).astype(int) - alone).max() <= 1
+    # Another frame is restored as the first one was, not as by itself.
+    as_first, by_itself = settled(OTHER), restorer.restore_pixels(OTHER)
+    assert (as_first != by_itself).any()
+
+
+def test_a_streak_in_one_frame_goes_where_nothing_moves() -> None:
+    still = [PHOTO.copy() for _ in range(5)]
+    still[2][:, 60:62] = 255
+    before, out = still[1], list(restore_frames(Keeps(), framed(still), calm=True))
+    assert np.abs(out[2].pixels.astype(int) - before).max() <= 2
+    assert [frame.time for frame in out] == list(range(5))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_moves_is_not_blurred(dtype: type) -> None:
+    scale = np.iinfo(dtype).max // 255
+    big = data.astronaut()
+    moving = [
+        np.ascontiguousarray(big[:96, 5 * step : 5 * step + 128]).astype(dtype) * scale
+        for step in range(6)
+    ]
+    out = list(restore_frames(Keeps(), framed(moving), calm=True))
+    for frame, pixels in zip(out, moving, strict=True):
+        error = (frame.pixels.astype(float) - pixels) / scale
+        assert np.sqrt(np.square(error).mean()) < 2.5
+        assert frame.pixels.dtype == dtype
+
+
+def test_a_cut_is_not_blended() -> None:
+    frames = framed([PHOTO, PHOTO, OTHER, OTHER])
+    for frame, pixels in zip(
+        restore_frames(Keeps(), frames, calm=True), [PHOTO, PHOTO, OTHER, OTHER], strict=True
+    ):
+        np.testing.assert_array_equal(frame.pixels, pixels)
+
+
+def test_calm_frames_are_the_same_after_a_stop() -> None:
+    generator = np.random.default_rng(0)
+    noisy = [
+        np.clip(PHOTO + generator.normal(0, 8, PHOTO.shape), 0, 255).astype(np.uint8)
+        for _ in range(9)
+    ]
+    whole = [frame.pixels for frame in restore_frames(Keeps(), framed(noisy), calm=True)]
+    rest = [frame.pixels for frame in restore_frames(Keeps(), framed(noisy), calm=True, skip=4)]
+    np.testing.assert_array_equal(np.stack(whole[4:]), np.stack(rest))
+    variances = [np.var(np.stack(frames).astype(float), axis=0).mean() for frames in (noisy, whole)]
+    assert variances[1] < 0.9 * variances[0]
+
+
+class Keeps(Brightens):
+    """Leaves frames as they are."""
+
+    def restore(self, pixels: np.ndarray, decisions: Decisions, *, grey: bool) -> np.ndarray:
+        return pixels
+
+
+def test_a_cut_begins_a_shot() -> None:
+    frames = framed([PHOTO, PHOTO, OTHER, PHOTO])
+    numbers = [item.shot for item in shots.in_shots(frames, Keeps())]
+    assert numbers == [0, 0, 1, 2]
