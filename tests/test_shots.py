@@ -1,5 +1,7 @@
 """What is decided for a shot and eased, and what flickers less for it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from parity import random_model
@@ -11,6 +13,7 @@ from fairweather.restoration import restore_frames, shots
 from fairweather.restoration.decisions import Decisions
 from fairweather.restoration.shots import Settled
 
+PHOTOS = (data.astronaut(), data.coffee())
 PHOTO = np.ascontiguousarray(data.astronaut()[:96, 200:328])
 OTHER = np.ascontiguousarray(data.coffee()[:96, 200:328])
 
@@ -29,12 +32,17 @@ class Brightens:
         self.settled += 1
         return Settled(self.restore, Decisions(certainty=float(pixels.mean())))
 
-    def restore(self, pixels: np.ndarray, decisions: Decisions, *, grey: bool) -> np.ndarray:
+    def restore(
+        self, images: Sequence[np.ndarray], decisions: Decisions, *, grey: bool
+    ) -> list[np.ndarray]:
         assert decisions.certainty is not None
-        return np.full_like(pixels, round(decisions.certainty))
+        return [np.full_like(pixels, round(decisions.certainty)) for pixels in images]
 
     def at_once(self) -> int:
         return 1
+
+    def together(self) -> int:
+        return 3
 
     def describe(self) -> str:
         return ""
@@ -55,24 +63,43 @@ def test_decisions_are_renewed_and_eased() -> None:
 
 
 def test_decisions_of_another_kind_fade_into_each_other() -> None:
-    one = Settled(lambda pixels, decisions, *, grey: np.full_like(pixels, 100), Decisions(1))
-    two = Settled(lambda pixels, decisions, *, grey: np.full_like(pixels, 200), Decisions(0))
-    assert one.eased(two, 0.25)(PHOTO)[0, 0, 0] == 125
-    assert one.eased(Settled(), 0.5)(np.zeros((4, 4, 3), np.uint16))[0, 0, 0] == 50
+    dark, bright = (
+        Settled(lambda images, decisions, *, grey, to=to: [np.full_like(images[0], to)], decided)
+        for to, decided in ((100, Decisions(1)), (200, Decisions(0)))
+    )
+    (between,) = dark.eased(bright, 0.25)([PHOTO], grey=False)
+    assert between[0, 0, 0] == 125
+    (between,) = dark.eased(Settled(), 0.5)([np.zeros((4, 4, 3), np.uint16)], grey=False)
+    assert between[0, 0, 0] == 50
 
 
 @pytest.mark.parametrize("proxy_px", [None, 64])
 def test_a_settled_image_is_restored_as_by_itself(proxy_px: int | None) -> None:
     model = random_model(global_context=True, proxy_px=proxy_px)
     restorer = Restorer(model, device="cpu", levels=0 if proxy_px else 1)
-    settled = restorer.settle(PHOTO)
+    first, other = (np.ascontiguousarray(photo[:400, :512]) for photo in PHOTOS)
+    settled = restorer.settle(first)
     assert len(settled.decisions.contexts) == (1 if proxy_px else 2)
     assert (settled.decisions.certainty is None) == (proxy_px is None)
-    alone = restorer.restore_pixels(PHOTO)
-    assert np.abs(settled(PHOTO).astype(int) - alone).max() <= 1
+    results = settled([first, other])
+    alone = [restorer.restore_pixels(pixels) for pixels in (first, other)]
+    assert np.abs(results[0].astype(int) - alone[0]).max() <= 1
     # Another frame is restored as the first one was, not as by itself.
-    as_first, by_itself = settled(OTHER), restorer.restore_pixels(OTHER)
-    assert (as_first != by_itself).any()
+    assert (results[1] != alone[1]).any()
+
+
+@pytest.mark.parametrize("global_context", [False, True])
+def test_frames_go_through_the_network_together(global_context: bool) -> None:
+    model = random_model(global_context=global_context)
+    one_by_one, together = (
+        Restorer(model, device="cpu", levels=0, batch=batch, strength=0.5) for batch in (1, 3)
+    )
+    assert (one_by_one.together(), together.together()) == (1, 3)
+    pictures = [np.roll(PHOTO, 2 * step, axis=1) for step in range(7)]
+    frames = framed(pictures)
+    expected = [frame.pixels for frame in restore_frames(one_by_one, frames)]
+    results = [frame.pixels for frame in restore_frames(together, frames)]
+    assert np.abs(np.stack(results).astype(int) - np.stack(expected)).max() <= 1
 
 
 def test_a_streak_in_one_frame_goes_where_nothing_moves() -> None:
@@ -122,8 +149,10 @@ def test_calm_frames_are_the_same_after_a_stop() -> None:
 class Keeps(Brightens):
     """Leaves frames as they are."""
 
-    def restore(self, pixels: np.ndarray, decisions: Decisions, *, grey: bool) -> np.ndarray:
-        return pixels
+    def restore(
+        self, images: Sequence[np.ndarray], decisions: Decisions, *, grey: bool
+    ) -> list[np.ndarray]:
+        return list(images)
 
 
 def test_a_cut_begins_a_shot() -> None:

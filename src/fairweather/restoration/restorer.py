@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ from fairweather.restoration.tiled import OnTile, TiledRun, ensemble_note, small
 log = logging.getLogger(__name__)
 
 AUTO = "auto"  # instead of weights: those for the degradation that a photograph shows
+BATCH = 4  # of tiles, but for a CPU
 MOST_TILE_PX = {"cpu": 512}  # larger tiles gain nothing on a CPU and take longer to show progress
 
 
@@ -154,7 +156,7 @@ class Restorer:
         self._fingerprint = functools.cache(functools.partial(fingerprint, model))
         self.engine = create_engine(engine, model, device=device, precision=precision)
         self.overlap_px = default_overlap_px(model.config) if overlap_px is None else overlap_px
-        self.batch = batch or (1 if self.engine.device.type == "cpu" else 4)
+        self.batch = batch or (1 if self.engine.device.type == "cpu" else BATCH)
         least_px = self.overlap_px if overlap_px is not None else model.config.size_multiple
         self.tile_px = self._pick_tile(tile, memory_budget_bytes, least_overlap_px=least_px)
 
@@ -288,8 +290,19 @@ class Restorer:
         seen = make_preview(pixels) if self.fast else pixels
         return Settled(self._restore_alike, run.decide(seen, levels=self.levels))
 
-    def _restore_alike(self, pixels: np.ndarray, decisions: Decisions, *, grey: bool) -> np.ndarray:
-        return self._restore(pixels, grey=grey, on_tile=None, decisions=decisions).pixels
+    def _restore_alike(
+        self, images: Sequence[np.ndarray], decisions: Decisions, *, grey: bool
+    ) -> list[np.ndarray]:
+        run = self._begin()
+        is_plain = not (self.fast or self.finish or self.self_ensemble or decisions.levels)
+        if len(images) > 1 and is_plain and run.fits(images[0]):
+            context = next(iter(decisions.contexts), None)
+            way = {"context": context, "strength": self.strength, "grey": grey}
+            return run.restore_together(images, **way)
+        return [
+            self._restore(pixels, grey=grey, on_tile=None, decisions=decisions).pixels
+            for pixels in images
+        ]
 
     def describe(self) -> str:
         """Return all that decides what it makes of an image, as text."""
@@ -354,6 +367,10 @@ class Restorer:
         if self.engine is not None:
             return self.engine.at_once()
         return torch.get_num_threads() if self._on_cpu else 1
+
+    def together(self) -> int:
+        """Return how many frames of a clip go through the network together: `batch`."""
+        return self.batch if self.engine is not None else 1 if self._on_cpu else BATCH
 
     def _pick_tile(
         self, tile: TilePx, budget_bytes: int | None, *, least_overlap_px: int

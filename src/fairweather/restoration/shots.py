@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -31,6 +31,8 @@ RATE = 25.0  # where none is told
 AGREE = 5 / 255  # by which two of three frames may differ where nothing moves
 AGREE_RADIUS_PX = 3
 
+Way = Callable[..., list[np.ndarray]]  # (images, grey=…) → the same, restored
+
 
 class Picture(Protocol):
     """A frame, or a photograph of a sequence."""
@@ -47,14 +49,16 @@ class Picture(Protocol):
 
 
 class RestoresAs(Protocol):
-    """What restores an image as another one was."""
+    """What restores images as another one was."""
 
-    def __call__(self, pixels: np.ndarray, decisions: Decisions, *, grey: bool) -> np.ndarray:
-        """Restore (H, W, 3); the result has the same type."""
+    def __call__(
+        self, images: Sequence[np.ndarray], decisions: Decisions, *, grey: bool
+    ) -> list[np.ndarray]:
+        """Restore (H, W, 3) each, of one size and type; the results have them, too."""
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Settled:
     """How the frames of a shot are restored.
 
@@ -66,13 +70,13 @@ class Settled:
     restore: RestoresAs | None = None
     decisions: Decisions = dataclasses.field(default_factory=Decisions)
 
-    def __call__(self, pixels: np.ndarray, *, grey: bool = False) -> np.ndarray:
-        """Restore a frame, (H, W, 3); the result has the same type."""
+    def __call__(self, images: Sequence[np.ndarray], *, grey: bool = False) -> list[np.ndarray]:
+        """Restore frames, (H, W, 3) each; the results have their size and type."""
         if self.restore is None:
-            return pixels.copy()
-        return self.restore(pixels, self.decisions, grey=grey)
+            return [pixels.copy() for pixels in images]
+        return self.restore(images, self.decisions, grey=grey)
 
-    def eased(self, after: "Settled", share: float) -> Callable[..., np.ndarray]:
+    def eased(self, after: "Settled", share: float) -> Way:
         """Return what restores on the way to what is decided later; share lies in (0, 1)."""
         is_alike = self.decisions.levels == after.decisions.levels
         if self.restore is not None and self.restore == after.restore and is_alike:
@@ -81,14 +85,20 @@ class Settled:
 
 
 def cross_fade(
-    before: Settled, after: Settled, share: float, pixels: np.ndarray, *, grey: bool = False
-) -> np.ndarray:
-    """Restore a frame in two ways, and return what lies between."""
-    one, two = (way(pixels, grey=grey) for way in (before, after))
-    most = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
-    out = np.empty_like(pixels)
-    quantise((one + np.float32(share) * (two.astype(np.float32) - one)) / np.float32(most), out=out)
-    return out
+    before: Settled, after: Settled, share: float, images: Sequence[np.ndarray], *, grey: bool
+) -> list[np.ndarray]:
+    """Restore frames in two ways, and return what lies between."""
+    results = []
+    for one, two in zip(before(images, grey=grey), after(images, grey=grey), strict=True):
+        between = one + np.float32(share) * (two.astype(np.float32) - one)
+        results.append(np.empty_like(one))
+        quantise(between / largest(one), out=results[-1])
+    return results
+
+
+def largest(pixels: np.ndarray) -> np.float32:
+    """Return the value of white."""
+    return np.float32(1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max)
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,10 @@ class FrameRestorer(Protocol):
         """Return how many threads should restore at the same time."""
         ...
 
+    def together(self) -> int:
+        """Return how many frames go through the network together."""
+        ...
+
     def describe(self) -> str:
         """Return all that decides what it makes of a frame."""
         ...
@@ -124,7 +138,7 @@ class InShot(NamedTuple, Generic[P]):
     """A frame, what restores it, and the number of its shot."""
 
     frame: P
-    restore: Callable[..., np.ndarray]
+    restore: Way
     shot: int
 
 
@@ -147,19 +161,37 @@ def restore_frames(
     """
     lead = 1 if calm and skip else 0
     shots = in_shots(frames, restorer, rate=rate, skip=skip - lead)
-    restored = map_in_threads(restore_frame, shots, workers=restorer.at_once())
+    batches = in_batches(shots, most=restorer.together())
+    restored = map_in_threads(restore_batch, batches, workers=restorer.at_once())
     with contextlib.closing(restored):
+        one_by_one = itertools.chain.from_iterable(restored)
         if calm:
-            yield from itertools.islice(calmed(restored), lead, None)
+            yield from itertools.islice(calmed(one_by_one), lead, None)
         else:
-            yield from (frame for frame, _ in restored)
+            yield from (frame for frame, _ in one_by_one)
 
 
-def restore_frame(item: InShot[P]) -> tuple[P, int]:
-    """Restore a frame with what its shot has; return it and the number of its shot."""
-    frame, restore, shot = item
-    pixels = restore(frame.pixels, grey=frame.grey)
-    return dataclasses.replace(frame, pixels=pixels), shot  # type: ignore[type-var]
+def in_batches(items: Iterable[InShot[P]], *, most: int) -> Iterator[list[InShot[P]]]:
+    """Yield frames that are restored in the same way together, as many as that."""
+    batch: list[InShot[P]] = []
+    for item in items:
+        alike = batch and (item.restore, item.frame.grey) == (batch[0].restore, batch[0].frame.grey)
+        if batch and (len(batch) == most or not alike):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def restore_batch(batch: Sequence[InShot[P]]) -> list[tuple[P, int]]:
+    """Restore frames with what their shot has; return each with the number of its shot."""
+    frames = [item.frame for item in batch]
+    results = batch[0].restore([frame.pixels for frame in frames], grey=frames[0].grey)
+    return [
+        (dataclasses.replace(item.frame, pixels=pixels), item.shot)  # type: ignore[type-var]
+        for item, pixels in zip(batch, results, strict=True)
+    ]
 
 
 def in_shots(
@@ -240,11 +272,11 @@ def calm_pixels(before: np.ndarray, pixels: np.ndarray, after: np.ndarray) -> np
         pixels: the frame behind it, of the same size and type, as the next.
         after: the one behind that.
     """
-    most = np.float32(1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max)
-    least, middle, largest = np.sort(np.stack((before, pixels, after)), axis=0).astype(np.float32)
-    gap = np.minimum(middle - least, largest - middle).mean(-1) / most
+    white = largest(pixels)
+    low, middle, high = np.sort(np.stack((before, pixels, after)), axis=0).astype(np.float32)
+    gap = np.minimum(middle - low, high - middle).mean(-1) / white
     gap = window_mean(torch.from_numpy(gap)[None, None], AGREE_RADIUS_PX)[0, 0].numpy()
     share = np.exp(-np.square(gap / np.float32(AGREE)))[..., None]
     out = np.empty_like(pixels)
-    quantise((pixels + share * (middle - pixels)) / most, out=out)
+    quantise((pixels + share * (middle - pixels)) / white, out=out)
     return out

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
@@ -116,6 +116,25 @@ class TiledRun:
         with contextlib.closing(tiles()) as in_order:
             merge_tiles(plan, lambda _, columns: itertools.islice(in_order, len(columns)), out=out)
 
+    def restore_together(
+        self, images: Sequence[np.ndarray], *, context: Context, strength: float, grey: bool
+    ) -> list[np.ndarray]:
+        """Restore images of one size at a time, without tiles.
+
+        Args:
+            images: (H, W, 3) RGB each, uint8, uint16 or float32 in [0, 1].
+            context: what `look` said, of all of them; None for each its own.
+            strength: as for `restore`.
+            grey: the same.
+        """
+        sources = [Source(pixels) for pixels in images]
+        results = self._restore_tiles(np.stack([one.whole() for one in sources]), context)
+        out = [np.empty_like(pixels) for pixels in images]
+        for source, result, pixels in zip(sources, results, out, strict=True):
+            blended = blend(source.whole, result, strength=strength)
+            quantise(blended.mean(-1, keepdims=True) if grey else blended, out=pixels)
+        return out
+
     def restore_coarse_to_fine(
         self,
         pixels: np.ndarray,
@@ -178,6 +197,10 @@ class TiledRun:
                 self.restore(source, out=restored, context=contexts[-1])
                 change = find_change(source.pixels, restored)
         return Decisions(taken, tuple(contexts))
+
+    def fits(self, pixels: np.ndarray) -> bool:
+        """Return whether an image is restored at its own size, in one tile."""
+        return self.engine.config.proxy_px is None and len(self.plan(pixels)) == 1
 
     def plan(self, pixels: np.ndarray) -> TilePlan:
         """Return the tiles in which an image is restored."""
