@@ -188,6 +188,8 @@ def hold(folder: Path, told: str, *, source: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     except OSError as error:
+        for path in (*folder.glob("*.part"), *folder.glob("joined.*")):  # the disk may be full
+            path.unlink(missing_ok=True)
         raise ImageError(
             f"'{source}': cannot be written beside '{folder.parent}': {error.strerror or error}"
         ) from error

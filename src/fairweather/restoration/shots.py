@@ -27,9 +27,9 @@ RENEWED_SECONDS = 10.0
 EASED_SECONDS = 1.0
 RATE = 25.0  # where none is told
 
-# Chosen on two synthetic clips in rain and in haze, see docs/experiments/clips.md.
-AGREE = 5 / 255  # by which two of three frames may differ where nothing moves
-AGREE_RADIUS_PX = 3
+# Mean differences at which little is calmed any more; chosen in docs/experiments/clips.md.
+AGREE, AGREE_RADIUS_PX = 8 / 255, 3  # of the two of three frames that are most alike
+STILL, STILL_RADIUS_PX = 12 / 255, 10  # of the frames before and after
 
 Way = Callable[..., list[np.ndarray]]  # (images, grey=…) → the same, restored
 
@@ -263,9 +263,9 @@ def calmed(frames: Iterable[tuple[P, int]]) -> Iterator[P]:
 
 
 def calm_pixels(before: np.ndarray, pixels: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Return the median of three frames where two of them agree, around it as well as there.
+    """Return the median of three frames where nothing moves.
 
-    Where something moves, all three differ, and the middle one stays as it is.
+    There the frames before and after are alike, and at each place two of the three are.
 
     Args:
         before: (H, W, 3), uint8, uint16 or float32 in [0, 1].
@@ -273,10 +273,17 @@ def calm_pixels(before: np.ndarray, pixels: np.ndarray, after: np.ndarray) -> np
         after: the one behind that.
     """
     white = largest(pixels)
-    low, middle, high = np.sort(np.stack((before, pixels, after)), axis=0).astype(np.float32)
-    gap = np.minimum(middle - low, high - middle).mean(-1) / white
-    gap = window_mean(torch.from_numpy(gap)[None, None], AGREE_RADIUS_PX)[0, 0].numpy()
-    share = np.exp(-np.square(gap / np.float32(AGREE)))[..., None]
+    one, now, two = np.stack((before, pixels, after)).astype(np.float32) / white
+    low, middle, high = np.sort(np.stack((one, now, two)), axis=0)
+    gap = local_mean(np.minimum(middle - low, high - middle), AGREE_RADIUS_PX) / AGREE
+    moved = local_mean(np.abs(two - one), STILL_RADIUS_PX) / STILL
+    share = np.exp(-np.square(gap) - np.square(moved))[..., None]
     out = np.empty_like(pixels)
-    quantise((pixels + share * (middle - pixels)) / white, out=out)
+    quantise(now + share * (middle - now), out=out)
     return out
+
+
+def local_mean(values: np.ndarray, radius_px: int) -> np.ndarray:
+    """Return the mean over the channels and around each pixel of (H, W, 3): (H, W)."""
+    planes = torch.from_numpy(values.mean(-1))[None, None]
+    return window_mean(planes, radius_px)[0, 0].numpy()
