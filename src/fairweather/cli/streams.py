@@ -121,16 +121,15 @@ class Continued:
 
 def keep_input(folder: Path, head: bytes) -> Path:
     """Write standard input to a file with the suffix of what it is."""
-    from fairweather.imaging import FORMATS, HEAD_BYTES, format_of
+    from fairweather.imaging import HEAD_BYTES, suffix_of
 
     path = folder / "standard-input"
     with path.open("w+b") as file:
         file.write(head)
         shutil.copyfileobj(sys.stdin.buffer, file)
         file.seek(0)
-        told = format_of(file.read(HEAD_BYTES), path=STREAM)
-    suffixes = (suffix for suffix, known in FORMATS.items() if known.name == told)
-    return path.rename(path.with_suffix(next(suffixes, f".{told.lower()}")))  # such as .jxl
+        suffix = suffix_of(file.read(HEAD_BYTES), name=STREAM)
+    return path.rename(path.with_suffix(suffix))
 
 
 def write_output(path: Path) -> None:

@@ -12,6 +12,7 @@ from .image import Metadata as Metadata
 from .image import Photo as Photo
 from .image import check_writable as check_writable
 from .image import read_image as read_image
+from .image import suffix_of as suffix_of
 from .image import write_image as write_image
 from .image import written_suffix as written_suffix
 from .metadata import upright_picture as upright_picture

@@ -36,6 +36,7 @@ from fairweather.imaging.decoding import READS_AVIF, Decoded, Truncated, decode
 from fairweather.imaging.encoding import FORMATS, Chroma, Format, encode
 from fairweather.imaging.extra_formats import HEIF_SUFFIXES, RAW_SUFFIXES
 from fairweather.imaging.metadata import Metadata, uprighted
+from fairweather.imaging.signatures import format_of
 
 DEFAULT_MAX_PIXELS = 500_000_000
 IMAGE_SUFFIXES: frozenset[str] = frozenset((*FORMATS, ".jxl", *RAW_SUFFIXES))
@@ -270,3 +271,18 @@ def _reason(path: Path, deed: str, *, error: Exception) -> str:
     if "truncated" in text.lower():
         return f"is cut off: {text}; copy it again from where it came from"
     return f"is damaged ({type(error).__name__}: {text}); copy it again from where it came from"
+
+
+def suffix_of(head: bytes, *, name: str) -> str:
+    """Return the suffix of a file by what it holds.
+
+    Args:
+        head: its first `HEAD_BYTES` bytes.
+        name: what it is called in errors.
+
+    Raises:
+        ImageError: if it is no image that is read here.
+    """
+    told = format_of(head, path=name)
+    suffixes = (suffix for suffix, known in FORMATS.items() if known.name == told)
+    return next(suffixes, f".{told.lower()}")  # such as .jxl

@@ -4,8 +4,12 @@ from pathlib import Path
 from typing import Literal
 
 from fairweather.errors import FileTakenError, OptionError
+from fairweather.restoration.engines import Engine
+from fairweather.restoration.finishing import list_finishes
 from fairweather.restoration.scales import MOST_LEVELS, Levels
+from fairweather.restoration.tiled import smallest_tile_px
 
+MOST_TILE_PX = {"cpu": 512}  # larger tiles gain nothing on a CPU and take longer to show progress
 Existing = Literal["refuse", "skip", "overwrite"]
 TilePx = int | Literal["auto"] | None
 
@@ -20,24 +24,72 @@ def refuse_existing(*paths: Path | None, overwrite: bool) -> None:
             )
 
 
-def check_options(
-    *,
-    tile: TilePx,
-    overlap_px: int | None,
-    batch: int | None,
-    strength: float,
-    levels: Levels,
-) -> None:
+def check_options(*, tile: TilePx, overlap_px: int | None, batch: int | None) -> None:
     """Refuse options that no weights could have."""
-    if not 0 <= strength <= 1:
-        raise OptionError(f"strength {strength}: must lie in [0, 1]")
-    if levels != "auto" and (isinstance(levels, str) or not 0 <= levels <= MOST_LEVELS):
-        raise OptionError(
-            f"levels {levels!r}: is neither 'auto' nor a number from 0 to {MOST_LEVELS}"
-        )
     if isinstance(tile, str) and tile != "auto":
         raise OptionError(f"tile {tile!r}: is neither a number of pixels, 'auto' nor None")
     if overlap_px is not None and overlap_px < 0:
         raise OptionError(f"overlap_px {overlap_px}: must not be negative")
     if batch is not None and batch < 1:
         raise OptionError(f"batch {batch}: must be at least 1")
+
+
+def check_changes(
+    *,
+    strength: float = 1.0,
+    levels: Levels = "auto",
+    finish: str | None = None,
+    fast: bool = False,
+    self_ensemble: bool = False,
+) -> None:
+    """Refuse values of options that do not depend on the weights."""
+    if not 0 <= strength <= 1:
+        raise OptionError(f"strength {strength}: must lie in [0, 1]")
+    if levels != "auto" and (isinstance(levels, str) or not 0 <= levels <= MOST_LEVELS):
+        raise OptionError(
+            f"levels {levels!r}: is neither 'auto' nor a number from 0 to {MOST_LEVELS}"
+        )
+    if finish is not None and finish not in list_finishes():
+        raise OptionError(f"finish {finish!r}: is none of {', '.join(list_finishes())}")
+    if not isinstance(fast, bool) or not isinstance(self_ensemble, bool):
+        raise OptionError("fast and self_ensemble: are True or False")
+
+
+def pick_tile_px(
+    tile: TilePx,
+    engine: Engine,
+    *,
+    batch: int,
+    overlap_px: int,
+    least_overlap_px: int,
+    budget_bytes: int | None,
+) -> int | None:
+    """Return the side of the tiles that a call begins with [px]; None for one tile.
+
+    Args:
+        tile: what is asked for.
+        engine: what runs the network.
+        batch: tiles at a time.
+        overlap_px: how far tiles overlap.
+        least_overlap_px: how far they have to, at least.
+        budget_bytes: what those may take that are computed at once.
+
+    Raises:
+        OptionError: if a tile would have no core between its overlaps.
+    """
+    multiple = engine.config.size_multiple
+    smallest_px = smallest_tile_px(overlap_px=overlap_px, multiple=multiple)
+    if isinstance(tile, str):
+        batch_bytes_per_px = engine.bytes_per_px * batch * engine.at_once()
+        budget_bytes = budget_bytes or engine.free_bytes()
+        side = int((budget_bytes / batch_bytes_per_px) ** 0.5) // multiple * multiple
+        most_px = MOST_TILE_PX.get(engine.device.type, 1024)
+        tile = min(side, max(most_px, 2 * smallest_px))
+    elif tile is not None:
+        refused_px = smallest_tile_px(overlap_px=least_overlap_px, multiple=multiple)
+        if tile < refused_px:
+            raise OptionError(
+                f"tile {tile}: needs at least {refused_px} px for these weights and an overlap"
+                f" of {least_overlap_px} px"
+            )
+    return None if tile is None else max(tile, smallest_px)

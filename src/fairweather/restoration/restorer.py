@@ -1,9 +1,9 @@
 """The Restorer: read → tiles → engine → merge → write, for files and for images in memory."""
 
+import copy
 import dataclasses
 import functools
 import json
-import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairweather.errors import OptionError
 from fairweather.files import replacing
 from fairweather.hardware import pick_device
 from fairweather.imaging import (
@@ -34,9 +33,15 @@ from fairweather.restoration.clips import restore_clip
 from fairweather.restoration.decisions import Decisions
 from fairweather.restoration.engine_choice import create_engine, pick_engine
 from fairweather.restoration.engines import Engine
-from fairweather.restoration.finishing import apply_finish, list_finishes
+from fairweather.restoration.finishing import apply_finish
 from fairweather.restoration.in_memory import from_memory
-from fairweather.restoration.options import TilePx, check_options, refuse_existing
+from fairweather.restoration.options import (
+    TilePx,
+    check_changes,
+    check_options,
+    pick_tile_px,
+    refuse_existing,
+)
 from fairweather.restoration.outcome import Outcome, Restored
 from fairweather.restoration.proxy import (
     FAST_PIXELS,
@@ -48,13 +53,10 @@ from fairweather.restoration.proxy import (
 from fairweather.restoration.scales import Levels
 from fairweather.restoration.sequences import is_sequence, restore_sequence
 from fairweather.restoration.shots import Settled
-from fairweather.restoration.tiled import OnTile, TiledRun, ensemble_note, smallest_tile_px
-
-log = logging.getLogger(__name__)
+from fairweather.restoration.tiled import OnTile, TiledRun, ensemble_note
 
 AUTO = "auto"  # instead of weights: those for the degradation that a photograph shows
 BATCH = 4  # of tiles, but for a CPU
-MOST_TILE_PX = {"cpu": 512}  # larger tiles gain nothing on a CPU and take longer to show progress
 
 
 class Restorer:
@@ -119,11 +121,8 @@ class Restorer:
             OptionError: if the device is not here or an option is out of its range.
             MissingExtraError: if the engine is not installed.
         """
-        check_options(
-            tile=tile, overlap_px=overlap_px, batch=batch, strength=strength, levels=levels
-        )
-        if finish is not None and finish not in list_finishes():
-            raise OptionError(f"finish {finish!r}: is none of {', '.join(list_finishes())}")
+        check_options(tile=tile, overlap_px=overlap_px, batch=batch)
+        check_changes(strength=strength, levels=levels, finish=finish)
         self.strength = strength
         self.levels: Levels = levels
         self.fast = fast
@@ -131,6 +130,7 @@ class Restorer:
         self.self_ensemble = self_ensemble
         self.engine: Engine | None = None
         self._choose: Chooser[Restorer] | None = None
+        self._changes: dict[str, Any] = {}  # of `with_options`, for those that `auto` chooses
         if weights == AUTO:
             self._on_cpu = pick_device(device).type == "cpu" and pick_engine(engine) == "torch"
             self._choose = Chooser(
@@ -158,7 +158,29 @@ class Restorer:
         self.overlap_px = default_overlap_px(model.config) if overlap_px is None else overlap_px
         self.batch = batch or (1 if self.engine.device.type == "cpu" else BATCH)
         least_px = self.overlap_px if overlap_px is not None else model.config.size_multiple
-        self.tile_px = self._pick_tile(tile, memory_budget_bytes, least_overlap_px=least_px)
+        self.tile_px = pick_tile_px(
+            tile,
+            self.engine,
+            batch=self.batch,
+            overlap_px=self.overlap_px,
+            least_overlap_px=least_px,
+            budget_bytes=memory_budget_bytes,
+        )
+
+    def with_options(self, **changes: Any) -> "Restorer":
+        """Return a Restorer with other options that shares the weights of this one.
+
+        Args:
+            changes: of `strength`, `levels`, `fast`, `finish` and `self_ensemble`.
+
+        Raises:
+            OptionError: if one is out of its range, or cannot be changed.
+        """
+        check_changes(**changes)
+        other = copy.copy(self)
+        vars(other).update(changes)
+        other._changes = {**self._changes, **changes}
+        return other
 
     def __call__(self, image: Any) -> Any:
         """Restore an image in memory; the input is not changed.
@@ -283,7 +305,9 @@ class Restorer:
         """
         if self._choose is not None:
             restorer = self._choose(pixels)[0]
-            return Settled() if restorer is None else restorer.settle(pixels)
+            if restorer is None:
+                return Settled()
+            return restorer.with_options(**self._changes).settle(pixels)
         run = self._begin()
         if run.engine.config.proxy_px is not None:
             return Settled(self._restore_alike, decide_on_proxy(run, pixels))
@@ -324,6 +348,7 @@ class Restorer:
             restorer, diagnosis, notes = self._choose(pixels)
             if restorer is None:
                 return Outcome(pixels, notes, diagnosis)
+            restorer = restorer.with_options(**self._changes)
             outcome = restorer._restore(pixels, grey=grey, on_tile=on_tile)
             return outcome._replace(notes=notes + outcome.notes, diagnosis=diagnosis)
         assert self.engine is not None
@@ -371,24 +396,3 @@ class Restorer:
     def together(self) -> int:
         """Return how many frames of a clip go through the network together: `batch`."""
         return self.batch if self.engine is not None else 1 if self._on_cpu else BATCH
-
-    def _pick_tile(
-        self, tile: TilePx, budget_bytes: int | None, *, least_overlap_px: int
-    ) -> int | None:
-        assert self.engine is not None
-        multiple = self.engine.config.size_multiple
-        smallest_px = smallest_tile_px(overlap_px=self.overlap_px, multiple=multiple)
-        if isinstance(tile, str):
-            batch_bytes_per_px = self.engine.bytes_per_px * self.batch * self.engine.at_once()
-            budget_bytes = budget_bytes or self.engine.free_bytes()
-            side = int((budget_bytes / batch_bytes_per_px) ** 0.5) // multiple * multiple
-            most_px = MOST_TILE_PX.get(self.engine.device.type, 1024)
-            tile = min(side, max(most_px, 2 * smallest_px))
-        elif tile is not None:
-            refused_px = smallest_tile_px(overlap_px=least_overlap_px, multiple=multiple)
-            if tile < refused_px:
-                raise OptionError(
-                    f"tile {tile}: needs at least {refused_px} px for these weights and an overlap"
-                    f" of {least_overlap_px} px"
-                )
-        return None if tile is None else max(tile, smallest_px)
