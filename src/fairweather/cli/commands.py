@@ -20,6 +20,7 @@ from fairweather.cli.evaluate import evaluate_command
 from fairweather.cli.export import export_command
 from fairweather.cli.models import models_convert, models_info, models_list
 from fairweather.cli.restore import restore_command
+from fairweather.cli.serve import serve_command
 from fairweather.cli.train import train_command
 from fairweather.cli.tune import tune_command
 from fairweather.errors import FairweatherError, OptionError, RecipeError
@@ -51,6 +52,7 @@ data_app.command("layouts")(data_layouts)
 data_app.command("unpack")(data_unpack)
 app.add_typer(data_app, name="data")
 app.command("benchmark")(benchmark_command)
+app.command("serve")(serve_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -32,6 +32,7 @@ from .video import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from .video import ClipFacts as ClipFacts
 from .video import ClipOptions as ClipOptions
 from .video import Frame as Frame
+from .video import has_video as has_video
 from .video import is_clip as is_clip
 from .video import read_clip_facts as read_clip_facts
 from .video import read_frames as read_frames

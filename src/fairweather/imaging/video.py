@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,6 +131,11 @@ def import_av() -> Any:
     av.logging.set_level(None)
     av.logging.set_libav_level(av.logging.FATAL)
     return av
+
+
+def has_video() -> bool:
+    """Return whether PyAV is installed."""
+    return find_spec("av") is not None
 
 
 def is_clip(path: Path) -> bool:

@@ -1,0 +1,98 @@
+"""`fairweather serve`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fairweather.cli.options import Device, Threads
+from fairweather.errors import MissingExtraError, OptionError
+
+SHORTEST_KEY = 16
+
+
+def serve_command(
+    *,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 7860,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="File with a key that programs must show; there is no page then."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A page elsewhere that may ask, as https://example.org; repeatable."),
+    ] = None,
+    page: Annotated[bool, typer.Option(help="Whether there is a page.")] = True,
+    device: Device = "auto",
+    engine: Annotated[str, typer.Option(help="What runs the network; see restore.")] = "auto",
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format to compute in.")
+    ] = "fp32",
+    threads: Threads = None,
+    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait.")] = 32,
+    max_upload_mib: Annotated[int, typer.Option(min=1, help="Of one request.")] = 200,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of one photograph.")] = 100_000_000,
+    max_seconds: Annotated[
+        float, typer.Option(min=1, help="Work on one request; jobs may take longer.")
+    ] = 600,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where temporary files go.", show_default="the system's")
+    ] = None,
+) -> None:
+    """Serve a page and a REST service from this machine.
+
+    Open http://127.0.0.1:7860, or post photographs to /v1/restore. Nothing leaves the machine.
+    SIGTERM and Ctrl-C finish what was accepted. The log goes to standard error as JSON lines.
+    """
+    key = None if api_key_file is None else read_key(api_key_file)
+    try:
+        from fairweather.serving import Limits, serve
+        from fairweather.serving.limits import MIB
+        from fairweather.serving.run import log_as_json
+    except ModuleNotFoundError as missing:
+        raise MissingExtraError(
+            "the service needs FastAPI and Gradio, which are missing; install them with:"
+            " pip install 'fairweather[serve]'"
+        ) from missing
+    from fairweather.hardware import keep_freed_memory, use_threads
+
+    keep_freed_memory()
+    use_threads(threads)
+    log_as_json()
+    limits = Limits(
+        queue=queue, upload_bytes=max_upload_mib * MIB, pixels=max_pixels, seconds=max_seconds
+    )
+    serve(
+        host=host,
+        port=port,
+        limits=limits,
+        api_key=key,
+        origins=allow_origin or (),
+        page=page,
+        folder=folder,
+        device=device,
+        engine=engine,
+        precision=precision,
+    )
+
+
+def read_key(path: Path) -> str:
+    """Return the key in a file.
+
+    Raises:
+        OptionError: if there is none, or a short one.
+    """
+    try:
+        key = path.read_text("utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise OptionError(f"--api-key-file {path}: cannot be read: {error}") from error
+    if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable():
+        raise OptionError(
+            f"--api-key-file {path}: must hold a key of at least {SHORTEST_KEY} plain characters,"
+            " as `openssl rand -hex 32` gives"
+        )
+    return key

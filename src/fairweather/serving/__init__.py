@@ -1,0 +1,5 @@
+"""A page and a REST service: restoring for people and programs that install nothing."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,208 @@
+"""Long work: many files or clips, taken now and fetched later."""
+
+import asyncio
+import contextlib
+import shutil
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal
+
+from fairweather.errors import FairweatherError
+from fairweather.restoration import Restored
+from fairweather.serving.problems import Problem
+from fairweather.serving.studio import StoppedError, Studio, Ticket
+
+SWEEP_SECONDS = 15.0
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+Work = Callable[[Path, Path, Ticket], Restored]
+
+
+@dataclass
+class JobFile:
+    """One file of a job."""
+
+    source: Path
+    name: str
+    ticket: Ticket = field(default_factory=Ticket)
+    restored: Restored | None = None
+    error: str | None = None
+
+
+@dataclass
+class Job:
+    """Files that are restored one after another.
+
+    Attributes:
+        id: nobody can guess it.
+        folder: of its files.
+        files: they.
+        status: what has become of it.
+        ended: when that was, by `time.monotonic`.
+    """
+
+    id: str
+    folder: Path
+    files: list[JobFile]
+    status: Status = "queued"
+    ended: float | None = None
+    task: asyncio.Task[None] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is told of it."""
+        restored = sum(one.restored is not None for one in self.files)
+        return {
+            "id": self.id,
+            "status": self.status,
+            "files": len(self.files),
+            "restored": restored,
+            "failed": sum(one.error is not None for one in self.files),
+            "progress": sum(map(progress_of, self.files)) / len(self.files),
+            "results": [
+                {
+                    "name": one.name,
+                    "error": one.error,
+                    "notes": list(one.restored.notes) if one.restored else [],
+                }
+                for one in self.files
+            ],
+        }
+
+
+def progress_of(file: JobFile) -> float:
+    """Return how much of a file is done, in [0, 1]."""
+    if file.restored is not None or file.error is not None:
+        return 1.0
+    return file.ticket.done / file.ticket.total if file.ticket.total else 0.0
+
+
+class Jobs:
+    """All jobs that are kept."""
+
+    def __init__(self, studio: Studio, folder: Path, *, most: int, keep_seconds: float):
+        """Begin without any.
+
+        Args:
+            studio: where they are worked on.
+            folder: of their files.
+            most: how many are kept.
+            keep_seconds: how long after their end.
+        """
+        self.studio = studio
+        self.folder = folder
+        self.most = most
+        self.keep_seconds = keep_seconds
+        self._jobs: dict[str, Job] = {}
+
+    def must_have_room(self) -> None:
+        """Refuse a further job.
+
+        Raises:
+            Problem: 429.
+        """
+        self.sweep()
+        if len(self._jobs) >= self.most:
+            text = f"{self.most} jobs are kept; delete one that you have fetched"
+            raise Problem(429, text, {"Retry-After": "30"})
+
+    def make_folder(self) -> Path:
+        """Make the folder of a job that is about to come."""
+        folder = self.folder / f"job-{uuid.uuid4().hex}"
+        folder.mkdir()
+        return folder
+
+    def begin(self, folder: Path, files: list[tuple[Path, str]], work: Work) -> Job:
+        """Take a job on."""
+        job = Job(uuid.uuid4().hex, folder, [JobFile(path, name) for path, name in files])
+        self._jobs[job.id] = job
+        job.task = asyncio.create_task(self._work_off(job, work))
+        return job
+
+    async def _work_off(self, job: Job, work: Work) -> None:
+        places = asyncio.Semaphore(self.studio.workers)
+
+        async def restore(index: int, file: JobFile) -> None:
+            async with places:
+                job.status = "running" if job.status == "queued" else job.status
+                results = job.folder / f"results-{index}"
+                results.mkdir()
+
+                def begun() -> Restored:
+                    return work(results, file.source, file.ticket)
+
+                try:
+                    file.restored = await self.studio.run(begun, file.ticket, patient=True)
+                except StoppedError:
+                    file.error = "cancelled"
+                except (FairweatherError, OSError, ValueError, RuntimeError, MemoryError) as error:
+                    file.error = str(error).replace(f"'{file.source}'", "the upload")
+
+        await asyncio.gather(*(restore(index, file) for index, file in enumerate(job.files)))
+        if job.status != "cancelled":
+            job.status = "done" if any(one.restored for one in job.files) else "failed"
+        job.ended = time.monotonic()
+
+    def get(self, name: str) -> Job:
+        """Return a job.
+
+        Raises:
+            Problem: 404.
+        """
+        self.sweep()
+        if name not in self._jobs:
+            raise Problem(404, "there is no such job; its results may have been removed")
+        return self._jobs[name]
+
+    async def cancel(self, job: Job) -> None:
+        """End a job and remove its files."""
+        job.status = "cancelled"
+        self._jobs.pop(job.id, None)
+        for one in job.files:
+            one.ticket.stop.set()
+        if job.task is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await job.task
+        shutil.rmtree(job.folder, ignore_errors=True)
+
+    async def finish(self) -> None:
+        """Wait for all that was taken on."""
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def sweep(self) -> None:
+        """Remove what has been kept for long enough."""
+        now = time.monotonic()
+        for job in list(self._jobs.values()):
+            if job.ended is not None and now - job.ended > self.keep_seconds:
+                self._jobs.pop(job.id)
+                shutil.rmtree(job.folder, ignore_errors=True)
+
+    async def sweep_for_ever(self) -> None:
+        """Remove what is old from time to time."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.sweep()
+
+
+def zip_files(files: Sequence[JobFile], path: Path) -> None:
+    """Write results into one archive, under the names of their uploads."""
+    taken: set[str] = set()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for index, one in enumerate(files, 1):
+            if one.restored is None:
+                continue
+            name = shown_name(one.name, index, suffix=one.restored.target.suffix)
+            if name in taken:
+                name = f"{index}-{name}"
+            taken.add(name)
+            archive.write(one.restored.target, name)
+
+
+def shown_name(given: str, index: int, *, suffix: str) -> str:
+    """Return a name for a result, which leads out of no folder."""
+    name = PureWindowsPath(PurePosixPath(given.replace("\0", "")).name).name
+    stem = "".join(letter for letter in Path(name).stem if letter.isprintable()).strip(". ")
+    return f"{stem or f'photo-{index}'}.restored{suffix}"

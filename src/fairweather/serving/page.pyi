@@ -1,0 +1,279 @@
+"""The page: a photograph in, before and after, and the file that the command would write."""
+
+import asyncio
+import contextlib
+import functools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
+
+import gradio as gr
+from fastapi import FastAPI
+
+from fairweather.data import degrade_pixels
+from fairweather.errors import FairweatherError, ImageError
+from fairweather.imaging import (
+    HEAD_BYTES,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Photo,
+    has_video,
+    read_image,
+    suffix_of,
+    write_image,
+)
+from fairweather.restoration import Restored
+from fairweather.serving.jobs import JobFile, shown_name, zip_files
+from fairweather.serving.service import Service
+from fairweather.serving.studio import BusyError, Ticket
+from fairweather.serving.uploads import RestoreOptions, clip_suffix
+
+PREVIEW_QUALITY = 92
+KEPT_SECONDS, SWEEP_SECONDS = 3600, 300
+TITLE = "fairweather"
+INTRODUCTION = """
+# fairweather
+
+Takes rain, raindrops, haze, snow, shadows and moiré out of photographs. Everything happens on this
+machine; nothing is sent anywhere.
+"""
+DEGRADATIONS = {
+    "Find out": "auto",
+    "Rain": "rain",
+    "Raindrops": "raindrop",
+    "Haze": "haze",
+    "Snow": "snow",
+    "Shadow": "shadow",
+    "Moiré": "moire",
+    "Weather of any kind": "weather",
+}
+EXAMPLES = {"rain": "rocket", "haze": "coffee", "snow": "chelsea"}
+EXAMPLE_SEED = 1
+STYLE = """
+.gradio-container { max-width: 1100px !important; margin: auto; }
+:focus-visible { outline: 3px solid #2563eb !important; outline-offset: 2px; }
+"""
+
+class Original(gr.Image):
+    """An image input that hands on the file as it was uploaded."""
+
+    def preprocess(self, payload: Any) -> str | None:  # type: ignore[override]
+        """Return the path of the upload."""
+        return None if payload is None else payload.path
+
+    def get_block_name(self) -> str:
+        """Return what it looks like."""
+        return "image"
+    from collections.abc import Callable, Sequence
+    from typing import TYPE_CHECKING, Any, Literal
+
+    from gradio.blocks import Block
+
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+def mount_page(app: FastAPI, service: Service) -> FastAPI:
+    """Put the page at the root of an application."""
+    os.environ["GRADIO_TEMP_DIR"] = str(service.folder / "page")
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    return gr.mount_gradio_app(
+        app,
+        make_page(service),
+        path="",
+        theme=theme,
+        css=STYLE,
+        footer_links=[],
+        run_history=False,
+        show_error=True,
+        ssr_mode=False,
+        enable_monitoring=False,
+        max_file_size=service.limits.upload_bytes,
+        allowed_paths=[str(service.folder)],
+    )
+
+def make_page(service: Service) -> gr.Blocks:
+    """Make the page."""
+    with gr.Blocks(
+        title=TITLE, analytics_enabled=False, delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)
+    ) as page:
+        gr.Markdown(INTRODUCTION)
+        with gr.Tab("One photograph"):
+            one_photograph(service)
+        with gr.Tab("Several files"):
+            several_files(service)
+    page.queue(
+        default_concurrency_limit=service.studio.workers, max_size=max(1, service.limits.queue)
+    )
+    return page
+
+def choices() -> tuple[gr.Dropdown, gr.Slider]:
+    """Return the controls of how to restore."""
+    task = gr.Dropdown(list(DEGRADATIONS.items()), value="auto", label="What spoils it")
+    strength = gr.Slider(
+        0, 1, value=1, step=0.05, label="Strength", info="0 leaves it, 1 restores it fully"
+    )
+    return task, strength
+
+def one_photograph(service: Service) -> None:
+    """Lay out the tab for one photograph."""
+    with gr.Row():
+        with gr.Column():
+            photo = Original(
+                sources=["upload", "clipboard", "webcam"],
+                label="Photograph",
+                image_mode=None,
+                height=320,
+            )
+            task, strength = choices()
+            start = gr.Button("Restore", variant="primary")
+            gr.Examples(make_examples(service.folder / "examples"), [photo, task], label="Examples")
+        with gr.Column():
+            slider = gr.ImageSlider(
+                label="Before and after", type="filepath", interactive=False, max_height=520
+            )
+            found = gr.Markdown(elem_id="found")
+            download = gr.DownloadButton("Download the result", interactive=False)
+
+    async def restore(path: str | None, task: str, strength: float) -> tuple[Any, str, Any]:
+        if path is None:
+            raise gr.Error("Choose a photograph first.")
+        options = RestoreOptions(task=task, strength=strength)
+        result = await restore_for_page(service, Path(path), options)
+        previews = await asyncio.to_thread(make_previews, result)
+        return previews, describe(result, task), gr.DownloadButton(result.target, interactive=True)
+
+    inputs, outputs = [photo, task, strength], [slider, found, download]
+    start.click(restore, inputs, outputs, api_visibility="private")
+    photo.clear(
+        lambda: (None, "", gr.DownloadButton(interactive=False)),
+        outputs=outputs,
+        api_visibility="private",
+    )
+
+def several_files(service: Service) -> None:
+    """Lay out the tab for several files."""
+    suffixes = sorted(IMAGE_SUFFIXES) + (list(VIDEO_SUFFIXES) if has_video() else [])
+    files = gr.File(file_count="multiple", file_types=suffixes, label="Photographs or clips")
+    task, strength = choices()
+    start = gr.Button("Restore all", variant="primary")
+    outcome = gr.Dataframe(
+        headers=["file", "outcome"], interactive=False, label="Outcome", wrap=True
+    )
+    download = gr.DownloadButton("Download all as a zip", interactive=False)
+
+    async def restore(
+        paths: list[str] | None,
+        task: str,
+        strength: float,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> tuple[list[list[str]], Any]:
+        if not paths:
+            raise gr.Error("Choose some files first.")
+        if len(paths) > service.limits.job_files:
+            raise gr.Error(f"At most {service.limits.job_files} files at once, please.")
+        options = RestoreOptions(task=task, strength=strength)
+        rows, done = [], []
+        for path in progress.tqdm([Path(one) for one in paths], unit="files"):
+            try:
+                result = await restore_for_page(service, path, options)
+                done.append(JobFile(path, path.name, restored=result))
+                rows.append([path.name, describe(result, task).replace("\n", " ")])
+            except gr.Error as error:
+                rows.append([path.name, str(error.message)])
+        if not done:
+            return rows, gr.DownloadButton(interactive=False)
+        archive = Path(tempfile.mkdtemp(dir=service.folder), "restored.zip")
+        await asyncio.to_thread(zip_files, done, archive)
+        return rows, gr.DownloadButton(archive, interactive=True)
+
+    start.click(restore, [files, task, strength], [outcome, download], api_visibility="private")
+
+async def restore_for_page(service: Service, path: Path, options: RestoreOptions) -> Restored:
+    """Restore an upload in its turn.
+
+    Raises:
+        gr.Error: what a person may be told, if it cannot be.
+    """
+    if not service.is_ready:
+        raise gr.Error("The weights are still being loaded; try again in a moment.")
+    folder = Path(tempfile.mkdtemp(prefix="page-", dir=service.folder))
+    ticket = Ticket(seconds=service.limits.seconds)
+    try:
+        work = functools.partial(restore_copy, service, folder, path, ticket, options)
+        return await service.studio.run(work, ticket)
+    except BusyError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise gr.Error(f"Many people wait; try again in {error.seconds:.0f} seconds.") from error
+    except (FairweatherError, OSError, MemoryError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        text = str(error)
+        for part in folder.rglob("*"):
+            text = text.replace(f"'{part}'", "the file")
+        raise gr.Error(text.replace(f"'{folder / 'upload'}", "'the file")) from error
+
+def restore_copy(
+    service: Service, folder: Path, path: Path, ticket: Ticket, options: RestoreOptions
+) -> Restored:
+    """Restore a copy of an upload whose name we chose; the result is called as the upload is."""
+    from fairweather.serving.app import restore_upload
+
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    suffix = clip_suffix(head, path.name) or suffix_of(head, name="the file")
+    source = (folder / "upload").with_suffix(suffix)
+    shutil.copyfile(path, source)
+    try:
+        restored = restore_upload(service, folder / "results", source, ticket, options)
+    except ImageError as error:
+        raise ImageError(str(error).replace(f"'{source}'", "the file")) from error
+    name = shown_name(path.name, 1, suffix=restored.target.suffix)
+    return renamed(restored, restored.target.rename(restored.target.with_name(name)))
+
+def renamed(restored: Restored, target: Path) -> Restored:
+    """Return what restoring gave, at another place."""
+    import dataclasses
+
+    return dataclasses.replace(restored, target=target)
+
+def make_previews(restored: Restored) -> tuple[str, str]:
+    """Return before and after as files that every browser shows, in full size."""
+    paths = []
+    for name, path in (("before", restored.source), ("after", restored.target)):
+        photo = read_image(path)
+        preview = restored.target.parent / f"{name}.jpg"
+        write_image(
+            preview, Photo(photo.pixels, photo.alpha), quality=PREVIEW_QUALITY, overwrite=True
+        )
+        paths.append(str(preview))
+    return paths[0], paths[1]
+
+def describe(restored: Restored, task: str) -> str:
+    """Return what a person is told of a result."""
+    lines = []
+    if restored.diagnosis is not None:
+        told = restored.diagnosis
+        lines.append(f"Found: **{told.degradation}**, {told.probability:.0%} certain.")
+    size = f"{restored.width} × {restored.height} px"
+    lines.append(f"{size}, {restored.seconds:.1f} s.")
+    if restored.levels:
+        lines.append(f"Restored coarse to fine, halved {restored.levels} times.")
+    return "\n".join([*lines, *(f"- {note}" for note in restored.notes)])
+
+def make_examples(folder: Path) -> list[list[str]]:
+    """Write photographs of scikit-image, which are free, under synthetic degradations."""
+    import skimage.data
+
+    folder.mkdir(exist_ok=True)
+    rows = []
+    for task, name in EXAMPLES.items():
+        path = folder / f"{name} in {task}.png"
+        clean = getattr(skimage.data, name)()
+        with contextlib.suppress(FileExistsError):
+            write_image(path, Photo(degrade_pixels(clean, task=task, seed=EXAMPLE_SEED)))
+        rows.append([str(path), task])
+    return rows

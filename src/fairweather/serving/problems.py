@@ -1,0 +1,121 @@
+"""Errors as problem details (RFC 9457), which programs and people understand."""
+
+import http
+import json
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from fairweather.errors import FairweatherError, MissingExtraError
+from fairweather.serving.studio import BusyError, StoppedError, TooSlowError
+
+MEDIA_TYPE = "application/problem+json"
+log = logging.getLogger(__name__)
+
+# What each status means here, for the description of the service.
+MEANINGS = {
+    401: "The API key is missing or wrong.",
+    403: "The request comes from a page of another site.",
+    404: "There is no such thing.",
+    405: "This address does not take this method.",
+    406: "None of the asked formats is written.",
+    408: "The request arrived too slowly.",
+    409: "The job is not done yet.",
+    413: "The upload is larger than this service takes.",
+    415: "The upload is no photograph that is read here.",
+    422: "The photograph cannot be restored, or an option is wrong.",
+    429: "Too many requests wait; `Retry-After` says when to come again.",
+    503: "The service is starting or about to stop.",
+}
+
+
+class Problem(HTTPException):
+    """A refusal with its reason."""
+
+
+def problem_response(
+    status: int, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+) -> Response:
+    """Return an answer that tells what is wrong.
+
+    Args:
+        status: of HTTP.
+        detail: for a person, in one or two sentences.
+        headers: further ones.
+        more: further members.
+    """
+    title = http.HTTPStatus(status).phrase
+    document = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    return Response(json.dumps(document), status, headers, MEDIA_TYPE)
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what an operation answers besides its result, for OpenAPI."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        example = {
+            "type": "about:blank",
+            "title": http.HTTPStatus(status).phrase,
+            "status": status,
+            "detail": MEANINGS[status],
+        }
+        found[status] = {
+            "description": MEANINGS[status],
+            "content": {MEDIA_TYPE: {"schema": schema, "example": example}},
+        }
+        if status == 429:
+            found[status]["headers"] = {
+                "Retry-After": {"description": "seconds", "schema": {"type": "integer"}}
+            }
+    return found
+
+
+def as_problem(error: Exception, *, name: str = "") -> Response:
+    """Return the answer to an error of ours.
+
+    Args:
+        error: what was raised.
+        name: a path that it may name, which is nobody's business.
+    """
+    text = str(error).replace(f"'{name}'", "the upload") if name else str(error)
+    if isinstance(error, BusyError):
+        return problem_response(429, text, headers={"Retry-After": f"{error.seconds:.0f}"})
+    if isinstance(error, TooSlowError | StoppedError):
+        return problem_response(422, text)
+    if isinstance(error, MissingExtraError) or "is not an image" in text:
+        return problem_response(415, text)
+    return problem_response(422, text)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every error with problem details."""
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        headers = dict(error.headers or {})
+        return problem_response(error.status_code, str(error.detail), headers=headers)
+
+    async def on_validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        wrong = [
+            {"where": ".".join(map(str, one["loc"])), "what": one["msg"]} for one in error.errors()
+        ]
+        detail = "; ".join(f"{one['where']}: {one['what']}" for one in wrong)
+        return problem_response(422, detail, errors=wrong)
+
+    async def on_ours(request: Request, error: Exception) -> Response:
+        return as_problem(error)
+
+    async def on_bug(request: Request, error: Exception) -> Response:
+        log.error("unexpected: %s", type(error).__name__, exc_info=error)
+        return problem_response(500, "something is broken here; the log of the service says what")
+
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(FairweatherError, on_ours)
+    app.add_exception_handler(Exception, on_bug)

@@ -1,0 +1,122 @@
+"""One process that serves until it is told to stop, and then finishes what it has accepted."""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from fairweather.errors import OptionError
+from fairweather.serving.app import LOOPBACK, create_app
+from fairweather.serving.guard import JsonLines
+from fairweather.serving.limits import Limits
+from fairweather.serving.service import Service
+from fairweather.serving.studio import Studio
+from fairweather.serving.workplace import workplace
+
+CONNECTIONS = 2000  # open ones; more are answered with 503
+KEEP_ALIVE_SECONDS = 10
+GOODBYE_SECONDS = 5  # for connections that nothing more comes from, such as those of an open page
+
+
+class Server(uvicorn.Server):
+    """One that ends with status 0 after SIGTERM, when all that it accepted is done."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, jobs: Any):
+        super().__init__(config)
+        self.service = service
+        self.jobs = jobs
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals, and do not raise them again in the end, as uvicorn does."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Take nothing new from now on."""
+        self.service.is_draining = True
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Finish what was accepted, then close what is still open."""
+        for server in self.servers:
+            server.close()
+        await self.jobs.finish()
+        await self.service.studio.idle()
+        await super().shutdown(sockets)
+
+
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    limits: Limits | None = None,
+    api_key: str | None = None,
+    origins: Iterable[str] = (),
+    page: bool = True,
+    folder: Path | None = None,
+    **options: Any,
+) -> None:
+    """Serve the page and the REST service until SIGTERM or Ctrl-C.
+
+    Args:
+        host: address to listen at; one that other machines reach has to be asked for.
+        port: to listen at; 0 for a free one.
+        limits: what it takes on.
+        api_key: that requests to /v1 and /metrics must show. There is no page then.
+        origins: of pages elsewhere that may ask, such as `https://example.org`.
+        page: whether there is a page.
+        folder: of temporary files; by default in the system's.
+        options: of each `Restorer`: `device`, `engine`, `precision`.
+
+    Raises:
+        OptionError: if an option of the restorers is wrong, or the address is taken.
+    """
+    limits = limits or Limits()
+    with workplace(folder) as private:
+        tempfile.tempdir = str(private)  # what libraries write goes there, too
+        studio = Studio(queue=limits.queue, **options)
+        studio.restorer(studio.tasks[1])  # a wrong option is said before anything is opened
+        service = Service(limits, studio, private, api_key)
+        reaches_others = host not in LOOPBACK
+        app = create_app(
+            service,
+            hosts=("*",) if reaches_others else LOOPBACK,
+            origins=origins,
+            page=page and api_key is None,
+        )
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GOODBYE_SECONDS,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+        )
+        try:
+            Server(config, service, app.state.jobs).run()
+        except SystemExit as stop:
+            if stop.code:
+                raise OptionError(
+                    f"--host {host} --port {port}: cannot listen there; the log says why"
+                ) from None
+            raise
+        finally:
+            tempfile.tempdir = None
+
+
+def log_as_json(level: int = logging.INFO) -> None:
+    """Write the log to standard error, one JSON object for each line."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in ("httpx", "asyncio", "PIL"):
+        logging.getLogger(name).setLevel(logging.WARNING)

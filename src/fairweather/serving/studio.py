@@ -1,0 +1,213 @@
+"""Where a service restores: weights that are loaded once, threads, and a bounded queue."""
+
+import asyncio
+import functools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from fairweather.errors import FairweatherError
+from fairweather.models import list_weights
+from fairweather.restoration import Restored, Restorer, plan_jobs
+
+AUTO = "auto"
+FIRST_GUESS_SECONDS = 1.0
+LEARNT = 0.2  # share of the last request in the mean time that one takes
+T = TypeVar("T")
+
+
+class BusyError(FairweatherError):
+    """As many requests wait as may wait.
+
+    Attributes:
+        seconds: after which there should be room.
+    """
+
+    def __init__(self, seconds: float):
+        super().__init__(f"the queue is full; come again in {seconds:.0f} s")
+        self.seconds = seconds
+
+
+class TooSlowError(FairweatherError):
+    """The work took longer than it may."""
+
+
+class StoppedError(FairweatherError):
+    """Nobody waits for the work any more."""
+
+
+class Ticket:
+    """One piece of work: how far it is, and whether it shall end.
+
+    Attributes:
+        done: tiles or frames that are done.
+        total: how many there are.
+    """
+
+    def __init__(self, *, seconds: float | None = None):
+        self.seconds = seconds
+        self.done = self.total = 0
+        self.stop = threading.Event()
+        self._ends: float | None = None
+
+    def begin(self) -> None:
+        """Let its time run."""
+        self._ends = None if self.seconds is None else time.monotonic() + self.seconds
+
+    def check(self, done: int, total: int) -> None:
+        """Note how far the work is; called for each tile.
+
+        Raises:
+            StoppedError: if it was stopped.
+            TooSlowError: if its time is over.
+        """
+        self.done, self.total = done, total
+        if self.stop.is_set():
+            raise StoppedError("stopped")
+        if self._ends is not None and done < total and time.monotonic() > self._ends:
+            raise TooSlowError(
+                f"takes longer than the {self.seconds:.0f} s that a request may take; post it to"
+                " /v1/jobs, or scale the photograph down"
+            )
+
+
+class Studio:
+    """Restorers for all tasks, and threads that work requests off in their order.
+
+    Attributes:
+        tasks: names of weights, and `auto`.
+        waiting: requests in the queue.
+        active: requests that are worked on.
+    """
+
+    def __init__(self, *, queue: int, **options: Any):
+        """Prepare; nothing is loaded yet.
+
+        Args:
+            queue: how many requests may wait.
+            options: of each `Restorer`.
+        """
+        self.tasks = (AUTO, *list_weights())
+        self.queue = queue
+        self.waiting = self.active = self.tiles = 0
+        self.mean_seconds = FIRST_GUESS_SECONDS
+        self._options = options
+        self._loading = threading.Lock()
+        self._restorers: dict[str, Restorer] = {}
+        self.threads = torch.get_num_threads()
+        self._pool: ThreadPoolExecutor | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def load(self) -> None:
+        """Load all weights."""
+        for task in self.tasks:
+            self.restorer(task)
+
+    def restorer(self, task: str, **changes: Any) -> Restorer:
+        """Return what restores a task, with options of `Restorer.with_options`."""
+        with self._loading:
+            if task not in self._restorers:
+                self._restorers[task] = Restorer(task, **self._options)
+        return self._restorers[task].with_options(**changes)
+
+    @property
+    def workers(self) -> int:
+        """How many requests are worked on at the same time."""
+        return max(1, self.restorer(self.tasks[1]).at_once())
+
+    def is_full(self) -> bool:
+        """Return whether no more may wait."""
+        return self.waiting >= self.queue
+
+    def wait_seconds(self) -> float:
+        """Return after how long a place should be free [s]."""
+        return max(1.0, self.mean_seconds * (self.waiting + 1) / self.workers)
+
+    async def run(self, work: Callable[[], T], ticket: Ticket, *, patient: bool = False) -> T:
+        """Do work in a thread when its turn comes.
+
+        Args:
+            work: what to do; it calls `ticket.check`.
+            ticket: its.
+            patient: whether it may wait in a queue that is full, as a part of accepted work may.
+
+        Raises:
+            BusyError: if too many wait.
+        """
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="restore")
+        if not patient and self.is_full():
+            raise BusyError(self.wait_seconds())
+        self.waiting += 1
+        self._idle.clear()
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, self._begun, loop, work, ticket)
+        finally:
+            if not (self.waiting or self.active):
+                self._idle.set()
+
+    def _begun(self, loop: asyncio.AbstractEventLoop, work: Callable[[], T], ticket: Ticket) -> T:
+        """Work in a thread of the pool; counts are kept in the loop's thread alone."""
+        loop.call_soon_threadsafe(self._count, -1, 1, 0.0)
+        started = time.monotonic()
+        try:
+            ticket.check(0, 0)
+            ticket.begin()
+            # A request that is alone takes all cores, others one each.
+            alone = self.waiting + self.active <= 1
+            torch.set_num_threads(self.threads if alone else max(1, self.threads // self.workers))
+            return work()
+        finally:
+            self.tiles += ticket.done
+            loop.call_soon_threadsafe(self._count, 0, -1, time.monotonic() - started)
+
+    def _count(self, waiting: int, active: int, seconds: float) -> None:
+        self.waiting += waiting
+        self.active += active
+        if active < 0:
+            self.mean_seconds += LEARNT * (seconds - self.mean_seconds)
+        if not (self.waiting or self.active):
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until nothing is left to do."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """End the threads, when they have done what they were given."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def restore_in(
+    folder: Path, source: Path, restorer: Restorer, ticket: Ticket, *, pixels: int, **options: Any
+) -> Restored:
+    """Restore an uploaded file as `fairweather restore` does.
+
+    Args:
+        folder: of the results.
+        source: the file.
+        restorer: what restores it.
+        ticket: of the work.
+        pixels: that it may have at most.
+        options: `format`, `lossless`, and those of `Restorer.restore_file`.
+
+    Raises:
+        FairweatherError: if it cannot be restored.
+    """
+    written = {name: options.pop(name, None) for name in ("format", "lossless")}
+    plan = plan_jobs(
+        [str(source)], out=folder, format=written["format"], lossless=bool(written["lossless"])
+    )
+    if plan.failures:
+        raise FairweatherError(plan.failures[0].reason)
+    (job,) = plan.jobs
+    restore = functools.partial(restorer.restore_file, job.source, job.target)
+    return restore(max_pixels=pixels, on_tile=ticket.check, **options)

@@ -1,0 +1,39 @@
+"""One private folder for all that a service writes, removed even after a crash."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+PREFIX = "fairweather-serve-"
+LOCK = "lock"
+
+
+@contextlib.contextmanager
+def workplace(parent: Path | None = None) -> Iterator[Path]:
+    """Make a folder that only this user may read, and remove it in the end.
+
+    Folders of services that were killed are removed, too: those that no process holds any more.
+
+    Args:
+        parent: where; by default the system's temporary folder.
+    """
+    parent = parent or Path(tempfile.gettempdir())
+    remove_abandoned(parent)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    with filelock.FileLock(folder / LOCK):
+        yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the folders of services that are no more."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(filelock.Timeout, OSError):
+            if not (folder / LOCK).exists():
+                continue  # it is just being made
+            with filelock.FileLock(folder / LOCK, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
