@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
@@ -39,11 +38,13 @@ from fairweather.serving.uploads import (
     choose_format,
     receive_files,
 )
+from fairweather.serving.workplace import remove_old
 
 log = logging.getLogger(__name__)
 
+SWEEP_SECONDS = 15.0
 WATCH_SECONDS = 0.5  # between two looks whether a client still waits
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 IMAGES = {media: BINARY for media in MEDIA_TYPES.values() if media.startswith("image")}
 ONE_FILE = {"type": "object", "required": ["file"], "properties": {"file": BINARY["schema"]}}
@@ -107,13 +108,19 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(get_ready())
-        sweeping = asyncio.create_task(jobs.sweep_for_ever())
+        sweeping = asyncio.create_task(sweep_for_ever())
         yield
         await jobs.finish()
         await service.studio.idle()
         for task in (loading, sweeping):
             task.cancel()
         service.studio.close()
+
+    async def sweep_for_ever() -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            jobs.sweep()
+            await asyncio.to_thread(remove_old, service.folder, seconds=limits.keep_seconds)
 
     async def get_ready() -> None:
         await asyncio.to_thread(service.studio.load)
@@ -139,8 +146,7 @@ def create_app(
         from fairweather.serving.page import mount_page
 
         app = mount_page(app, service)
-    app.add_middleware(Guard, service=service, origins=tuple(origins))
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    app.add_middleware(Guard, service=service, hosts=tuple(hosts), origins=tuple(origins))
     return app
 
 
@@ -206,7 +212,7 @@ def restore_routes(service: Service) -> APIRouter:
                 "description": "The restored photograph, byte for byte as the command writes it.",
                 "content": IMAGES,
             },
-            **described(401, 403, 406, 408, 413, 415, 422, 429, 503),
+            **described(400, 401, 403, 406, 408, 413, 415, 422, 429, 503),
         },
         openapi_extra=body_of(ONE_FILE, "application/octet-stream", *IMAGES),
     )
@@ -302,7 +308,7 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
         summary="Restore several photographs or clips.",
         responses={
             202: {"headers": {"Location": {"schema": {"type": "string"}}}},
-            **described(401, 403, 408, 413, 415, 422, 429, 503),
+            **described(400, 401, 403, 408, 413, 415, 422, 429, 503),
         },
         openapi_extra=body_of(MANY_FILES, "application/octet-stream"),
     )

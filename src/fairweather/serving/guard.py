@@ -22,6 +22,7 @@ log = logging.getLogger("fairweather.serving.requests")
 API = "/v1/"
 LOCKED = (API, "/metrics")
 WORK = "POST"
+ANY_HOST = "*"
 SAFE_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 # Everything comes from here; the page's own script and style are within it.
 POLICY = (
@@ -39,16 +40,26 @@ HEADERS = {
 class Guard:
     """ASGI middleware: bounds, key, origin, request id, and one line of log for each request."""
 
-    def __init__(self, app: ASGIApp, *, service: Service, origins: Iterable[str] = ()):
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        service: Service,
+        hosts: Iterable[str] = (ANY_HOST,),
+        origins: Iterable[str] = (),
+    ):
         """Stand before an application.
 
         Args:
             app: it.
             service: whose limits hold.
+            hosts: names under which it may be asked; others are those of a page that would have a
+                browser believe that this is its own machine.
             origins: of pages elsewhere that may ask, such as `https://example.org`.
         """
         self.app = app
         self.service = service
+        self.hosts = frozenset(hosts)
         self.origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,6 +120,9 @@ class Guard:
         self, scope: Scope, headers: Headers, *, client: str, works: bool
     ) -> Problem | None:
         limits, path = self.service.limits, scope["path"]
+        host = urlsplit(f"//{headers.get('Host', '')}").hostname
+        if ANY_HOST not in self.hosts and host not in self.hosts:
+            return Problem(403, "this service is not asked under that name; see --host")
         origin = headers.get("Origin")
         is_other = origin and origin not in self.origins
         if is_other and urlsplit(origin).netloc != headers.get("Host"):

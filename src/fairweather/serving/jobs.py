@@ -16,7 +16,6 @@ from fairweather.restoration import Restored
 from fairweather.serving.problems import Problem
 from fairweather.serving.studio import StoppedError, Studio, Ticket
 
-SWEEP_SECONDS = 15.0
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 Work = Callable[[Path, Path, Ticket], Restored]
 
@@ -138,7 +137,7 @@ class Jobs:
                 except StoppedError:
                     file.error = "cancelled"
                 except (FairweatherError, OSError, ValueError, RuntimeError, MemoryError) as error:
-                    file.error = str(error).replace(f"'{file.source}'", "the upload")
+                    file.error = str(error).replace(str(file.source), "upload")
 
         await asyncio.gather(*(restore(index, file) for index, file in enumerate(job.files)))
         if job.status != "cancelled":
@@ -179,12 +178,6 @@ class Jobs:
             if job.ended is not None and now - job.ended > self.keep_seconds:
                 self._jobs.pop(job.id)
                 shutil.rmtree(job.folder, ignore_errors=True)
-
-    async def sweep_for_ever(self) -> None:
-        """Remove what is old from time to time."""
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            self.sweep()
 
 
 def zip_files(files: Sequence[JobFile], path: Path) -> None:

@@ -32,6 +32,7 @@ from fairweather.serving.jobs import JobFile, shown_name, zip_files
 from fairweather.serving.service import Service
 from fairweather.serving.studio import BusyError, Ticket
 from fairweather.serving.uploads import RestoreOptions, clip_suffix
+from fairweather.serving.workplace import RESULTS
 
 PREVIEW_QUALITY = 92
 KEPT_SECONDS, SWEEP_SECONDS = 3600, 300
@@ -60,16 +61,9 @@ STYLE = """
 """
 
 
-class Original(gr.Image):
-    """An image input that hands on the file as it was uploaded."""
-
-    def preprocess(self, payload: Any) -> str | None:  # type: ignore[override]
-        """Return the path of the upload."""
-        return None if payload is None else payload.path
-
-    def get_block_name(self) -> str:
-        """Return what it looks like."""
-        return "image"
+def as_uploaded(payload: Any) -> str | None:
+    """Hand on the file of an image input as it is; Gradio would open and write it again."""
+    return None if payload is None else payload.path
 
 
 def mount_page(app: FastAPI, service: Service) -> FastAPI:
@@ -123,12 +117,13 @@ def one_photograph(service: Service) -> None:
     """Lay out the tab for one photograph."""
     with gr.Row():
         with gr.Column():
-            photo = Original(
+            photo = gr.Image(
                 sources=["upload", "clipboard", "webcam"],
                 label="Photograph",
                 image_mode=None,
                 height=320,
             )
+            photo.preprocess = as_uploaded
             task, strength = choices()
             start = gr.Button("Restore", variant="primary")
             gr.Examples(make_examples(service.folder / "examples"), [photo, task], label="Examples")
@@ -192,7 +187,7 @@ def several_files(service: Service) -> None:
                 rows.append([path.name, str(error.message)])
         if not done:
             return rows, gr.DownloadButton(interactive=False)
-        archive = Path(tempfile.mkdtemp(dir=service.folder), "restored.zip")
+        archive = Path(tempfile.mkdtemp(prefix=RESULTS, dir=service.folder), "restored.zip")
         await asyncio.to_thread(zip_files, done, archive)
         return rows, gr.DownloadButton(value=archive, interactive=True)
 
@@ -207,7 +202,7 @@ async def restore_for_page(service: Service, path: Path, options: RestoreOptions
     """
     if not service.is_ready:
         raise gr.Error("The weights are still being loaded; try again in a moment.")
-    folder = Path(tempfile.mkdtemp(prefix="page-", dir=service.folder))
+    folder = Path(tempfile.mkdtemp(prefix=RESULTS, dir=service.folder))
     ticket = Ticket(seconds=service.limits.seconds)
     try:
         work = functools.partial(restore_copy, service, folder, path, ticket, options)
@@ -217,10 +212,7 @@ async def restore_for_page(service: Service, path: Path, options: RestoreOptions
         raise gr.Error(f"Many people wait; try again in {error.seconds:.0f} seconds.") from error
     except (FairweatherError, OSError, MemoryError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        text = str(error)
-        for part in folder.rglob("*"):
-            text = text.replace(f"'{part}'", "the file")
-        raise gr.Error(text.replace(f"'{folder / 'upload'}", "'the file")) from error
+        raise gr.Error(str(error)) from error
 
 
 def restore_copy(
@@ -269,7 +261,7 @@ def describe(restored: Restored, task: str) -> str:
     size = f"{restored.width} × {restored.height} px"
     lines.append(f"{size}, {restored.seconds:.1f} s.")
     if restored.levels:
-        lines.append(f"Restored coarse to fine, halved {restored.levels} times.")
+        lines.append(f"Restored coarse to fine, from 1/{2**restored.levels} of its size on.")
     return "\n".join([*lines, *(f"- {note}" for note in restored.notes)])
 
 

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 # What each status means here, for the description of the service.
 MEANINGS = {
+    400: "The form cannot be read, or has too many parts.",
     401: "The API key is missing or wrong.",
     403: "The request comes from a page of another site.",
     404: "There is no such thing.",
@@ -82,7 +83,7 @@ def as_problem(error: Exception, *, name: str = "") -> Response:
         error: what was raised.
         name: a path that it may name, which is nobody's business.
     """
-    text = str(error).replace(f"'{name}'", "the upload") if name else str(error)
+    text = str(error).replace(name, "upload") if name else str(error)
     if isinstance(error, BusyError):
         return problem_response(429, text, headers={"Retry-After": f"{error.seconds:.0f}"})
     if isinstance(error, TooSlowError | StoppedError):
@@ -103,7 +104,11 @@ def add_handlers(app: FastAPI) -> None:
     async def on_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         wrong = [
-            {"where": ".".join(map(str, one["loc"])), "what": one["msg"]} for one in error.errors()
+            {
+                "where": ".".join(map(str, one["loc"])),
+                "what": one["msg"].removeprefix("Value error, "),
+            }
+            for one in error.errors()
         ]
         detail = "; ".join(f"{one['where']}: {one['what']}" for one in wrong)
         return problem_response(422, detail, errors=wrong)

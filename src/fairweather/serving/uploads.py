@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
 
 from fairweather.errors import ImageError
 from fairweather.imaging import HEAD_BYTES, VIDEO_SUFFIXES, suffix_of
@@ -17,6 +16,7 @@ from fairweather.serving.problems import Problem
 
 CHUNK = 1 << 20
 FILE_FIELDS = 4  # other fields of a form, which are not read
+UPLOAD = "upload"  # what errors call a file
 MULTIPART = "multipart/form-data"
 # Of what is written, by suffix.
 MEDIA_TYPES = {
@@ -69,14 +69,14 @@ class RestoreOptions(BaseModel):
     finish: Finish | None = Field(default=None, description="A last touch.")
     self_ensemble: bool = Field(default=False, description="Average over flips: better, slower.")
     format: Format | None = Field(
-        default=None, description="Of the result; else that of the upload."
+        default=None, description="Of the result; by default that of the upload."
     )
-    quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
-        None, description="Of JPEG, WebP, AVIF, HEIC."
+    quality: int | None = Field(
+        default=None, ge=1, le=100, description="Of JPEG, WebP, AVIF and HEIC."
     )
     lossless: bool = Field(default=False, description="Formats that always lose become PNG.")
     chroma: Literal["4:4:4", "4:2:2", "4:2:0"] | None = Field(
-        None, description="Resolution of the colours in JPEG, AVIF, HEIC."
+        default=None, description="Resolution of the colours in JPEG, AVIF, HEIC."
     )
 
     def of_restorer(self) -> dict[str, Any]:
@@ -114,16 +114,12 @@ async def receive_files(
     if kind != MULTIPART:
         return [(await write_upload(request.stream(), folder / "0", "", clips=clips), "")]
     found: list[tuple[Path, str]] = []
-    try:
-        async with request.form(max_files=most, max_fields=FILE_FIELDS) as form:
-            uploads = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
-            for index, upload in enumerate(uploads):
-                name = upload.filename or ""
-                chunks = chunks_of(upload)
-                path = await write_upload(chunks, folder / str(index), name, clips=clips)
-                found.append((path, name))
-    except MultiPartException as error:
-        raise Problem(422, f"the form cannot be read: {error.message}") from error
+    async with request.form(max_files=most, max_fields=FILE_FIELDS) as form:  # or HTTP status 400
+        uploads = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
+        for index, upload in enumerate(uploads):
+            name = upload.filename or ""
+            path = await write_upload(chunks_of(upload), folder / str(index), name, clips=clips)
+            found.append((path, name))
     if not found:
         raise Problem(422, "the form holds no file; name its field `file`")
     return found
@@ -147,7 +143,7 @@ async def write_upload(chunks: AsyncIterator[bytes], path: Path, name: str, *, c
             head += chunk[: max(0, HEAD_BYTES - len(head))]
             file.write(chunk)
     suffix = clip_suffix(head, name) if clips else None
-    return path.rename(path.with_suffix(suffix or suffix_of(head, name="the upload")))
+    return path.rename(path.with_suffix(suffix or suffix_of(head, name=UPLOAD)))
 
 
 def clip_suffix(head: bytes, name: str) -> str | None:

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import filelock
 
 PREFIX = "fairweather-serve-"
 LOCK = "lock"
+RESULTS = "page-"  # results that a page shows, which nobody asks to be removed
 
 
 @contextlib.contextmanager
@@ -37,3 +39,12 @@ def remove_abandoned(parent: Path) -> None:
                 continue  # it is just being made
             with filelock.FileLock(folder / LOCK, timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_old(folder: Path, *, seconds: float) -> None:
+    """Remove results of the page that are older than that."""
+    now = time.time()
+    for path in folder.glob(f"{RESULTS}*"):
+        with contextlib.suppress(OSError):
+            if now - path.stat().st_mtime > seconds:
+                shutil.rmtree(path, ignore_errors=True)

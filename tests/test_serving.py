@@ -1,0 +1,320 @@
+"""The REST service: the command's bytes, bounds that hold, and refusals that say why."""
+
+import io
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+from typer.testing import CliRunner
+
+pytest.importorskip("fastapi", reason="NOT TESTED: the service, because the extra serve is missing")
+
+from fastapi.testclient import TestClient
+
+from fairweather import cli
+from fairweather.errors import OptionError
+from fairweather.serving import Limits, Studio, create_app
+from fairweather.serving.service import Service
+from fairweather.serving.workplace import workplace
+
+PHOTO = np.ascontiguousarray(data.astronaut()[20:100, 180:284])
+KEY = "0123456789abcdef0123456789abcdef"
+HERE = "http://127.0.0.1"
+
+
+class Client(TestClient):
+    """A client that waits until the service is ready."""
+
+    def __enter__(self) -> "Client":
+        super().__enter__()
+        for _ in range(600):
+            if self.get("/readyz").status_code == 200:
+                break
+            time.sleep(0.05)
+        return self
+
+
+def service_in(folder: Path, *, api_key: str | None = None, **limits: Any) -> Service:
+    bounds = Limits(**limits)
+    return Service(bounds, Studio(queue=bounds.queue, device="cpu"), folder, api_key)
+
+
+def client_of(service: Service, **options: Any) -> Client:
+    app = create_app(service, page=False, **options)
+    return Client(app, base_url=HERE, raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("service")
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Iterator[Client]:
+    with client_of(service_in(folder, upload_bytes=300_000, pixels=90_000, job_files=3)) as made:
+        yield made
+
+
+def encoded(form: str = "PNG", pixels: np.ndarray = PHOTO, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, form, **options)
+    return file.getvalue()
+
+
+def by_command(folder: Path, name: str, content: bytes, *options: str) -> bytes:
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    arguments = ["restore", str(folder / name), "-o", str(folder / "out"), "--device", "cpu"]
+    result = CliRunner().invoke(cli.app, [*arguments, *options])
+    assert result.exit_code == 0, result.output
+    (made,) = (folder / "out").iterdir()
+    return made.read_bytes()
+
+
+def problem(answer: Any, status: int) -> str:
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    told = answer.json()
+    assert (answer.status_code, told["status"]) == (status, status), told
+    return told["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "query", "options"),
+    [
+        ("a.png", encoded(), "", ()),
+        (
+            "a.jpg",
+            encoded("JPEG", quality=80, comment=b"hello"),
+            "?strength=0.5",
+            ("--strength", "0.5"),
+        ),
+        ("a.tif", encoded("TIFF"), "?task=snow", ("--task", "snow")),
+        ("a.png", encoded(), "?format=webp&quality=70", ("--format", "webp", "--quality", "70")),
+        ("a.jpg", encoded("JPEG"), "?task=auto&lossless=true", ("--task", "auto", "--lossless")),
+    ],
+)
+def test_an_answer_is_what_the_command_writes(
+    client: Client, tmp_path: Path, name: str, content: bytes, query: str, options: tuple[str, ...]
+) -> None:
+    expected = by_command(tmp_path / "command", name, content, *options)
+    raw = client.post(f"/v1/restore{query}", content=content)
+    form = client.post(f"/v1/restore{query}", files={"file": ("../../x.bin", content)})
+    for answer in (raw, form):
+        assert answer.status_code == 200, answer.text
+        assert answer.content == expected
+        assert float(answer.headers["fairweather-seconds"]) >= 0
+        assert isinstance(json.loads(answer.headers["fairweather-notes"]), list)
+    assert ("fairweather-found" in raw.headers) == ("auto" in query)
+
+
+def test_nothing_is_left_behind(client: Client, folder: Path) -> None:
+    client.post("/v1/restore", content=encoded())
+    client.post("/v1/restore", content=b"no image")
+    assert [path.name for path in folder.iterdir()] == []
+
+
+def test_accept_chooses_the_format(client: Client) -> None:
+    accept = {"Accept": "image/jpeg, text/html"}
+    answer = client.post("/v1/restore", content=encoded(), headers=accept)
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.content.startswith(b"\xff\xd8")
+    answer = client.post("/v1/restore", content=encoded(), headers={"Accept": "image/*"})
+    assert answer.headers["content-type"] == "image/png"
+    answer = client.post("/v1/restore", content=encoded(), headers={"Accept": "text/html"})
+    assert "image/png" in problem(answer, 406)
+
+
+@pytest.mark.parametrize(
+    ("query", "content", "status", "said"),
+    [
+        ("", b"", 422, "empty"),
+        ("", b"hello, this is text", 415, "is not an image"),
+        ("", encoded()[:400], 422, "damaged|cut off|truncated"),
+        ("", encoded(pixels=np.zeros((301, 300, 3), np.uint8)), 422, "pixels"),
+        ("", bytes(300_001), 413, "300,000 bytes"),
+        ("?task=fog", encoded(), 422, "none of auto"),
+        ("?strength=2", encoded(), 422, "less than or equal to 1"),
+        ("?colour=yes", encoded(), 422, "Extra inputs"),
+        ("?format=jpg&lossless=true", encoded(), 422, "always loses"),
+    ],
+)
+def test_a_refusal_says_why(
+    client: Client, query: str, content: bytes, status: int, said: str
+) -> None:
+    import re
+
+    detail = problem(client.post(f"/v1/restore{query}", content=content), status)
+    assert re.search(said, detail)
+    assert "/tmp" not in detail
+    assert "request-" not in detail
+
+
+def test_a_body_without_its_length_is_bounded_too(client: Client) -> None:
+    parts = (bytes(100_000) for _ in range(5))
+    problem(client.post("/v1/restore", content=parts), 413)
+
+
+def test_forms_without_a_file_are_refused(client: Client) -> None:
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    for content in (
+        b"",
+        b"--x\r\n",
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--',
+    ):
+        problem(client.post("/v1/restore", content=content, headers=kind), 422)
+
+
+def test_other_sites_and_other_names_are_refused(client: Client) -> None:
+    problem(client.get("/v1/models", headers={"Origin": "https://elsewhere.example"}), 403)
+    problem(client.get("/v1/models", headers={"Host": "elsewhere.example"}), 403)
+    assert client.get("/v1/models", headers={"Origin": HERE}).status_code == 200
+
+
+def test_an_origin_that_is_allowed(tmp_path: Path) -> None:
+    origin = "https://friend.example"
+    with client_of(service_in(tmp_path), origins=[origin]) as made:
+        answer = made.get("/healthz", headers={"Origin": origin})
+    assert answer.headers["access-control-allow-origin"] == origin
+
+
+def test_models_and_description(client: Client) -> None:
+    names = [entry["name"] for entry in client.get("/v1/models").json()]
+    assert {"rain", "haze"} <= set(names)
+    told = client.get("/openapi.json").json()
+    assert set(told["paths"]) == {
+        *("/healthz", "/readyz", "/metrics", "/v1/models", "/v1/restore"),
+        *("/v1/jobs", "/v1/jobs/{name}", "/v1/jobs/{name}/result"),
+    }
+    assert "HTTPValidationError" not in told["components"]["schemas"]
+    assert (
+        "application/problem+json"
+        in told["paths"]["/v1/restore"]["post"]["responses"]["422"]["content"]
+    )
+    problem(client.get("/nowhere"), 404)
+    problem(client.get("/v1/restore"), 405)
+
+
+def test_metrics_count(client: Client) -> None:
+    client.post("/v1/restore", content=encoded())
+    text = client.get("/metrics").text
+    assert 'fairweather_requests_total{route="/v1/restore",status="200"}' in text
+    assert "fairweather_waiting 0.0" in text
+
+
+def test_a_key_is_asked_for(tmp_path: Path) -> None:
+    with client_of(service_in(tmp_path, api_key=KEY)) as made:
+        assert made.get("/healthz").status_code == 200
+        problem(made.post("/v1/restore", content=encoded()), 401)
+        problem(made.get("/metrics"), 401)
+        wrong = {"Authorization": f"Bearer {KEY[:-1]}0x"}
+        problem(made.post("/v1/restore", content=encoded(), headers=wrong), 401)
+        right = {"Authorization": f"Bearer {KEY}"}
+        assert made.post("/v1/restore", content=encoded(), headers=right).status_code == 200
+
+
+def test_a_full_queue_and_a_closed_service(tmp_path: Path) -> None:
+    service = service_in(tmp_path, queue=0)
+    with client_of(service) as made:
+        answer = made.post("/v1/restore", content=encoded())
+        problem(answer, 429)
+        assert int(answer.headers["retry-after"]) >= 1
+        service.is_draining = True
+        problem(made.get("/readyz"), 503)
+        problem(made.post("/v1/jobs", content=encoded()), 503)
+    with client_of(service_in(tmp_path, uploads_per_client=0)) as made:
+        problem(made.post("/v1/restore", content=encoded()), 429)
+
+
+def test_work_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    with client_of(service_in(tmp_path, seconds=0.001)) as made:
+        big = encoded(pixels=np.ascontiguousarray(data.astronaut()))
+        detail = problem(made.post("/v1/restore?levels=1", content=big), 422)
+    assert "/v1/jobs" in detail
+
+
+def wait_for(client: Client, url: str) -> dict[str, Any]:
+    for _ in range(600):
+        told = client.get(url).json()
+        if told["status"] in ("done", "failed", "cancelled"):
+            return told
+        time.sleep(0.05)
+    raise AssertionError(told)
+
+
+def test_a_job_of_several_files(client: Client, tmp_path: Path, folder: Path) -> None:
+    content, other = encoded(), encoded("JPEG")
+    names = ("../../etc/cron.d/a.png", "b.txt", "b.jpg")
+    uploads = zip(names, (content, content[:500], other), strict=True)
+    answer = client.post("/v1/jobs", files=[("file", upload) for upload in uploads])
+    assert answer.status_code == 202
+    url = answer.headers["location"]
+    told = wait_for(client, url)
+    assert (told["status"], told["files"], told["restored"], told["failed"]) == ("done", 3, 2, 1)
+    assert told["progress"] == 1
+    assert str(folder) not in json.dumps(told)
+    result = client.get(f"{url}/result")
+    with zipfile.ZipFile(io.BytesIO(result.content)) as archive:
+        assert sorted(archive.namelist()) == ["a.restored.png", "b.restored.jpg"]
+        expected = by_command(tmp_path / "one", "a.png", content)
+        assert archive.read("a.restored.png") == expected
+    assert client.delete(url).status_code == 204
+    problem(client.get(url), 404)
+    assert list(folder.iterdir()) == []
+
+
+def test_jobs_are_bounded_and_removed(tmp_path: Path) -> None:
+    service = service_in(tmp_path, jobs=1, job_files=2, keep_seconds=0.3)
+    with client_of(service) as made:
+        uploads = [("file", ("a.png", encoded())) for _ in range(3)]
+        problem(made.post("/v1/jobs", files=uploads), 400)
+        url = made.post("/v1/jobs", content=encoded()).headers["location"]
+        assert wait_for(made, url)["status"] == "done"
+        assert made.get(f"{url}/result").headers["content-type"] == "image/png"
+        problem(made.post("/v1/jobs", content=encoded()), 429)
+        time.sleep(0.4)
+        problem(made.get(url), 404)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clip_is_a_job(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="NOT TESTED: clips in the service, because PyAV is missing")
+    from tiny_clips import make_clip
+
+    make_clip(tmp_path / "a.mp4", frames=3)
+    place = tmp_path / "service"
+    place.mkdir()
+    with client_of(service_in(place)) as made:
+        content = (tmp_path / "a.mp4").read_bytes()
+        url = made.post("/v1/jobs", files={"file": ("a.mov", content)}).headers["location"]
+        assert wait_for(made, url)["restored"] == 1
+        result = made.get(f"{url}/result")
+        assert result.headers["content-type"] == "video/quicktime"
+        problem(made.post("/v1/restore", content=content), 415)
+
+
+def test_folders_of_killed_services_are_removed(tmp_path: Path) -> None:
+    with workplace(tmp_path) as held:
+        left = tmp_path / "fairweather-serve-left"
+        left.mkdir()
+        (left / "lock").touch()
+        (left / "photo.png").touch()
+        with workplace(tmp_path) as other:
+            assert {path.name for path in tmp_path.iterdir()} == {held.name, other.name}
+            assert other.stat().st_mode & 0o77 == 0
+        assert not other.exists()
+
+
+@pytest.mark.parametrize("text", ["short", "", "é" * 40])
+def test_a_poor_key_is_refused(tmp_path: Path, text: str) -> None:
+    from fairweather.cli.serve import read_key
+
+    (tmp_path / "key").write_text(text, "utf-8")
+    with pytest.raises(OptionError, match="at least 16 plain characters"):
+        read_key(tmp_path / "key")
