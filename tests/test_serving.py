@@ -245,7 +245,7 @@ def wait_for(client: Client, url: str) -> dict[str, Any]:
         if told["status"] in ("done", "failed", "cancelled"):
             return told
         time.sleep(0.05)
-    raise AssertionError(told)
+    raise AssertionError(url)
 
 
 def test_a_job_of_several_files(client: Client, tmp_path: Path, folder: Path) -> None:

@@ -26,7 +26,7 @@ class Limits:
     pixels: int = 100_000_000
     seconds: float = 600
     upload_seconds: float = 120
-    uploads_per_client: int = 16
+    uploads_per_client: int = 32
     jobs: int = 64
     job_files: int = 100
     keep_seconds: float = 3600

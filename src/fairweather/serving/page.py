@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import html
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -55,8 +57,20 @@ DEGRADATIONS = {
 }
 EXAMPLES = {"rain": "rocket", "haze": "coffee", "snow": "chelsea"}
 EXAMPLE_SEED = 1
+# With enough contrast to be read, light and dark.
+COLOURS = {
+    **dict.fromkeys(("button_primary_background_fill", "slider_color"), "#1d4ed8"),
+    "button_primary_background_fill_dark": "#1d4ed8",
+    "button_primary_background_fill_hover": "#1e40af",
+    "button_primary_background_fill_hover_dark": "#1e40af",
+    "block_info_text_color": "#4b5563",
+    "block_info_text_color_dark": "#d1d5db",
+    "body_text_color_subdued": "#4b5563",
+    "body_text_color_subdued_dark": "#d1d5db",
+}
 STYLE = """
 .gradio-container { max-width: 1100px !important; margin: auto; }
+body:not(.dark) button[role=tab].selected { color: #1d4ed8 !important; }
 :focus-visible { outline: 3px solid #2563eb !important; outline-offset: 2px; }
 """
 
@@ -70,8 +84,8 @@ def mount_page(app: FastAPI, service: Service) -> FastAPI:
     """Put the page at the root of an application."""
     os.environ["GRADIO_TEMP_DIR"] = str(service.folder / "page")
     theme = gr.themes.Default(  # type: ignore[reportPrivateImportUsage]
-        font=["system-ui", "sans-serif"], font_mono=["monospace"]
-    )
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]
+    ).set(**COLOURS)
     return gr.mount_gradio_app(
         app,
         make_page(service),
@@ -80,7 +94,7 @@ def mount_page(app: FastAPI, service: Service) -> FastAPI:
         css=STYLE,
         footer_links=[],
         run_history=False,
-        show_error=True,
+        show_error=False,
         ssr_mode=False,
         enable_monitoring=False,
         max_file_size=service.limits.upload_bytes,
@@ -126,30 +140,28 @@ def one_photograph(service: Service) -> None:
             photo.preprocess = as_uploaded
             task, strength = choices()
             start = gr.Button("Restore", variant="primary")
-            gr.Examples(make_examples(service.folder / "examples"), [photo, task], label="Examples")
         with gr.Column():
-            slider = gr.ImageSlider(
-                label="Before and after", type="filepath", interactive=False, max_height=520
-            )
+            with gr.Column(visible=False) as seen:
+                slider = gr.ImageSlider(
+                    label="Before and after", type="filepath", interactive=False, max_height=520
+                )
             found = gr.Markdown(elem_id="found")
             download = gr.DownloadButton("Download the result", interactive=False)
+    gr.Examples(make_examples(service.folder / "examples"), [photo, task], label="Examples")
 
-    async def restore(path: str | None, task: str, strength: float) -> tuple[Any, str, Any]:
+    async def restore(path: str | None, task: str, strength: float) -> tuple[Any, ...]:
         if path is None:
             raise gr.Error("Choose a photograph first.")
         options = RestoreOptions(task=task, strength=strength)
         result = await restore_for_page(service, Path(path), options)
         previews = await asyncio.to_thread(make_previews, result)
-        return (
-            previews,
-            describe(result, task),
-            gr.DownloadButton(value=result.target, interactive=True),
-        )
+        file = gr.DownloadButton(value=result.target, interactive=True)
+        return gr.Column(visible=True), previews, describe(result), file
 
-    inputs, outputs = [photo, task, strength], [slider, found, download]
+    inputs, outputs = [photo, task, strength], [seen, slider, found, download]
     start.click(restore, inputs, outputs, api_visibility="private")
     photo.clear(
-        lambda: (None, "", gr.DownloadButton(interactive=False)),
+        lambda: (gr.Column(visible=False), None, "", gr.DownloadButton(interactive=False)),
         outputs=outputs,
         api_visibility="private",
     )
@@ -161,9 +173,7 @@ def several_files(service: Service) -> None:
     files = gr.File(file_count="multiple", file_types=suffixes, label="Photographs or clips")
     task, strength = choices()
     start = gr.Button("Restore all", variant="primary")
-    outcome = gr.Dataframe(
-        headers=["file", "outcome"], interactive=False, label="Outcome", wrap=True
-    )
+    outcome = gr.Markdown()
     download = gr.DownloadButton("Download all as a zip", interactive=False)
 
     async def restore(
@@ -171,25 +181,26 @@ def several_files(service: Service) -> None:
         task: str,
         strength: float,
         progress: Any = gr.Progress(),  # noqa: B008
-    ) -> tuple[list[list[str]], Any]:
+    ) -> tuple[str, Any]:
         if not paths:
             raise gr.Error("Choose some files first.")
         if len(paths) > service.limits.job_files:
             raise gr.Error(f"At most {service.limits.job_files} files at once, please.")
         options = RestoreOptions(task=task, strength=strength)
-        rows, done = [], []
+        rows: list[str] = []
+        done: list[JobFile] = []
         for path in progress.tqdm([Path(one) for one in paths], unit="files"):
             try:
                 result = await restore_for_page(service, path, options)
                 done.append(JobFile(path, path.name, restored=result))
-                rows.append([path.name, describe(result, task).replace("\n", " ")])
+                rows.append(f"- {escaped(path.name)}: {describe(result)}".replace("\n", " "))
             except gr.Error as error:
-                rows.append([path.name, str(error.message)])
+                rows.append(f"- {escaped(path.name)}: **not restored**, {escaped(error.message)}")
         if not done:
-            return rows, gr.DownloadButton(interactive=False)
+            return "\n".join(rows), gr.DownloadButton(interactive=False)
         archive = Path(tempfile.mkdtemp(prefix=RESULTS, dir=service.folder), "restored.zip")
         await asyncio.to_thread(zip_files, done, archive)
-        return rows, gr.DownloadButton(value=archive, interactive=True)
+        return "\n".join(rows), gr.DownloadButton(value=archive, interactive=True)
 
     start.click(restore, [files, task, strength], [outcome, download], api_visibility="private")
 
@@ -252,7 +263,7 @@ def make_previews(restored: Restored) -> tuple[str, str]:
     return paths[0], paths[1]
 
 
-def describe(restored: Restored, task: str) -> str:
+def describe(restored: Restored) -> str:
     """Return what a person is told of a result."""
     lines = []
     if restored.diagnosis is not None:
@@ -263,6 +274,11 @@ def describe(restored: Restored, task: str) -> str:
     if restored.levels:
         lines.append(f"Restored coarse to fine, from 1/{2**restored.levels} of its size on.")
     return "\n".join([*lines, *(f"- {note}" for note in restored.notes)])
+
+
+def escaped(text: str) -> str:
+    """Return text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", html.escape(text))
 
 
 def make_examples(folder: Path) -> list[list[str]]:

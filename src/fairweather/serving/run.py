@@ -118,5 +118,6 @@ def log_as_json(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
     for name in ("httpx", "asyncio", "PIL"):
         logging.getLogger(name).setLevel(logging.WARNING)

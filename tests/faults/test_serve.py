@@ -1,0 +1,123 @@
+"""A service that is stopped, killed and abused: what it accepted is done, and others are served."""
+
+import concurrent.futures
+import io
+import os
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+pytest.importorskip("fastapi", reason="NOT TESTED: the service, because the extra serve is missing")
+
+import httpx
+from served import serving
+
+from fairweather import Restorer
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are others there")
+PHOTO = np.ascontiguousarray(data.astronaut()[20:180, 180:340])
+
+
+def encoded(pixels: np.ndarray = PHOTO) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_what_was_accepted_is_done_after_sigterm(tmp_path: Path) -> None:
+    photos = [np.ascontiguousarray(np.roll(PHOTO, 7 * step, axis=1)) for step in range(20)]
+    restorer = Restorer("rain", device="cpu")
+    with serving(tmp_path, "--no-page") as served:
+        url = f"{served.url}/v1/restore"
+        with concurrent.futures.ThreadPoolExecutor(20) as pool:
+            waiting = [
+                pool.submit(httpx.post, url, content=encoded(photo), timeout=100)
+                for photo in photos
+            ]
+            wait_until_busy(served.url)
+            served.process.send_signal(signal.SIGTERM)
+            answers = [one.result() for one in waiting]
+        assert [answer.status_code for answer in answers] == [200] * 20
+        for answer, photo in zip(answers, photos, strict=True):
+            result = np.asarray(Image.open(io.BytesIO(answer.content)))
+            np.testing.assert_array_equal(result, restorer.restore_pixels(photo))
+        lines = served.end()
+        assert served.process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    assert sum(line.get("route") == "/v1/restore" for line in lines) == 20
+
+
+def wait_until_busy(url: str) -> None:
+    """Wait until all but those that are worked on wait in the queue."""
+    for _ in range(400):
+        text = httpx.get(f"{url}/metrics").text
+        counts = re.findall(r"^fairweather_(?:waiting|active) (\S+)", text, re.MULTILINE)
+        if sum(map(float, counts)) >= 15:
+            return
+        time.sleep(0.02)
+
+
+def test_a_killed_service_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    with serving(tmp_path, "--no-page") as served:
+        job = httpx.post(f"{served.url}/v1/jobs", content=encoded(np.tile(PHOTO, (4, 4, 1))))
+        assert job.status_code == 202
+        served.process.kill()
+        served.process.wait()
+    (left,) = tmp_path.iterdir()
+    with serving(tmp_path, "--no-page") as served:
+        (folder,) = tmp_path.iterdir()
+        assert folder != left
+        assert [path.name for path in folder.iterdir()] == ["lock"]
+        assert httpx.post(f"{served.url}/v1/restore", content=encoded()).status_code == 200
+
+
+def test_slow_and_many_connections_do_not_stop_others(tmp_path: Path) -> None:
+    with serving(tmp_path, "--no-page") as served:
+        place = urlsplit(served.url)
+        address = (place.hostname, place.port)
+        head = b"POST /v1/restore HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000\r\n\r\n"
+        with ThousandSockets(address, count=300) as open_ones:
+            for one in open_ones[:5]:
+                one.sendall(head + b"\x89")
+            answer = httpx.post(f"{served.url}/v1/restore", content=encoded(), timeout=60)
+            assert answer.status_code == 200
+        for path in ("/v1/restore/../../../etc/passwd", "/v1/jobs/..%2f..%2fetc%2fpasswd"):
+            assert httpx.get(f"{served.url}{path}").status_code in (404, 405)
+        injected = {"X-Request-Id": "a\tb; Set-Cookie: c=d"}
+        answer = httpx.get(f"{served.url}/healthz", headers=injected)
+        assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
+
+
+class ThousandSockets:
+    """Many open connections that say nothing."""
+
+    def __init__(self, address: tuple[str | None, int | None], *, count: int):
+        self.sockets = [socket.create_connection(address) for _ in range(count)]
+
+    def __enter__(self) -> list[socket.socket]:
+        return self.sockets
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.sockets:
+            one.close()
+
+
+def test_an_address_that_is_taken_is_an_error(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from fairweather import cli
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(
+            cli.app, ["serve", "--port", port, "--no-page", "--folder", str(tmp_path)]
+        )
+    assert "cannot listen there" in str(result.exception)
