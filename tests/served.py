@@ -52,7 +52,8 @@ class Served:
     def _read(self) -> None:
         assert self.process.stderr
         for line in self.process.stderr:
-            self.lines.append(json.loads(line))
+            is_json = line.startswith("{")
+            self.lines.append(json.loads(line) if is_json else {"unexpected": line})
             if found := re.search(r"running on (http://\S+)", line):
                 self.url = found[1]
 

@@ -32,6 +32,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("service")
     with serving(folder, "--max-upload-mib", "1", "--max-pixels", "400000") as made:
         yield made
+        lines = made.lines
+    assert not [line for line in lines if "unexpected" in line or line["level"] == "error"]
 
 
 @pytest.fixture
@@ -59,6 +61,12 @@ def encoded(form: str = "JPEG") -> bytes:
     return file.getvalue()
 
 
+def by_pillow(photo: Image.Image) -> bytes:
+    file = io.BytesIO()
+    photo.save(file, "PNG")
+    return file.getvalue()
+
+
 def upload(page: Any, name: str, content: bytes) -> None:
     kinds = {".jpg": "image/jpeg", ".tif": "image/tiff"}
     kind = kinds.get(Path(name).suffix, "image/png")
@@ -72,10 +80,11 @@ def choose(page: Any, what: str) -> None:
     page.get_by_role("option", name=what, exact=True).click()
 
 
-def restore(page: Any) -> bytes:
+def restore(page: Any, strength: str = "100%") -> bytes:
     """Press the button, and return the file that can be downloaded then."""
     page.get_by_role("button", name="Restore", exact=True).click()
-    page.locator("#found").get_by_text(re.compile(r"\d px, ")).wait_for(timeout=SECONDS)
+    told = page.locator("#found").get_by_text(f"at {strength} strength")
+    told.wait_for(timeout=SECONDS)
     with page.expect_download() as waiting:
         page.get_by_text("Download the result").click()
     assert waiting.value.suggested_filename.startswith("my photo.restored.")
@@ -115,8 +124,7 @@ def test_a_photograph_is_restored_as_by_the_command(page: Any, tmp_path: Path) -
 
     page.get_by_label("number input for Strength").first.fill("0.5")
     page.keyboard.press("Tab")
-    page.locator("#found").evaluate("element => element.textContent = ''")
-    half = restore(page)
+    half = restore(page, "50%")
     assert half == by_command(tmp_path, "my photo.jpg", content, "--strength", "0.5")
 
 
@@ -125,6 +133,11 @@ def test_what_cannot_be_restored_is_told(page: Any) -> None:
     upload(page, "broken.png", encoded("PNG")[:900])
     page.get_by_role("button", name="Restore", exact=True).click()
     page.get_by_text(re.compile("damaged|cut off|cannot be read")).first.wait_for(timeout=SECONDS)
+    page.reload()
+    page.get_by_role("button", name="Restore", exact=True).wait_for()
+    upload(page, "large.png", by_pillow(Image.new("RGB", (700, 700))))
+    page.get_by_role("button", name="Restore", exact=True).click()
+    page.get_by_text(re.compile("more than the 400,000")).first.wait_for(timeout=SECONDS)
 
 
 @pytest.mark.slow
@@ -157,7 +170,7 @@ def test_several_files_become_a_zip(page: Any) -> None:
     page.locator(
         "input[type=file]:visible, .tabitem:visible input[type=file]"
     ).last.set_input_files(files)
-    page.get_by_text("b.jpg").first.wait_for()
+    page.locator(".file-preview").wait_for()
     page.get_by_role("button", name="Restore all").click()
     page.get_by_text(re.compile("is not an image")).first.wait_for(timeout=SECONDS)
     with page.expect_download() as waiting:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fairweather.errors import FairweatherError
 from fairweather.restoration import Restored
-from fairweather.serving.problems import Problem
+from fairweather.serving.problems import Problem, for_clients
 from fairweather.serving.studio import StoppedError, Studio, Ticket
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -137,7 +137,7 @@ class Jobs:
                 except StoppedError:
                     file.error = "cancelled"
                 except (FairweatherError, OSError, ValueError, RuntimeError, MemoryError) as error:
-                    file.error = str(error).replace(str(file.source), "upload")
+                    file.error = for_clients(error).replace(str(file.source), "upload")
 
         await asyncio.gather(*(restore(index, file) for index, file in enumerate(job.files)))
         if job.status != "cancelled":

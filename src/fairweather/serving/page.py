@@ -31,6 +31,7 @@ from fairweather.imaging import (
 )
 from fairweather.restoration import Restored
 from fairweather.serving.jobs import JobFile, shown_name, zip_files
+from fairweather.serving.problems import for_clients
 from fairweather.serving.service import Service
 from fairweather.serving.studio import BusyError, Ticket
 from fairweather.serving.uploads import RestoreOptions, clip_suffix
@@ -151,12 +152,12 @@ def one_photograph(service: Service) -> None:
 
     async def restore(path: str | None, task: str, strength: float) -> tuple[Any, ...]:
         if path is None:
-            raise gr.Error("Choose a photograph first.")
+            raise refused("Choose a photograph first.")
         options = RestoreOptions(task=task, strength=strength)
         result = await restore_for_page(service, Path(path), options)
         previews = await asyncio.to_thread(make_previews, result)
         file = gr.DownloadButton(value=result.target, interactive=True)
-        return gr.Column(visible=True), previews, describe(result), file
+        return gr.Column(visible=True), previews, describe(result, options), file
 
     inputs, outputs = [photo, task, strength], [seen, slider, found, download]
     start.click(restore, inputs, outputs, api_visibility="private")
@@ -183,9 +184,9 @@ def several_files(service: Service) -> None:
         progress: Any = gr.Progress(),  # noqa: B008
     ) -> tuple[str, Any]:
         if not paths:
-            raise gr.Error("Choose some files first.")
+            raise refused("Choose some files first.")
         if len(paths) > service.limits.job_files:
-            raise gr.Error(f"At most {service.limits.job_files} files at once, please.")
+            raise refused(f"At most {service.limits.job_files} files at once, please.")
         options = RestoreOptions(task=task, strength=strength)
         rows: list[str] = []
         done: list[JobFile] = []
@@ -193,7 +194,9 @@ def several_files(service: Service) -> None:
             try:
                 result = await restore_for_page(service, path, options)
                 done.append(JobFile(path, path.name, restored=result))
-                rows.append(f"- {escaped(path.name)}: {describe(result)}".replace("\n", " "))
+                rows.append(
+                    f"- {escaped(path.name)}: {describe(result, options)}".replace("\n", " ")
+                )
             except gr.Error as error:
                 rows.append(f"- {escaped(path.name)}: **not restored**, {escaped(error.message)}")
         if not done:
@@ -212,7 +215,7 @@ async def restore_for_page(service: Service, path: Path, options: RestoreOptions
         gr.Error: what a person may be told, if it cannot be.
     """
     if not service.is_ready:
-        raise gr.Error("The weights are still being loaded; try again in a moment.")
+        raise refused("The weights are still being loaded; try again in a moment.")
     folder = Path(tempfile.mkdtemp(prefix=RESULTS, dir=service.folder))
     ticket = Ticket(seconds=service.limits.seconds)
     try:
@@ -220,10 +223,10 @@ async def restore_for_page(service: Service, path: Path, options: RestoreOptions
         return await service.studio.run(work, ticket)
     except BusyError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise gr.Error(f"Many people wait; try again in {error.seconds:.0f} seconds.") from error
+        raise refused(f"Many people wait; try again in {error.seconds:.0f} seconds.") from error
     except (FairweatherError, OSError, MemoryError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise gr.Error(str(error)) from error
+        raise refused(for_clients(error)) from error
 
 
 def restore_copy(
@@ -263,17 +266,22 @@ def make_previews(restored: Restored) -> tuple[str, str]:
     return paths[0], paths[1]
 
 
-def describe(restored: Restored) -> str:
+def describe(restored: Restored, options: RestoreOptions) -> str:
     """Return what a person is told of a result."""
     lines = []
     if restored.diagnosis is not None:
         told = restored.diagnosis
         lines.append(f"Found: **{told.degradation}**, {told.probability:.0%} certain.")
     size = f"{restored.width} × {restored.height} px"
-    lines.append(f"{size}, {restored.seconds:.1f} s.")
+    lines.append(f"{size}, at {options.strength:.0%} strength, in {restored.seconds:.1f} s.")
     if restored.levels:
         lines.append(f"Restored coarse to fine, from 1/{2**restored.levels} of its size on.")
     return "\n".join([*lines, *(f"- {note}" for note in restored.notes)])
+
+
+def refused(text: str) -> gr.Error:
+    """Return an error that a person is told of; the log needs none of it."""
+    return gr.Error(text, print_exception=False)
 
 
 def escaped(text: str) -> str:

@@ -76,6 +76,11 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return found
 
 
+def for_clients(error: Exception) -> str:
+    """Return what an error says, without the way out for those who run the program."""
+    return str(error).partition("; if you trust the file")[0]
+
+
 def as_problem(error: Exception, *, name: str = "") -> Response:
     """Return the answer to an error of ours.
 
@@ -83,7 +88,7 @@ def as_problem(error: Exception, *, name: str = "") -> Response:
         error: what was raised.
         name: a path that it may name, which is nobody's business.
     """
-    text = str(error).replace(name, "upload") if name else str(error)
+    text = for_clients(error).replace(name, "upload") if name else for_clients(error)
     if isinstance(error, BusyError):
         return problem_response(429, text, headers={"Retry-After": f"{error.seconds:.0f}"})
     if isinstance(error, TooSlowError | StoppedError):
