@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
@@ -51,7 +51,7 @@ ONE_FILE = {"type": "object", "required": ["file"], "properties": {"file": BINAR
 MANY_FILES = {
     "type": "object",
     "required": ["file"],
-    "properties": {"file": {"type": "array", "items": BINARY["schema"]}},
+    "properties": {"file": {"type": "array", "items": BINARY["schema"], "minItems": 1}},
 }
 
 
@@ -138,9 +138,9 @@ def create_app(
     app.state.service = service
     app.state.jobs = jobs
     add_handlers(app)
-    app.include_router(health_routes(service))
-    app.include_router(restore_routes(service))
-    app.include_router(job_routes(service, jobs))
+    add_health(app, service)
+    add_restore(app, service)
+    add_jobs(app, service, jobs)
     describe_problems(app)
     if page:
         from fairweather.serving.page import mount_page
@@ -150,22 +150,21 @@ def create_app(
     return app
 
 
-def health_routes(service: Service) -> APIRouter:
-    """Return what tells how the service is."""
-    router = APIRouter()
+def add_health(app: FastAPI, service: Service) -> None:
+    """Add what tells how the service is."""
 
-    @router.get("/healthz", summary="Whether the process answers.", tags=["state"])
+    @app.get("/healthz", summary="Whether the process answers.", tags=["state"])
     async def healthz() -> State:
         return State(status="ok")
 
-    @router.get(
+    @app.get(
         "/readyz", summary="Whether it takes requests.", tags=["state"], responses=described(503)
     )
     async def readyz() -> State:
         service.must_be_open()
         return State(status="ready")
 
-    @router.get(
+    @app.get(
         "/metrics",
         summary="Counts for Prometheus.",
         tags=["state"],
@@ -178,13 +177,11 @@ def health_routes(service: Service) -> APIRouter:
     async def metrics() -> Response:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @router.get(
+    @app.get(
         "/v1/models", summary="Weights that restore.", tags=["models"], responses=described(401)
     )
     async def models() -> list[ModelEntry]:
         return [ModelEntry(**entry) for entry in await asyncio.to_thread(list_entries)]
-
-    return router
 
 
 @functools.cache
@@ -197,12 +194,11 @@ def list_entries() -> list[dict[str, Any]]:
     ]
 
 
-def restore_routes(service: Service) -> APIRouter:
-    """Return what restores a photograph at once."""
-    router = APIRouter()
+def add_restore(app: FastAPI, service: Service) -> None:
+    """Add what restores a photograph at once."""
     limits = service.limits
 
-    @router.post(
+    @app.post(
         "/v1/restore",
         summary="Restore a photograph.",
         tags=["restore"],
@@ -250,8 +246,6 @@ def restore_routes(service: Service) -> APIRouter:
             media_type=MEDIA_TYPES.get(restored.target.suffix, "application/octet-stream"),
         )
 
-    return router
-
 
 def restore_upload(
     service: Service, folder: Path, source: Path, ticket: Ticket, options: RestoreOptions
@@ -298,12 +292,12 @@ def told_headers(restored: Restored, options: RestoreOptions) -> dict[str, str]:
     return told
 
 
-def job_routes(service: Service, jobs: Jobs) -> APIRouter:
-    """Return what restores many files, or clips, in its own time."""
-    router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+def add_jobs(app: FastAPI, service: Service, jobs: Jobs) -> None:
+    """Add what restores many files, or clips, in its own time."""
 
-    @router.post(
-        "",
+    @app.post(
+        "/v1/jobs",
+        tags=["jobs"],
         status_code=202,
         summary="Restore several photographs or clips.",
         responses={
@@ -332,12 +326,15 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
         response.headers["Location"] = f"/v1/jobs/{job.id}"
         return JobState(**job.describe())
 
-    @router.get("/{name}", summary="How far a job is.", responses=described(401, 404))
+    @app.get(
+        "/v1/jobs/{name}", tags=["jobs"], summary="How far a job is.", responses=described(401, 404)
+    )
     async def get_job(name: str) -> JobState:
         return JobState(**jobs.get(name).describe())
 
-    @router.get(
-        "/{name}/result",
+    @app.get(
+        "/v1/jobs/{name}/result",
+        tags=["jobs"],
         summary="The restored file, or several of them as a zip.",
         response_class=Response,
         responses={
@@ -368,13 +365,15 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
             chunks_of(path, contextlib.ExitStack()), headers=headers, media_type=media
         )
 
-    @router.delete(
-        "/{name}", status_code=204, summary="Stop and forget a job.", responses=described(401, 404)
+    @app.delete(
+        "/v1/jobs/{name}",
+        tags=["jobs"],
+        status_code=204,
+        summary="Stop and forget a job.",
+        responses=described(401, 404),
     )
     async def delete_job(name: str) -> None:
         await jobs.cancel(jobs.get(name))
-
-    return router
 
 
 def describe_problems(app: FastAPI) -> None:

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from fairweather.errors import FairweatherError, MissingExtraError
 from fairweather.serving.studio import BusyError, StoppedError, TooSlowError
@@ -93,9 +94,17 @@ def as_problem(error: Exception, *, name: str = "") -> Response:
         return problem_response(429, text, headers={"Retry-After": f"{error.seconds:.0f}"})
     if isinstance(error, TooSlowError | StoppedError):
         return problem_response(422, text)
-    if isinstance(error, MissingExtraError) or "is not an image" in text:
+    is_strange = "is not an image" in text or "convert it to JPEG" in text
+    if isinstance(error, MissingExtraError) or is_strange:
         return problem_response(415, text)
     return problem_response(422, text)
+
+
+def methods_at(request: Request) -> set[str]:
+    """Return the methods that the address of a request takes."""
+    path = request.scope["path"]
+    routes = [one for one in request.app.routes if isinstance(one, Route)]
+    return {way for one in routes if one.path_regex.match(path) for way in one.methods or ()}
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -104,6 +113,8 @@ def add_handlers(app: FastAPI) -> None:
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers or {})
+        if error.status_code == 405:  # of one route; others have the same address
+            headers["Allow"] = ", ".join(sorted(methods_at(request)))
         return problem_response(error.status_code, str(error.detail), headers=headers)
 
     async def on_validation(request: Request, error: Exception) -> Response:

@@ -197,15 +197,12 @@ def restore_in(
         restorer: what restores it.
         ticket: of the work.
         pixels: that it may have at most.
-        options: `format`, `lossless`, and those of `Restorer.restore_file`.
+        options: `format`, and those of `Restorer.restore_file`.
 
     Raises:
         FairweatherError: if it cannot be restored.
     """
-    written = {name: options.pop(name, None) for name in ("format", "lossless")}
-    plan = plan_jobs(
-        [str(source)], out=folder, format=written["format"], lossless=bool(written["lossless"])
-    )
+    plan = plan_jobs([str(source)], out=folder, format=options.pop("format", None))
     if plan.failures:
         raise FairweatherError(plan.failures[0].reason)
     (job,) = plan.jobs

@@ -74,7 +74,6 @@ class RestoreOptions(BaseModel):
     quality: int | None = Field(
         default=None, ge=1, le=100, description="Of JPEG, WebP, AVIF and HEIC."
     )
-    lossless: bool = Field(default=False, description="Formats that always lose become PNG.")
     chroma: Literal["4:4:4", "4:2:2", "4:2:0"] | None = Field(
         default=None, description="Resolution of the colours in JPEG, AVIF, HEIC."
     )
@@ -87,9 +86,7 @@ class RestoreOptions(BaseModel):
 
     def of_file(self) -> dict[str, Any]:
         """Return how the result is written."""
-        names = ("format", "lossless", "chroma")
-        written = {name: getattr(self, name) for name in names}
-        return {**written, "quality": 100 if self.lossless else self.quality}
+        return {name: getattr(self, name) for name in ("format", "quality", "chroma")}
 
 
 async def receive_files(
