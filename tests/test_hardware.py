@@ -214,3 +214,21 @@ def test_an_error_of_one_thread_ends_all(threads: Callable[[int], None]) -> None
         list(hardware.map_in_threads(work, range(1000), workers=2))
     assert max(begun) < 10
     assert torch.get_num_threads() == 2
+
+
+def test_a_long_piece_of_work_keeps_no_thread_waiting() -> None:
+    others_done = threading.Event()
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        if number == 0:
+            assert others_done.wait(30)  # all the others are done meanwhile
+        else:
+            done.append(number)
+            if len(done) == 19:
+                others_done.set()
+        return number
+
+    results = list(hardware.map_in_threads(work, range(20), workers=2, ordered=False))
+    assert sorted(results) == list(range(20))
+    assert results[-1] == 0

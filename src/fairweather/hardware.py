@@ -13,9 +13,8 @@ import platform
 import re
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -189,8 +188,9 @@ def map_in_threads(
     *,
     workers: int,
     stop: threading.Event | None = None,
+    ordered: bool = True,
 ) -> Generator[Result, None, None]:
-    """Yield work(item) for each item in order, computed by threads that share PyTorch's threads.
+    """Yield work(item) for each item, computed by threads that share PyTorch's threads.
 
     Two threads that each compute a tile are faster than one tile computed by two, which wait for
     each other in every small operation.
@@ -200,6 +200,8 @@ def map_in_threads(
         items: read as results are taken, a few ahead of them.
         workers: threads, of which each computes with its share of PyTorch's; 1 computes here.
         stop: set as soon as no more results are wanted, for work that can end early.
+        ordered: whether results come in the order of the items; otherwise as they are done, so that
+            no thread waits for a longer piece of work that another one has.
     """
     if workers <= 1:
         yield from map(work, items)
@@ -210,14 +212,23 @@ def map_in_threads(
     share = max(1, threads // workers)
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,))
     _count_pools(1)
-    pending: deque[Future[Result]] = deque()
+    pending: list[Future[Result]] = []
+
+    def next_result() -> Result:
+        done = pending[0]
+        if not ordered:
+            wait(pending, return_when=FIRST_COMPLETED)
+            done = next(one for one in pending if one.done())
+        pending.remove(done)
+        return done.result()
+
     try:
         for item in items:
             pending.append(pool.submit(work, item))
             if len(pending) > 2 * workers:
-                yield pending.popleft().result()
+                yield next_result()
         while pending:
-            yield pending.popleft().result()
+            yield next_result()
     finally:
         if stop is not None:
             stop.set()

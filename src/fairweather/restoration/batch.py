@@ -107,7 +107,7 @@ def run_jobs(
 
     # With fewer of them than threads, each computes several tiles at a time.
     workers = min(len(jobs), restorer.at_once(), available_memory_bytes() // BYTES_PER_JOB)
-    for _ in map_in_threads(work_off, jobs, workers=workers, stop=stop):
+    for _ in map_in_threads(work_off, jobs, workers=workers, stop=stop, ordered=False):
         pass
     order = {job.source: number for number, job in enumerate(jobs)}
     for outcomes in lists.values():
