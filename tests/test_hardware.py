@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -231,4 +232,4 @@ def test_a_long_piece_of_work_keeps_no_thread_waiting() -> None:
 
     results = list(hardware.map_in_threads(work, range(20), workers=2, ordered=False))
     assert sorted(results) == list(range(20))
-    assert results[-1] == 0
+    assert results.index(0) > 10

@@ -58,9 +58,7 @@ def test_what_was_accepted_is_done_after_sigterm(tmp_path: Path) -> None:
 def wait_until_busy(url: str) -> None:
     """Wait until all but those that are worked on wait in the queue."""
     for _ in range(400):
-        text = httpx.get(f"{url}/metrics").text
-        counts = re.findall(r"^fairweather_(?:waiting|active) (\S+)", text, re.MULTILINE)
-        if sum(map(float, counts)) >= 15:
+        if count_of(url, "waiting") + count_of(url, "active") >= 15:
             return
         time.sleep(0.02)
 
@@ -77,6 +75,30 @@ def test_a_killed_service_leaves_nothing_to_the_next(tmp_path: Path) -> None:
         assert folder != left
         assert [path.name for path in folder.iterdir()] == ["lock"]
         assert httpx.post(f"{served.url}/v1/restore", content=encoded()).status_code == 200
+
+
+def test_work_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:
+    large = encoded(np.tile(PHOTO, (10, 10, 1)))  # 16 tiles
+    with serving(tmp_path, "--no-page") as served:
+        place = urlsplit(served.url)
+        head = f"POST /v1/restore?levels=0 HTTP/1.1\r\nHost: {place.netloc}\r\n"
+        with socket.create_connection((place.hostname, place.port)) as client:
+            client.sendall(f"{head}Content-Length: {len(large)}\r\n\r\n".encode() + large)
+            while count_of(served.url, "active") == 0:
+                time.sleep(0.05)
+        while count_of(served.url, "active") > 0:
+            time.sleep(0.05)
+        assert count_of(served.url, "tiles") < 12
+        (folder,) = tmp_path.iterdir()
+        while len(list(folder.iterdir())) > 1:  # the lock stays
+            time.sleep(0.05)
+
+
+def count_of(url: str, name: str) -> float:
+    """One of the counts for Prometheus."""
+    found = re.search(rf"^fairweather_{name} (\S+)", httpx.get(f"{url}/metrics").text, re.MULTILINE)
+    assert found
+    return float(found[1])
 
 
 def test_slow_and_many_connections_do_not_stop_others(tmp_path: Path) -> None:

@@ -30,13 +30,14 @@ from fairweather.serving.problems import (
     described,
 )
 from fairweather.serving.service import Service
-from fairweather.serving.studio import Ticket, restore_in
+from fairweather.serving.studio import Ticket
 from fairweather.serving.uploads import (
     CHUNK,
     MEDIA_TYPES,
     RestoreOptions,
     choose_format,
     receive_files,
+    restore_upload,
 )
 from fairweather.serving.workplace import remove_old
 
@@ -245,15 +246,6 @@ def add_restore(app: FastAPI, service: Service) -> None:
             | {"Content-Length": str(restored.target.stat().st_size)},
             media_type=MEDIA_TYPES.get(restored.target.suffix, "application/octet-stream"),
         )
-
-
-def restore_upload(
-    service: Service, folder: Path, source: Path, ticket: Ticket, options: RestoreOptions
-) -> Restored:
-    """Restore an uploaded file as it is asked for."""
-    restorer = service.studio.restorer(options.task, **options.of_restorer())
-    pixels = service.limits.pixels
-    return restore_in(folder, source, restorer, ticket, pixels=pixels, **options.of_file())
 
 
 async def unless_gone(request: Request, ticket: Ticket, work: Any) -> Any:

@@ -34,7 +34,7 @@ from fairweather.serving.jobs import JobFile, shown_name, zip_files
 from fairweather.serving.problems import for_clients
 from fairweather.serving.service import Service
 from fairweather.serving.studio import BusyError, Ticket
-from fairweather.serving.uploads import RestoreOptions, clip_suffix
+from fairweather.serving.uploads import RestoreOptions, clip_suffix, restore_upload
 from fairweather.serving.workplace import RESULTS
 
 PREVIEW_QUALITY = 92
@@ -99,7 +99,6 @@ def mount_page(app: FastAPI, service: Service) -> FastAPI:
         ssr_mode=False,
         enable_monitoring=False,
         max_file_size=service.limits.upload_bytes,
-        allowed_paths=[str(service.folder)],
     )
 
 
@@ -233,8 +232,6 @@ def restore_copy(
     service: Service, folder: Path, path: Path, ticket: Ticket, options: RestoreOptions
 ) -> Restored:
     """Restore a copy of an upload whose name we chose; the result is called as the upload is."""
-    from fairweather.serving.app import restore_upload
-
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     suffix = clip_suffix(head, path.name) or suffix_of(head, name="the file")
@@ -245,11 +242,7 @@ def restore_copy(
     except ImageError as error:
         raise ImageError(str(error).replace(f"'{source}'", "the file")) from error
     name = shown_name(path.name, 1, suffix=restored.target.suffix)
-    return renamed(restored, restored.target.rename(restored.target.with_name(name)))
-
-
-def renamed(restored: Restored, target: Path) -> Restored:
-    """Return what restoring gave, at another place."""
+    target = restored.target.rename(restored.target.with_name(name))
     return dataclasses.replace(restored, target=target)
 
 

@@ -1,6 +1,5 @@
 """What all parts of a running service share: its limits, its studio, its folder, its counts."""
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +58,6 @@ class Service:
     is_ready: bool = False
     is_draining: bool = False
     clients: dict[str, int] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.studio)

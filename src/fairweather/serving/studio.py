@@ -155,7 +155,7 @@ class Studio:
 
     def _begun(self, loop: asyncio.AbstractEventLoop, work: Callable[[], T], ticket: Ticket) -> T:
         """Work in a thread of the pool; counts are kept in the loop's thread alone."""
-        loop.call_soon_threadsafe(self._count, -1, 1, 0.0)
+        loop.call_soon_threadsafe(self._count, -1, 1)
         started = time.monotonic()
         try:
             ticket.check(0, 0)
@@ -165,12 +165,13 @@ class Studio:
             torch.set_num_threads(self.threads if alone else max(1, self.threads // self.workers))
             return work()
         finally:
-            self.tiles += ticket.done
-            loop.call_soon_threadsafe(self._count, 0, -1, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            loop.call_soon_threadsafe(self._count, 0, -1, ticket.done, seconds)
 
-    def _count(self, waiting: int, active: int, seconds: float) -> None:
+    def _count(self, waiting: int, active: int, tiles: int = 0, seconds: float = 0.0) -> None:
         self.waiting += waiting
         self.active += active
+        self.tiles += tiles
         if active < 0:
             self.mean_seconds += LEARNT * (seconds - self.mean_seconds)
         if not (self.waiting or self.active):

@@ -11,11 +11,13 @@ from starlette.datastructures import UploadFile
 from fairweather.errors import ImageError
 from fairweather.imaging import HEAD_BYTES, VIDEO_SUFFIXES, suffix_of
 from fairweather.models import list_weights
-from fairweather.restoration import list_finishes
+from fairweather.restoration import Restored, list_finishes
 from fairweather.serving.problems import Problem
+from fairweather.serving.service import Service
+from fairweather.serving.studio import Ticket, restore_in
 
 CHUNK = 1 << 20
-FILE_FIELDS = 4  # other fields of a form, which are not read
+OTHER_FIELDS = 4  # of a form, which are not read
 UPLOAD = "upload"  # what errors call a file
 MULTIPART = "multipart/form-data"
 # Of what is written, by suffix.
@@ -111,7 +113,7 @@ async def receive_files(
     if kind != MULTIPART:
         return [(await write_upload(request.stream(), folder / "0", "", clips=clips), "")]
     found: list[tuple[Path, str]] = []
-    async with request.form(max_files=most, max_fields=FILE_FIELDS) as form:  # or HTTP status 400
+    async with request.form(max_files=most, max_fields=OTHER_FIELDS) as form:  # or status 400
         uploads = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
         for index, upload in enumerate(uploads):
             name = upload.filename or ""
@@ -170,3 +172,12 @@ def choose_format(asked: str, *, source: Path) -> str | None:
         if one in known:
             return known[one]
     raise Problem(406, f"none of {', '.join(wanted[:8])} is written; {', '.join(known)} are")
+
+
+def restore_upload(
+    service: Service, folder: Path, source: Path, ticket: Ticket, options: RestoreOptions
+) -> Restored:
+    """Restore an uploaded file as it is asked for."""
+    restorer = service.studio.restorer(options.task, **options.of_restorer())
+    pixels = service.limits.pixels
+    return restore_in(folder, source, restorer, ticket, pixels=pixels, **options.of_file())
