@@ -50,9 +50,7 @@ def serve_command(
     """
     key = None if api_key_file is None else read_key(api_key_file)
     try:
-        from fairweather.serving import Limits, serve
-        from fairweather.serving.limits import MIB
-        from fairweather.serving.run import log_as_json
+        from fairweather.serving import Limits, log_as_json, serve
     except ModuleNotFoundError as missing:
         raise MissingExtraError(
             "the service needs FastAPI and Gradio, which are missing; install them with:"
@@ -64,7 +62,7 @@ def serve_command(
     use_threads(threads)
     log_as_json()
     limits = Limits(
-        queue=queue, upload_bytes=max_upload_mib * MIB, pixels=max_pixels, seconds=max_seconds
+        queue=queue, upload_bytes=max_upload_mib * 2**20, pixels=max_pixels, seconds=max_seconds
     )
     serve(
         host=host,

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-MIB = 1 << 20
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -22,7 +20,7 @@ class Limits:
     """
 
     queue: int = 32
-    upload_bytes: int = 200 * MIB
+    upload_bytes: int = 200 * 2**20
     pixels: int = 100_000_000
     seconds: float = 600
     upload_seconds: float = 120
