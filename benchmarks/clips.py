@@ -19,8 +19,7 @@ from fairweather.cli import parse_size
 from fairweather.data import degrade_pixels
 from fairweather.hardware import map_in_threads, use_threads
 from fairweather.imaging import ClipOptions, read_clip_facts, read_frames
-from laboratory.machine import describe_machine
-from laboratory.pages import RESULTS
+from laboratory.pages import RESULTS, write_facts
 
 RATE = 25
 PAGE = RESULTS / "clips.md"
@@ -117,8 +116,6 @@ def main(
             source = Path(folder, f"{seconds}.mp4")
             make_clip(source, frames=seconds * RATE, size=parse_size(small))
             peaks.append(peak_mib(source, source.with_suffix(".out.mp4"), weights, threads))
-    facts_of = describe_machine("cpu")
-    machine = ", ".join(f"{name} {value}" for name, value in facts_of.items())
     rows = [
         ("frames a second, network alone", f"{frames / alone_s:.3f}"),
         ("frames a second, whole clip", f"{frames / clip_s:.3f}"),
@@ -132,16 +129,14 @@ def main(
         ("the second over the first", f"{peaks[1] / peaks[0]:.2f}"),
     ]
     call = f"python benchmarks/clips.py --weights {weights} --size {size} --frames {frames}"
-    page.write_text(
-        "# Clips\n\n"
+    write_facts(
+        page,
+        "Clips",
         f"`{call} --threads {threads}` writes this page. {frames} frames of {size} in synthetic"
         f" rain, {weights}, H.264 at the default quality, {threads} threads; the last rows are of"
-        " processes of their own.\n\n"
-        f"Machine: {machine}.\n\n| | |\n|---|---:|\n"
-        + "".join(f"| {name} | {value} |\n" for name, value in rows),
-        "utf-8",
+        " processes of their own.",
+        rows,
     )
-    typer.echo(page.read_text("utf-8"))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ from fairweather.data import degrade_pixels
 from fairweather.evaluation import PROTOCOLS, measure
 from fairweather.imaging import Frame, resized
 from fairweather.restoration import restore_frames
-from laboratory.machine import describe_machine
-from laboratory.pages import RESULTS
+from laboratory.pages import RESULTS, machine_line
 
 PAGE = RESULTS / "flicker.md"
 HEIGHT, WIDTH = 240, 320
@@ -140,7 +139,6 @@ def main(
                 cells.append(f"{warping_error(clip, clean, moved):.2f}")
                 rows.append("| " + " | ".join(cells) + " |")
                 typer.echo(rows[-1])
-    machine = ", ".join(f"{name} {value}" for name, value in describe_machine("cpu").items())
     page.write_text(
         "# Flicker\n\n"
         f"`python benchmarks/flicker.py --tasks {tasks} --frames {frames}` writes this page. Clips"
@@ -152,7 +150,7 @@ def main(
         " in time of pixels that stand still; the warping error is how far a frame is from the one"
         " before it, moved along the clean clip's optical flow, where the clean frames agree; both"
         " in grey levels of 255.\n\n"
-        f"Machine: {machine}.\n\n"
+        f"{machine_line()}\n\n"
         "| weights | camera | | PSNR [dB] | flicker | warping error |\n"
         "|---|---|---|---:|---:|---:|\n" + "\n".join(rows) + "\n",
         "utf-8",

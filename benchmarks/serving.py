@@ -24,8 +24,7 @@ from fairweather import Restorer
 from fairweather.data import degrade_pixels
 from fairweather.hardware import map_in_threads, use_threads
 from fairweather.imaging import resized
-from laboratory.machine import describe_machine
-from laboratory.pages import RESULTS
+from laboratory.pages import RESULTS, write_facts
 
 PAGE = RESULTS / "serving.md"
 # Longer sides [px], as often as they come.
@@ -204,7 +203,6 @@ def main(
     first = [held for at, held in memory if minute / 2 < at <= 1.5 * minute]
     last = [held for at, held in memory if seconds - minute < at <= seconds]
     quantiles = np.quantile(load.seconds, QUANTILES)
-    machine = ", ".join(f"{name} {value}" for name, value in describe_machine("cpu").items())
     rows = [
         ("megapixels a second, Restorer alone", f"{rate_alone:.3f}"),
         ("megapixels a second, service under load", f"{load.megapixels / took:.3f}"),
@@ -220,18 +218,16 @@ def main(
         ("the second over the first", f"{np.mean(last) / np.mean(first):.3f}"),
         ("exit status after SIGTERM", str(status)),
     ]
-    page.write_text(
-        "# The service under load\n\n"
+    write_facts(
+        page,
+        "The service under load",
         f"`python benchmarks/serving.py --seconds {seconds:g} --threads {threads} --queue {queue}`"
         f" writes this page. A process on the loopback asks for {seconds:g} s for twice as many"
         f" megapixels as the Restorer alone restores in {threads} threads, whatever has become of"
         f" those before: PNG files in synthetic rain, longer sides of {', '.join(map(str, SIZES))}"
-        " px in mixed order. The client shares the processor with the service.\n\n"
-        f"Machine: {machine}.\n\n| | |\n|---|---:|\n"
-        + "".join(f"| {name} | {value} |\n" for name, value in rows),
-        "utf-8",
+        " px in mixed order. The client shares the processor with the service.",
+        rows,
     )
-    typer.echo(page.read_text("utf-8"))
 
 
 if __name__ == "__main__":

@@ -28,12 +28,14 @@ class Served:
 
     Attributes:
         process: it.
+        folder: in which its own folder lies.
         url: where it answers.
         lines: of its log so far.
         ready_seconds: from its start until it took requests.
     """
 
-    def __init__(self, process: subprocess.Popen[str]):
+    def __init__(self, process: subprocess.Popen[str], folder: Path):
+        self.folder = folder
         started = time.monotonic()
         self.process = process
         self.url = ""
@@ -80,7 +82,7 @@ def serving(folder: Path, *options: str) -> Iterator[Served]:
     )
     served = None
     try:
-        served = Served(process)
+        served = Served(process, folder)
         yield served
     finally:
         process.kill()

@@ -56,7 +56,7 @@ def run(*arguments: object, given: bytes = b"") -> subprocess.CompletedProcess[b
 
 def frames_in(path: Path) -> tuple[Any, list[np.ndarray]]:
     with path.open("rb") as file:
-        facts, frames = read_y4m(file, name=str(path))
+        facts, frames = read_y4m(file, ClipOptions(), name=str(path))
         return facts, [frame.pixels for frame in frames]
 
 
@@ -106,6 +106,26 @@ def test_a_cut_off_pipe_is_an_error(tmp_path: Path, kept: slice, said: bytes) ->
     assert done.returncode == 1
     assert said in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+def test_what_y4m_says_is_kept_or_refused(weights: Path, tmp_path: Path) -> None:
+    whole = make_y4m(tmp_path / "a.y4m").read_bytes()
+    options = ("-", "-o", "-", "--weights", weights, "--levels", 0)
+    assert b" A0:0 " in whole
+    done = run(*options, given=whole.replace(b" A0:0 ", b" A64:45 ", 1))
+    assert b" A64:45 " in done.stdout[:100]
+    done = run(*options, given=whole.replace(b" Ip ", b" It ", 1))
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"is interlaced" in done.stderr
+    woven = run(*options, "--interlaced", "deinterlace", given=whole.replace(b" Ip ", b" It ", 1))
+    assert (woven.returncode, woven.stderr) == (0, b"")
+    assert woven.stdout.count(b"FRAME\n") == 5
+    longer = whole.replace(b"FRAME\n", b"FRAME Ip\n")
+    assert run(*options, given=longer).returncode == 0
+    assert b"is cut off behind frame 4" in run(*options, given=longer[:-50]).stderr
+    broken = run(*options, given=whole + b"\n")
+    assert broken.returncode == 1
+    assert broken.stderr.count(b"\n") == 1
 
 
 def test_frames_from_a_pipe_are_not_a_file(tmp_path: Path) -> None:
@@ -176,14 +196,27 @@ def test_what_is_no_sequence_is_refused(restorer: Restorer, tmp_path: Path) -> N
         restorer.restore_file(folder / "other_%03d.png", folder / "b_%d.png")
     with pytest.raises(ImageError, match="with one %06d"):
         restorer.restore_file(folder / "frame_%03d.png", folder / "b.png")
-    with pytest.raises(ImageError, match="overwritten by its own result"):
-        restorer.restore_file(folder / "frame_%03d.png", folder / "frame_0%02d.png")
+    (tmp_path / "link").symlink_to(folder)
+    for target in (folder / "frame_0%02d.png", tmp_path / "link" / "frame_%03d.png"):
+        with pytest.raises(ImageError, match="overwritten by its own result"):
+            restorer.restore_file(folder / "frame_%03d.png", target, overwrite=True)
+    done = run(folder / "frame_%03d.png", "-o", "-")
+    assert done.returncode == 2
+    assert b"stands for several images" in done.stderr
     Image.new("RGB", (5, 5)).save(folder / "frame_013.png")
     with pytest.raises(ImageError, match="frames of a clip have one size"):
         restorer.restore_file(folder / "frame_%03d.png", tmp_path / "b_%d.png")
     (folder / "frame_010.png").unlink()
     with pytest.raises(ImageError, match="has no number 10"):
         restorer.restore_file(folder / "frame_%03d.png", tmp_path / "c_%d.png")
+
+
+def test_names_may_hold_other_signs(restorer: Restorer, tmp_path: Path) -> None:
+    photos(tmp_path / "a", count=2)
+    for path in sorted((tmp_path / "a").iterdir()):
+        path.rename(path.with_name(f"50% of {path.name}"))
+    restorer.restore_file(tmp_path / "a" / "50% of frame_%03d.png", tmp_path / "b" / "100% %d.png")
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["100% 8.png", "100% 9.png"]
 
 
 def test_hardware_that_is_not_there_is_named(restorer: Restorer, tmp_path: Path) -> None:

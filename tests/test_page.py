@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("gradio", reason="NOT TESTED: the page, because the extra serve is missing")
 
+import httpx
 from served import Served, find_browser, serving
 
 from fairweather import cli
@@ -177,3 +178,36 @@ def test_several_files_become_a_zip(page: Any) -> None:
         page.get_by_text("Download all as a zip").click()
     with zipfile.ZipFile(waiting.value.path()) as archive:
         assert archive.namelist() == ["a.restored.jpg"]
+
+
+def test_gradio_gives_no_other_file_and_fetches_nothing(tmp_path: Path) -> None:
+    """What the page's own framework would do for anyone who asks."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("nobody's business")
+    place = tmp_path / "service"
+    place.mkdir()
+    with serving(place) as served:
+        ask_for(served, secret)
+
+
+def ask_for(served: Served, secret: Path) -> None:
+    """Try to have a file, or what lies elsewhere, by what Gradio offers."""
+    api = f"{served.url}/gradio_api"
+    for place in (f"file={secret}", "file=http://example.org/a.png", "deep_link", "info"):
+        answer = httpx.get(f"{api}/{place}", params={"session_hash": "s"})
+        assert "nobody's business" not in answer.text
+        assert (answer.status_code == 200) == (place == "info")
+    for name in ("run/predict", "call/predict", "process_recording", "component_server"):
+        assert httpx.post(f"{api}/{name}", json={}).status_code == 403
+    config = httpx.get(f"{served.url}/config").json()
+    index = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == 3)
+    for path in (str(secret), "http://127.0.0.1:1/a.png"):
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        call = {"data": [file, "rain", 1], "fn_index": index, "session_hash": "s"}
+        assert httpx.post(f"{api}/queue/join", json=call).status_code == 200
+        with httpx.stream("GET", f"{api}/queue/data?session_hash=s", timeout=30) as events:
+            told = "".join(text for text in events.iter_text())
+        assert '"success":false' in told
+        assert str(served.folder) not in told.replace(path, "")
+        (folder,) = served.folder.glob("fairweather-serve-*")
+        assert not list(folder.rglob("secret.txt"))

@@ -160,6 +160,20 @@ def test_a_refusal_says_why(
     assert "request-" not in detail
 
 
+def test_no_error_names_a_path(client: Client, folder: Path) -> None:
+    wide = encoded(pixels=np.zeros((2, 17_000, 3), np.uint8))
+    detail = problem(client.post("/v1/restore?format=webp", content=wide), 422)
+    assert "16383" in detail
+    assert str(folder) not in detail
+
+
+def test_forms_in_a_strange_encoding_are_refused(client: Client) -> None:
+    head = {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}
+    field = 'Content-Disposition: form-data; name="file"; filename="ä.png"'
+    body = f"--x\r\n{field}\r\n\r\nabc\r\n--x--\r\n".encode()
+    problem(client.post("/v1/restore", content=body, headers=head), 400)
+
+
 def test_a_body_without_its_length_is_bounded_too(client: Client) -> None:
     parts = (bytes(100_000) for _ in range(5))
     problem(client.post("/v1/restore", content=parts), 413)
@@ -178,6 +192,8 @@ def test_forms_without_a_file_are_refused(client: Client) -> None:
 def test_other_sites_and_other_names_are_refused(client: Client) -> None:
     problem(client.get("/v1/models", headers={"Origin": "https://elsewhere.example"}), 403)
     problem(client.get("/v1/models", headers={"Host": "elsewhere.example"}), 403)
+    for name in ("Host", "Origin"):
+        problem(client.get("/v1/models", headers={name: "http://["}), 403)
     assert client.get("/v1/models", headers={"Origin": HERE}).status_code == 200
 
 
@@ -185,7 +201,13 @@ def test_an_origin_that_is_allowed(tmp_path: Path) -> None:
     origin = "https://friend.example"
     with client_of(service_in(tmp_path), origins=[origin]) as made:
         answer = made.get("/healthz", headers={"Origin": origin})
+        asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        preflight = made.options("/v1/restore", headers=asks)
+        stranger = {**asks, "Origin": "https://elsewhere.example"}
+        problem(made.options("/v1/restore", headers=stranger), 403)
     assert answer.headers["access-control-allow-origin"] == origin
+    assert preflight.status_code == 204
+    assert "Authorization" in preflight.headers["access-control-allow-headers"]
 
 
 def test_models_and_description(client: Client) -> None:
@@ -202,6 +224,7 @@ def test_models_and_description(client: Client) -> None:
         in told["paths"]["/v1/restore"]["post"]["responses"]["422"]["content"]
     )
     problem(client.get("/nowhere"), 404)
+    problem(client.get("/v1/nowhere"), 404)
     problem(client.get("/v1/restore"), 405)
     answer = client.put("/v1/jobs/0")
     problem(answer, 405)
@@ -288,6 +311,33 @@ def test_jobs_are_bounded_and_removed(tmp_path: Path) -> None:
         time.sleep(0.4)
         problem(made.get(url), 404)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_waits_is_cancelled_at_once(tmp_path: Path) -> None:
+    with client_of(service_in(tmp_path)) as made:
+        large = encoded(pixels=np.ascontiguousarray(np.tile(data.astronaut(), (2, 2, 1))))
+        urls = [made.post("/v1/jobs?levels=0", content=large).headers["location"] for _ in range(4)]
+        started = time.monotonic()
+        for url in reversed(urls):
+            assert made.delete(url).status_code == 204
+        assert time.monotonic() - started < 20
+        assert "fairweather_waiting 0.0" in made.get("/metrics").text
+        assert made.post("/v1/restore", content=encoded()).status_code == 200
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_in_a_strange_way_ends_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise LookupError("nothing that one expects")
+
+    service = service_in(tmp_path)
+    with client_of(service) as made:
+        monkeypatch.setattr(service.studio, "restorer", fail)
+        url = made.post("/v1/jobs", content=encoded()).headers["location"]
+        assert wait_for(made, url)["results"][0]["error"] == "nothing that one expects"
+        problem(made.get(f"{url}/result"), 422)
 
 
 def test_a_clip_is_a_job(tmp_path: Path) -> None:

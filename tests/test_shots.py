@@ -1,6 +1,6 @@
 """What is decided for a shot and eased, and what flickers less for it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from parity import random_model
 from skimage import data
 
 from fairweather import Restorer
+from fairweather.errors import OptionError
 from fairweather.imaging import Frame
 from fairweather.restoration import restore_frames, shots
 from fairweather.restoration.decisions import Decisions
@@ -159,3 +160,35 @@ def test_a_cut_begins_a_shot() -> None:
     frames = framed([PHOTO, PHOTO, OTHER, PHOTO])
     numbers = [item.shot for item in shots.in_shots(frames, Keeps())]
     assert numbers == [0, 0, 1, 2]
+
+
+def test_frames_of_mixed_depth_are_calmed_alike() -> None:
+    deep = PHOTO.astype(np.uint16) * 257
+    for pictures in ([PHOTO, deep, PHOTO], [deep, PHOTO, deep]):
+        (_, middle, _) = restore_frames(Keeps(), framed(pictures), calm=True)
+        np.testing.assert_array_equal(middle.pixels, pictures[1])
+
+
+def test_few_frames_are_held() -> None:
+    alive: set[int] = set()
+
+    class Counted(Frame):
+        def __del__(self) -> None:
+            alive.discard(self.time)
+
+    def frames() -> Iterator[tuple[Frame, int]]:
+        for index in range(100):
+            alive.add(index)
+            yield Counted(index, 1, np.zeros((4, 4, 3), np.uint8)), 0
+
+    assert max(len(alive) for _ in shots.calmed(frames())) <= 4
+
+
+def test_what_cannot_be_changed_is_refused() -> None:
+    restorer = Restorer(random_model(), device="cpu")
+    other = restorer.with_options(strength=0.5, levels=1)
+    assert (restorer.strength, other.strength, other.engine) == (1.0, 0.5, restorer.engine)
+    with pytest.raises(OptionError, match="strength 2"):
+        restorer.with_options(strength=2)
+    with pytest.raises(OptionError, match="tile: is chosen when a Restorer is made"):
+        restorer.with_options(tile=256)

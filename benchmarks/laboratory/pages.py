@@ -1,9 +1,12 @@
 """What the scripts that write a page of docs/results share: options, files, rows of tables."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from laboratory.machine import describe_machine
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
@@ -28,3 +31,25 @@ def files_of(page: Path) -> list[Path]:
 def line_of(*cells: str) -> str:
     """Return a row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def machine_line() -> str:
+    """Return what this machine is, as a page says it."""
+    facts = describe_machine("cpu")
+    return "Machine: " + ", ".join(f"{name} {value}" for name, value in facts.items()) + "."
+
+
+def write_facts(page: Path, title: str, text: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Write a page of one table, and print it.
+
+    Args:
+        page: the file.
+        title: its heading.
+        text: what was measured, and by which command.
+        rows: what each figure is, and the figure.
+    """
+    table = "\n".join(line_of(*row) for row in rows)
+    page.write_text(
+        f"# {title}\n\n{text}\n\n{machine_line()}\n\n| | |\n|---|---:|\n{table}\n", "utf-8"
+    )
+    typer.echo(page.read_text("utf-8"))

@@ -57,7 +57,7 @@ def restore_stream(
         options: of `Restorer.restore_file`.
     """
     from fairweather.imaging import Y4M_MAGIC, is_clip
-    from fairweather.restoration import plan_jobs
+    from fairweather.restoration import is_sequence, plan_jobs
 
     prints = out is None or str(out) == STREAM
     head = sys.stdin.buffer.read(len(Y4M_MAGIC)) if given == STREAM else b""
@@ -69,6 +69,8 @@ def restore_stream(
             )
         pipe_frames(restorer, given, head, clip=options["clip"])
         return
+    if prints and is_sequence(Path(given)):
+        raise OptionError(f"{given}: stands for several images; standard output holds one")
     with tempfile.TemporaryDirectory(prefix="fairweather-") as folder:
         source = keep_input(Path(folder), head) if given == STREAM else given
         place = Path(folder, "results") if prints else out
@@ -93,7 +95,7 @@ def pipe_frames(restorer: "Restorer", given: str, head: bytes, *, clip: "ClipOpt
     from fairweather.restoration import restore_frames
 
     if given == STREAM:
-        facts, frames = read_y4m(Continued(head), name=STREAM)
+        facts, frames = read_y4m(Continued(head), clip, name=STREAM)
     else:
         facts = read_clip_facts(Path(given), clip)
         frames = read_frames(Path(given), facts, clip)

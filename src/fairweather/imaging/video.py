@@ -190,12 +190,17 @@ def read_clip_facts(path: Path, options: ClipOptions) -> ClipFacts:
             raise ImageError(f"'{path}' cannot be decoded: {reason_of(error)}") from error
         if frame is None:
             raise ImageError(f"'{path}' holds no frame")
-        if frame.interlaced_frame and options.interlaced == "refuse":
-            raise ImageError(
-                f"'{path}' is interlaced: each frame holds two moments; --interlaced deinterlace"
-                " restores whole frames made of them"
-            )
+        refuse_interlaced(frame, options, name=path)
         return facts_of(container, stream, frame)
+
+
+def refuse_interlaced(frame: Any, options: ClipOptions, *, name: object) -> None:
+    """Raise an ImageError for half-frames, unless they are deinterlaced."""
+    if frame.interlaced_frame and options.interlaced == "refuse":
+        raise ImageError(
+            f"'{name}' is interlaced: each frame holds two moments; --interlaced deinterlace"
+            " restores whole frames made of them"
+        )
 
 
 def facts_of(container: Any, stream: Any, frame: Any) -> ClipFacts:
@@ -222,7 +227,7 @@ def facts_of(container: Any, stream: Any, frame: Any) -> ClipFacts:
             int(frame.colorspace),
             int(frame.color_range),
         ),
-        aspect=context.sample_aspect_ratio,
+        aspect=context.sample_aspect_ratio or stream.sample_aspect_ratio or None,
         matrix=struct.unpack("<9i", matrix[:36]) if matrix else None,
         mastering=mastering_of(side),
         has_alpha=len(layout.components) in (2, 4),

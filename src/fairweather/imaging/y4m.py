@@ -9,10 +9,13 @@ from typing import Any, BinaryIO, Protocol
 from fairweather.errors import ImageError
 from fairweather.imaging.video import (
     ClipFacts,
+    ClipOptions,
     Frame,
+    deinterlaced,
     facts_of,
     import_av,
     reason_of,
+    refuse_interlaced,
     time_of,
     to_pixels,
 )
@@ -31,18 +34,22 @@ class Readable(Protocol):
         ...
 
 
-def read_y4m(file: Readable, *, name: str) -> tuple[ClipFacts, Iterator[Frame]]:
+def read_y4m(
+    file: Readable, options: ClipOptions, *, name: str
+) -> tuple[ClipFacts, Iterator[Frame]]:
     """Begin to read a Y4M stream.
 
     Args:
         file: the stream, from its start.
+        options: what to do with half-frames.
         name: what it is called in errors.
 
     Returns:
         What it is, and its frames, which are read as they are taken.
 
     Raises:
-        ImageError: if it cannot be read; also while frames are taken, if it breaks off.
+        ImageError: if it cannot be read, or is interlaced and that is refused; also while frames
+            are taken, if it breaks off.
     """
     av = import_av()
     counted = Counted(file)
@@ -54,12 +61,20 @@ def read_y4m(file: Readable, *, name: str) -> tuple[ClipFacts, Iterator[Frame]]:
         raise ImageError(f"'{name}' is no Y4M that can be read: {reason_of(error)}") from error
     if first is None:
         raise ImageError(f"'{name}' holds no frame")
+    refuse_interlaced(first, options, name=name)
     facts = facts_of(container, container.streams.video[0], first)
 
     def frames() -> Iterator[Frame]:
+        whole: Iterator[Any] = itertools.chain([first], decoded)
+        if options.interlaced == "deinterlace":
+            whole = deinterlaced(av, container.streams.video[0], whole)
         with contextlib.closing(container):
-            for frame in itertools.chain([first], decoded):
-                yield Frame(time_of(frame, last=None, facts=facts), 0, to_pixels(frame, facts))
+            try:
+                for frame in whole:
+                    time = time_of(frame, last=None, facts=facts)
+                    yield Frame(time, 0, to_pixels(frame, facts))
+            except av.FFmpegError as error:
+                raise ImageError(f"'{name}' cannot be decoded: {reason_of(error)}") from error
 
     return facts, frames()
 
@@ -80,11 +95,10 @@ class Counted:
         return data
 
     def left_over(self, frames: int, frame_bytes: int) -> int:
-        """Return how many bytes behind whole frames are none; 0 if that is not sure."""
-        header, _, first = self.head.partition(b"\n")
-        if not first.startswith(b"FRAME\n"):
-            return 0
-        return self.size - len(header) - 1 - frames * (len(b"FRAME\n") + frame_bytes)
+        """Return how many bytes there are behind whole frames, of which all begin alike."""
+        header, _, rest = self.head.partition(b"\n")
+        begin = rest.partition(b"\n")[0]
+        return self.size - len(header) - 1 - frames * (len(begin) + 1 + frame_bytes)
 
 
 def decode_whole(container: Any, counted: Counted, *, name: str) -> Iterator[Any]:
@@ -112,15 +126,13 @@ class Y4mWriter:
         self.format = f"yuv{facts.chroma}p{'10le' if facts.depth > 8 else ''}"
         options = {"strict": "-1"}  # more than 8 bits, which all readers know, are no part of it
         self.av = import_av()
-        self.sink = Sink(file)
+        self.sink = Sink(file, facts.aspect)
         self.container: Any = self.av.open(self.sink, "w", format=FORMAT, options=options)
         rate = facts.rate or Fraction(25)
         self.stream: Any = self.container.add_stream("wrapped_avframe", rate=rate)
         context = self.stream.codec_context
         context.width, context.height, context.pix_fmt = facts.width, facts.height, self.format
         context.color_range = facts.colour[3]
-        if facts.aspect:
-            context.sample_aspect_ratio = facts.aspect
         self.count = 0
 
     def write(self, frame: Frame) -> None:
@@ -144,10 +156,11 @@ class Y4mWriter:
 
 
 class Sink:
-    """A file, of which FFmpeg would forget why it cannot be written."""
+    """A file, of which FFmpeg would forget why it cannot be written, and the shape of pixels."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO, aspect: Fraction | None):
         self.file = file
+        self.aspect = aspect
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
@@ -156,8 +169,14 @@ class Sink:
         Raises:
             OSError: if they cannot be written.
         """
+        told, size = data, len(data)
+        if self.aspect and data.startswith(Y4M_MAGIC):
+            shape = f" A{self.aspect.numerator}:{self.aspect.denominator} "
+            told = data.replace(b" A0:0 ", shape.encode(), 1)
         try:
-            return len(data) if self.error else self.file.write(data)
+            if not self.error:
+                self.file.write(told)
         except OSError as error:
             self.error = error
             raise
+        return size

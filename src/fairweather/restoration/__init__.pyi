@@ -22,6 +22,7 @@ from .official_inference import square_side as square_side
 from .once import restore as restore
 from .outcome import Restored as Restored
 from .restorer import Restorer as Restorer
+from .sequences import is_sequence as is_sequence
 from .shots import restore_frames as restore_frames
 from .tiled import refuse_nonfinite_result as refuse_nonfinite_result
 from .tiled import self_ensemble as self_ensemble

@@ -1,7 +1,7 @@
 """What no weights could do, and no file may become, refused before any work."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fairweather.errors import FileTakenError, OptionError
 from fairweather.restoration.engines import Engine
@@ -41,8 +41,11 @@ def check_changes(
     finish: str | None = None,
     fast: bool = False,
     self_ensemble: bool = False,
+    **others: Any,
 ) -> None:
-    """Refuse values of options that do not depend on the weights."""
+    """Refuse values of options that do not depend on the weights, and other options."""
+    if others:
+        raise OptionError(f"{min(others)}: is chosen when a Restorer is made")
     if not 0 <= strength <= 1:
         raise OptionError(f"strength {strength}: must lie in [0, 1]")
     if levels != "auto" and (isinstance(levels, str) or not 0 <= levels <= MOST_LEVELS):

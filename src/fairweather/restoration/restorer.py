@@ -131,8 +131,11 @@ class Restorer:
         self.engine: Engine | None = None
         self._choose: Chooser[Restorer] | None = None
         self._changes: dict[str, Any] = {}  # of `with_options`, for those that `auto` chooses
+        on_cpu = pick_device(device).type == "cpu"
+        self.batch = batch or (1 if on_cpu else BATCH)
+        self._asked = f"{engine} {precision} {tile} {overlap_px}"
         if weights == AUTO:
-            self._on_cpu = pick_device(device).type == "cpu" and pick_engine(engine) == "torch"
+            self._on_cpu = on_cpu and pick_engine(engine) == "torch"
             self._choose = Chooser(
                 functools.partial(
                     Restorer,
@@ -156,7 +159,6 @@ class Restorer:
         self._fingerprint = functools.cache(functools.partial(fingerprint, model))
         self.engine = create_engine(engine, model, device=device, precision=precision)
         self.overlap_px = default_overlap_px(model.config) if overlap_px is None else overlap_px
-        self.batch = batch or (1 if self.engine.device.type == "cpu" else BATCH)
         least_px = self.overlap_px if overlap_px is not None else model.config.size_multiple
         self.tile_px = pick_tile_px(
             tile,
@@ -174,7 +176,7 @@ class Restorer:
             changes: of `strength`, `levels`, `fast`, `finish` and `self_ensemble`.
 
         Raises:
-            OptionError: if one is out of its range, or cannot be changed.
+            OptionError: if one is another, or out of its range.
         """
         check_changes(**changes)
         other = copy.copy(self)
@@ -295,8 +297,6 @@ class Restorer:
     def settle(self, pixels: np.ndarray) -> Settled:
         """Decide how an image is restored, and return what restores others in the same way.
 
-        For frames of a shot, of which each would be judged by itself otherwise.
-
         Args:
             pixels: (H, W, 3) RGB, uint8, uint16 or float32 in [0, 1].
 
@@ -307,12 +307,15 @@ class Restorer:
             restorer = self._choose(pixels)[0]
             if restorer is None:
                 return Settled()
-            return restorer.with_options(**self._changes).settle(pixels)
+            return self._changed(restorer).settle(pixels)
         run = self._begin()
         if run.engine.config.proxy_px is not None:
             return Settled(self._restore_alike, decide_on_proxy(run, pixels))
         seen = make_preview(pixels) if self.fast else pixels
         return Settled(self._restore_alike, run.decide(seen, levels=self.levels))
+
+    def _changed(self, restorer: "Restorer") -> "Restorer":
+        return restorer.with_options(**self._changes) if self._changes else restorer
 
     def _restore_alike(
         self, images: Sequence[np.ndarray], decisions: Decisions, *, grey: bool
@@ -330,10 +333,9 @@ class Restorer:
 
     def describe(self) -> str:
         """Return all that decides what it makes of an image, as text."""
-        names = ("strength", "levels", "fast", "finish", "self_ensemble", "tile_px", "overlap_px")
-        about: dict[str, Any] = {name: getattr(self, name, None) for name in names}
+        names = ("strength", "levels", "fast", "finish", "self_ensemble", "_asked")
+        about: dict[str, Any] = {name: getattr(self, name) for name in names}
         about["weights"] = AUTO if self.engine is None else self._fingerprint()
-        about["precision"] = getattr(self.engine, "precision", None)
         return json.dumps(about, sort_keys=True)
 
     def _restore(
@@ -348,8 +350,7 @@ class Restorer:
             restorer, diagnosis, notes = self._choose(pixels)
             if restorer is None:
                 return Outcome(pixels, notes, diagnosis)
-            restorer = restorer.with_options(**self._changes)
-            outcome = restorer._restore(pixels, grey=grey, on_tile=on_tile)
+            outcome = self._changed(restorer)._restore(pixels, grey=grey, on_tile=on_tile)
             return outcome._replace(notes=notes + outcome.notes, diagnosis=diagnosis)
         assert self.engine is not None
         run = self._begin()
@@ -394,5 +395,5 @@ class Restorer:
         return torch.get_num_threads() if self._on_cpu else 1
 
     def together(self) -> int:
-        """Return how many frames of a clip go through the network together: `batch`."""
-        return self.batch if self.engine is not None else 1 if self._on_cpu else BATCH
+        """Return how many frames go through the network together: `batch`."""
+        return self.batch

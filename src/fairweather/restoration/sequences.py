@@ -11,12 +11,17 @@ from fairweather.restoration.options import Existing
 from fairweather.restoration.shots import FrameRestorer, RestoredClip, restore_frames
 from fairweather.restoration.tiled import OnTile
 
-NUMBER = re.compile(r"%(0?\d*)d")
+NUMBER = re.compile(r"%(0\d+)?d")
 
 
 def is_sequence(path: Path) -> bool:
     """Return whether a path stands for numbered files, as FFmpeg writes it: `%06d` or `%d`."""
     return len(NUMBER.findall(path.name)) == 1 and not path.exists()
+
+
+def numbered(name: str, number: int) -> str:
+    """Return a name with one `%06d` that stands for a number."""
+    return NUMBER.sub(lambda found: str(number).zfill(int(found[1] or 0)), name)
 
 
 def find_frames(pattern: Path) -> dict[int, Path]:
@@ -26,7 +31,7 @@ def find_frames(pattern: Path) -> dict[int, Path]:
         ImageError: if there are none, one is missing between them, or two have the same number.
     """
     before, width, after = NUMBER.split(pattern.name)
-    name = re.compile(f"{re.escape(before)}([0-9]{{{int(width or 1)},}}){re.escape(after)}")
+    name = re.compile(f"{re.escape(before)}([0-9]{{{max(1, int(width or 1))},}}){re.escape(after)}")
     found: dict[int, Path] = {}
     folder = pattern.parent
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -79,8 +84,8 @@ def restore_sequence(
             " one %06d"
         )
     files = find_frames(pattern)
-    targets = [target.with_name(target.name % number) for number in files]
-    if clash := set(targets) & set(files.values()):
+    targets = [target.with_name(numbered(target.name, number)) for number in files]
+    if clash := {path.resolve() for path in targets} & {path.resolve() for path in files.values()}:
         raise ImageError(f"'{min(clash)}' would be overwritten by its own result; use another -o")
     there = [path for path in targets if path.exists()]
     if there and existing == "refuse":

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fairweather.hardware import map_in_threads
-from fairweather.imaging import as_bytes, quantise, resized
+from fairweather.imaging import as_bytes, as_float, quantise, resized
 from fairweather.restoration.decisions import Decisions
 from fairweather.restoration.proxy import window_mean
 
@@ -246,20 +246,23 @@ def calmed(frames: Iterable[tuple[P, int]]) -> Iterator[P]:
     Args:
         frames: restored, each with the number of its shot; one is read ahead.
     """
-    nothing = (None, -1)
-    ahead, behind, far_behind = itertools.tee(frames, 3)
-    around = zip(
-        itertools.chain([nothing], far_behind),
-        behind,
-        itertools.chain(itertools.islice(ahead, 1, None), [nothing]),
-        strict=False,
-    )
-    for (before, shot_before), (frame, shot), (after, shot_after) in around:
-        if before is None or after is None or not shot_before == shot == shot_after:
-            yield frame
-            continue
-        pixels = calm_pixels(before.pixels, frame.pixels, after.pixels)
-        yield dataclasses.replace(frame, pixels=pixels)  # type: ignore[type-var]
+    before: tuple[P, int] | None = None
+    now: tuple[P, int] | None = None
+    for after in frames:
+        if now is not None:
+            yield calm_frame(before, now, after)
+        before, now = now, after
+    if now is not None:
+        yield now[0]
+
+
+def calm_frame(before: tuple[P, int] | None, now: tuple[P, int], after: tuple[P, int]) -> P:
+    """Return a frame as `calmed` does."""
+    frame, shot = now
+    if before is None or not before[1] == shot == after[1]:
+        return frame
+    pixels = calm_pixels(before[0].pixels, frame.pixels, after[0].pixels)
+    return dataclasses.replace(frame, pixels=pixels)  # type: ignore[type-var]
 
 
 def calm_pixels(before: np.ndarray, pixels: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -269,11 +272,13 @@ def calm_pixels(before: np.ndarray, pixels: np.ndarray, after: np.ndarray) -> np
 
     Args:
         before: (H, W, 3), uint8, uint16 or float32 in [0, 1].
-        pixels: the frame behind it, of the same size and type, as the next.
+        pixels: the frame behind it, of the same size, as the next.
         after: the one behind that.
+
+    Returns:
+        (H, W, 3) of the type of `pixels`.
     """
-    white = largest(pixels)
-    one, now, two = np.stack((before, pixels, after)).astype(np.float32) / white
+    one, now, two = (as_float(frame) for frame in (before, pixels, after))
     low, middle, high = np.sort(np.stack((one, now, two)), axis=0)
     gap = local_mean(np.minimum(middle - low, high - middle), AGREE_RADIUS_PX) / AGREE
     moved = local_mean(np.abs(two - one), STILL_RADIUS_PX) / STILL

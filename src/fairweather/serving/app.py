@@ -7,32 +7,34 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from fairweather.errors import FairweatherError
 from fairweather.models import list_models
 from fairweather.restoration import Restored
-from fairweather.serving.guard import Guard
-from fairweather.serving.jobs import Jobs, shown_name, zip_files
+from fairweather.serving.answers import IMAGES, ONE_FILE, FileOnce, body_of
+from fairweather.serving.guard import API, Guard
+from fairweather.serving.job_routes import add_jobs
+from fairweather.serving.jobs import Jobs
 from fairweather.serving.problems import (
     MEDIA_TYPE,
     Problem,
     add_handlers,
     as_problem,
     described,
+    methods_at,
 )
 from fairweather.serving.service import Service
 from fairweather.serving.studio import Ticket
 from fairweather.serving.uploads import (
-    CHUNK,
     MEDIA_TYPES,
     RestoreOptions,
     choose_format,
@@ -46,14 +48,6 @@ log = logging.getLogger(__name__)
 SWEEP_SECONDS = 15.0
 WATCH_SECONDS = 0.5  # between two looks whether a client still waits
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-BINARY = {"schema": {"type": "string", "format": "binary"}}
-IMAGES = {media: BINARY for media in MEDIA_TYPES.values() if media.startswith("image")}
-ONE_FILE = {"type": "object", "required": ["file"], "properties": {"file": BINARY["schema"]}}
-MANY_FILES = {
-    "type": "object",
-    "required": ["file"],
-    "properties": {"file": {"type": "array", "items": BINARY["schema"], "minItems": 1}},
-}
 
 
 class State(BaseModel):
@@ -68,24 +62,6 @@ class ModelEntry(BaseModel):
     name: str
     description: str
     parameters: int
-
-
-class JobState(BaseModel):
-    """What has become of a job."""
-
-    id: str
-    status: str
-    files: int
-    restored: int
-    failed: int
-    progress: float
-    results: list[dict[str, Any]]
-
-
-def body_of(form: dict[str, Any], *media: str) -> dict[str, Any]:
-    """Return what a body is, for OpenAPI."""
-    content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
-    return {"requestBody": {"required": True, "content": content | dict.fromkeys(media, BINARY)}}
 
 
 def create_app(
@@ -111,10 +87,9 @@ def create_app(
         loading = asyncio.create_task(get_ready())
         sweeping = asyncio.create_task(sweep_for_ever())
         yield
-        await jobs.finish()
-        await service.studio.idle()
         for task in (loading, sweeping):
             task.cancel()
+        await jobs.cancel_all()
         service.studio.close()
 
     async def sweep_for_ever() -> None:
@@ -124,7 +99,11 @@ def create_app(
             await asyncio.to_thread(remove_old, service.folder, seconds=limits.keep_seconds)
 
     async def get_ready() -> None:
-        await asyncio.to_thread(service.studio.load)
+        try:
+            await asyncio.to_thread(service.studio.load)
+        except Exception as error:
+            log.exception("the weights cannot be loaded", exc_info=error)
+            raise
         service.is_ready = True
         log.info("ready")
 
@@ -138,10 +117,11 @@ def create_app(
     )
     app.state.service = service
     app.state.jobs = jobs
-    add_handlers(app)
+    add_handlers(app, service.folder)
     add_health(app, service)
     add_restore(app, service)
     add_jobs(app, service, jobs)
+    add_rest(app)
     describe_problems(app)
     if page:
         from fairweather.serving.page import mount_page
@@ -238,14 +218,9 @@ def add_restore(app: FastAPI, service: Service) -> None:
             try:
                 restored = await unless_gone(request, ticket, service.studio.run(work, ticket))
             except FairweatherError as error:
-                return as_problem(error, name=str(source))
-            left = cleaning.pop_all()
-        return StreamingResponse(
-            chunks_of(restored.target, left),
-            headers=told_headers(restored, options)
-            | {"Content-Length": str(restored.target.stat().st_size)},
-            media_type=MEDIA_TYPES.get(restored.target.suffix, "application/octet-stream"),
-        )
+                return as_problem(error, service.folder)
+            told, suffix = told_headers(restored, options), restored.target.suffix
+            return FileOnce(restored.target, cleaning.pop_all(), told, MEDIA_TYPES.get(suffix))
 
 
 async def unless_gone(request: Request, ticket: Ticket, work: Any) -> Any:
@@ -263,13 +238,6 @@ async def unless_gone(request: Request, ticket: Ticket, work: Any) -> Any:
         watching.cancel()
 
 
-def chunks_of(path: Path, left: contextlib.ExitStack) -> Iterator[bytes]:
-    """Yield a file, and clean up behind it."""
-    with left, path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
-
-
 def told_headers(restored: Restored, options: RestoreOptions) -> dict[str, str]:
     """Return what is told of a restored photograph."""
     told = {
@@ -284,88 +252,16 @@ def told_headers(restored: Restored, options: RestoreOptions) -> dict[str, str]:
     return told
 
 
-def add_jobs(app: FastAPI, service: Service, jobs: Jobs) -> None:
-    """Add what restores many files, or clips, in its own time."""
+def add_rest(app: FastAPI) -> None:
+    """Refuse what else is asked of the service, before the page does, which says it otherwise."""
 
-    @app.post(
-        "/v1/jobs",
-        tags=["jobs"],
-        status_code=202,
-        summary="Restore several photographs or clips.",
-        responses={
-            202: {"headers": {"Location": {"schema": {"type": "string"}}}},
-            **described(400, 401, 403, 408, 413, 415, 422, 429, 503),
-        },
-        openapi_extra=body_of(MANY_FILES, "application/octet-stream"),
+    @app.api_route(
+        f"{API}{{path:path}}",
+        methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"],
+        include_in_schema=False,
     )
-    async def post_job(
-        request: Request, response: Response, options: Annotated[RestoreOptions, Query()]
-    ) -> JobState:
-        """Take files, and restore them later; the answer says where to ask for them."""
-        service.must_be_open()
-        jobs.must_have_room()
-        folder = jobs.make_folder()
-        try:
-            files = await receive_files(request, folder, most=service.limits.job_files, clips=True)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-
-        def work(results: Path, source: Path, ticket: Ticket) -> Restored:
-            return restore_upload(service, results, source, ticket, options)
-
-        job = jobs.begin(folder, files, work)
-        response.headers["Location"] = f"/v1/jobs/{job.id}"
-        return JobState(**job.describe())
-
-    @app.get(
-        "/v1/jobs/{name}", tags=["jobs"], summary="How far a job is.", responses=described(401, 404)
-    )
-    async def get_job(name: str) -> JobState:
-        return JobState(**jobs.get(name).describe())
-
-    @app.get(
-        "/v1/jobs/{name}/result",
-        tags=["jobs"],
-        summary="The restored file, or several of them as a zip.",
-        response_class=Response,
-        responses={
-            200: {"content": {"application/zip": BINARY, **IMAGES}},
-            **described(401, 404, 409, 422),
-        },
-    )
-    async def get_result(name: str) -> Response:
-        job = jobs.get(name)
-        if job.ended is None:
-            raise Problem(409, "the job is not done yet", {"Retry-After": "1"})
-        done = [one.restored for one in job.files if one.restored is not None]
-        if not done:
-            raise Problem(422, job.files[0].error or "nothing could be restored")
-        if len(job.files) == 1:
-            path = done[0].target
-            media = MEDIA_TYPES.get(path.suffix, "application/octet-stream")
-            shown = shown_name("", 1, suffix=path.suffix)
-        else:
-            path, media, shown = job.folder / "results.zip", "application/zip", "restored.zip"
-            if not path.exists():
-                await asyncio.to_thread(zip_files, job.files, path)
-        headers = {
-            "Content-Disposition": f'attachment; filename="{shown}"',
-            "Content-Length": str(path.stat().st_size),
-        }
-        return StreamingResponse(
-            chunks_of(path, contextlib.ExitStack()), headers=headers, media_type=media
-        )
-
-    @app.delete(
-        "/v1/jobs/{name}",
-        tags=["jobs"],
-        status_code=204,
-        summary="Stop and forget a job.",
-        responses=described(401, 404),
-    )
-    async def delete_job(name: str) -> None:
-        await jobs.cancel(jobs.get(name))
+    async def rest(request: Request) -> Response:
+        raise Problem(405 if methods_at(request) else 404, "there is no such address or method")
 
 
 def describe_problems(app: FastAPI) -> None:

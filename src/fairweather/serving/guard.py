@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairweather.serving.problems import Problem, problem_response
@@ -20,6 +21,18 @@ from fairweather.serving.service import Service
 log = logging.getLogger("fairweather.serving.requests")
 
 API = "/v1/"
+PAGE_API = "/gradio_api/"
+UPLOAD = f"{PAGE_API}upload"
+FILE = "file="
+PAGE_ASKS = (
+    *("upload", "queue/join", "queue/data", "cancel", "reset", "heartbeat/"),
+    *("startup-events", "app_id", "info"),
+)
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept, X-Request-Id",
+    "Access-Control-Max-Age": "600",
+}
 LOCKED = (API, "/metrics")
 WORK = "POST"
 ANY_HOST = "*"
@@ -85,11 +98,17 @@ class Guard:
             await send(message)
 
         client = (scope.get("client") or ("?",))[0]
-        works = scope["method"] == WORK and scope["path"].startswith(API)
+        works = scope["method"] == WORK and scope["path"].startswith((API, UPLOAD))
         counts = self.service.clients
         started = time.monotonic()
         try:
-            refusal = self._refusal(scope, headers, client=client, works=works)
+            if self._is_preflight(scope, headers):
+                await Response(status_code=204, headers=PREFLIGHT)(scope, receive, answer)
+                return
+            try:
+                refusal = self._refusal(scope, headers, client=client, works=works)
+            except ValueError:  # of a host or an origin that is no address
+                refusal = Problem(403, "the host or the origin of the request cannot be read")
             if refusal is not None:
                 problem = problem_response(
                     refusal.status_code, str(refusal.detail), headers=dict(refusal.headers or {})
@@ -127,8 +146,8 @@ class Guard:
         is_other = origin and origin not in self.origins
         if is_other and urlsplit(origin).netloc != headers.get("Host"):
             return Problem(403, "requests from pages of other sites are not answered")
-        if scope["method"] == "OPTIONS" and origin in self.origins:
-            return None
+        if path.startswith(PAGE_API) and not is_of_the_page(scope):
+            return Problem(403, "the page does not ask for this, and nobody else may")
         if path.startswith(LOCKED) and not self._knows_key(headers):
             wanted = {"WWW-Authenticate": "Bearer"}
             return Problem(401, "give the key as `Authorization: Bearer KEY`", wanted)
@@ -139,6 +158,10 @@ class Guard:
             text = f"{limits.uploads_per_client} requests of yours are in work; wait for one"
             return Problem(429, text, {"Retry-After": "1"})
         return None
+
+    def _is_preflight(self, scope: Scope, headers: Headers) -> bool:
+        asks = headers.get("Access-Control-Request-Method") is not None
+        return scope["method"] == "OPTIONS" and asks and headers.get("Origin") in self.origins
 
     def _knows_key(self, headers: Headers) -> bool:
         if self.service.api_key is None:
@@ -163,6 +186,14 @@ class Guard:
         if origin in self.origins:
             more["Access-Control-Allow-Origin"] = origin or ""
             more["Vary"] = "Origin"
+
+
+def is_of_the_page(scope: Scope) -> bool:
+    """Return whether the page asks for this of Gradio, which would do much more than it needs."""
+    place = scope["path"].removeprefix(PAGE_API)
+    if place.startswith(FILE):  # of this machine, and not an address that it would fetch
+        return scope["method"] in ("GET", "HEAD") and place.startswith(f"{FILE}/")
+    return place.startswith(PAGE_ASKS)
 
 
 class Seen:

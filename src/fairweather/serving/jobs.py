@@ -6,16 +6,16 @@ import shutil
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
-from fairweather.errors import FairweatherError
 from fairweather.restoration import Restored
 from fairweather.serving.problems import Problem, for_clients
-from fairweather.serving.studio import StoppedError, Studio, Ticket
+from fairweather.serving.studio import Studio, Ticket
 
+POLL_SECONDS = 0.05
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 Work = Callable[[Path, Path, Ticket], Restored]
 
@@ -49,6 +49,7 @@ class Job:
     status: Status = "queued"
     ended: float | None = None
     task: asyncio.Task[None] | None = None
+    zipping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def describe(self) -> dict[str, Any]:
         """Return what is told of it."""
@@ -95,17 +96,26 @@ class Jobs:
         self.most = most
         self.keep_seconds = keep_seconds
         self._jobs: dict[str, Job] = {}
+        self._reserved = 0
+        # One worker, where there are more, is left to those who wait.
+        self._places = asyncio.Semaphore(max(1, studio.workers - 1))
 
-    def must_have_room(self) -> None:
-        """Refuse a further job.
+    @contextlib.contextmanager
+    def room(self) -> Iterator[None]:
+        """Keep a place for a job while it is uploaded.
 
         Raises:
             Problem: 429.
         """
         self.sweep()
-        if len(self._jobs) >= self.most:
+        if len(self._jobs) + self._reserved >= self.most:
             text = f"{self.most} jobs are kept; delete one that you have fetched"
             raise Problem(429, text, {"Retry-After": "30"})
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
 
     def make_folder(self) -> Path:
         """Make the folder of a job that is about to come."""
@@ -121,28 +131,26 @@ class Jobs:
         return job
 
     async def _work_off(self, job: Job, work: Work) -> None:
-        places = asyncio.Semaphore(self.studio.workers)
-
         async def restore(index: int, file: JobFile) -> None:
-            async with places:
+            async with self._places:
                 job.status = "running" if job.status == "queued" else job.status
                 results = job.folder / f"results-{index}"
-                results.mkdir()
 
                 def begun() -> Restored:
+                    results.mkdir()
                     return work(results, file.source, file.ticket)
 
                 try:
                     file.restored = await self.studio.run(begun, file.ticket, patient=True)
-                except StoppedError:
-                    file.error = "cancelled"
-                except (FairweatherError, OSError, ValueError, RuntimeError, MemoryError) as error:
-                    file.error = for_clients(error).replace(str(file.source), "upload")
+                except Exception as error:  # each engine raises what it likes
+                    file.error = for_clients(error, self.folder)
 
-        await asyncio.gather(*(restore(index, file) for index, file in enumerate(job.files)))
-        if job.status != "cancelled":
-            job.status = "done" if any(one.restored for one in job.files) else "failed"
-        job.ended = time.monotonic()
+        try:
+            await asyncio.gather(*(restore(index, file) for index, file in enumerate(job.files)))
+        finally:
+            if job.status != "cancelled":
+                job.status = "done" if any(one.restored for one in job.files) else "failed"
+            job.ended = time.monotonic()
 
     def get(self, name: str) -> Job:
         """Return a job.
@@ -158,18 +166,25 @@ class Jobs:
     async def cancel(self, job: Job) -> None:
         """End a job and remove its files."""
         job.status = "cancelled"
-        self._jobs.pop(job.id, None)
         for one in job.files:
             one.ticket.stop.set()
         if job.task is not None:
+            job.task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await job.task
-        shutil.rmtree(job.folder, ignore_errors=True)
+        while any(one.ticket.working for one in job.files):  # to the end of a tile
+            await asyncio.sleep(POLL_SECONDS)
+        await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
+        self._jobs.pop(job.id, None)
 
-    async def finish(self) -> None:
-        """Wait for all that was taken on."""
-        tasks = [job.task for job in self._jobs.values() if job.task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def cancel_all(self) -> None:
+        """End all jobs."""
+        for job in list(self._jobs.values()):
+            await self.cancel(job)
+
+    def is_idle(self) -> bool:
+        """Return whether all jobs have ended."""
+        return all(job.ended is not None for job in self._jobs.values())
 
     def sweep(self) -> None:
         """Remove what has been kept for long enough."""
@@ -183,15 +198,17 @@ class Jobs:
 def zip_files(files: Sequence[JobFile], path: Path) -> None:
     """Write results into one archive, under the names of their uploads."""
     taken: set[str] = set()
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    part = path.with_suffix(".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
         for index, one in enumerate(files, 1):
             if one.restored is None:
                 continue
             name = shown_name(one.name, index, suffix=one.restored.target.suffix)
-            if name in taken:
+            while name in taken:
                 name = f"{index}-{name}"
             taken.add(name)
             archive.write(one.restored.target, name)
+    part.replace(path)
 
 
 def shown_name(given: str, index: int, *, suffix: str) -> str:

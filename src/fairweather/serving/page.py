@@ -18,7 +18,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from fairweather.data import degrade_pixels
-from fairweather.errors import FairweatherError, ImageError
+from fairweather.errors import FairweatherError
 from fairweather.imaging import (
     HEAD_BYTES,
     IMAGE_SUFFIXES,
@@ -31,11 +31,11 @@ from fairweather.imaging import (
 )
 from fairweather.restoration import Restored
 from fairweather.serving.jobs import JobFile, shown_name, zip_files
-from fairweather.serving.problems import for_clients
+from fairweather.serving.problems import Problem, for_clients
 from fairweather.serving.service import Service
 from fairweather.serving.studio import BusyError, Ticket
 from fairweather.serving.uploads import RestoreOptions, clip_suffix, restore_upload
-from fairweather.serving.workplace import RESULTS
+from fairweather.serving.workplace import PAGE, RESULTS
 
 PREVIEW_QUALITY = 92
 KEPT_SECONDS, SWEEP_SECONDS = 3600, 300
@@ -81,15 +81,29 @@ def as_uploaded(payload: Any) -> str | None:
     return None if payload is None else payload.path
 
 
+def refuse_addresses(component: gr.File | gr.Image) -> None:
+    """Let an input take what was uploaded alone: Gradio would fetch an address."""
+    move = component.async_move_resource_to_block_cache
+
+    async def move_local(url_or_file_path: str | Path | None) -> str | None:
+        if "://" in str(url_or_file_path):
+            raise refused("Upload the file itself; addresses are not fetched.")
+        return await move(url_or_file_path)
+
+    component.async_move_resource_to_block_cache = move_local
+
+
 def mount_page(app: FastAPI, service: Service) -> FastAPI:
     """Put the page at the root of an application."""
-    os.environ["GRADIO_TEMP_DIR"] = str(service.folder / "page")
+    os.environ["GRADIO_TEMP_DIR"] = str(service.folder / PAGE)
     theme = gr.themes.Default(  # type: ignore[reportPrivateImportUsage]
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]
     ).set(**COLOURS)
+    page = make_page(service)
+    page.has_launched = True  # or else Gradio takes any path of this machine for an upload
     return gr.mount_gradio_app(
         app,
-        make_page(service),
+        page,
         path="",
         theme=theme,
         css=STYLE,
@@ -138,6 +152,7 @@ def one_photograph(service: Service) -> None:
                 height=320,
             )
             photo.preprocess = as_uploaded
+            refuse_addresses(photo)
             task, strength = choices()
             start = gr.Button("Restore", variant="primary")
         with gr.Column():
@@ -171,6 +186,7 @@ def several_files(service: Service) -> None:
     """Lay out the tab for several files."""
     suffixes = sorted(IMAGE_SUFFIXES) + (list(VIDEO_SUFFIXES) if has_video() else [])
     files = gr.File(file_count="multiple", file_types=suffixes, label="Photographs or clips")
+    refuse_addresses(files)
     task, strength = choices()
     start = gr.Button("Restore all", variant="primary")
     outcome = gr.Markdown()
@@ -213,8 +229,10 @@ async def restore_for_page(service: Service, path: Path, options: RestoreOptions
     Raises:
         gr.Error: what a person may be told, if it cannot be.
     """
-    if not service.is_ready:
-        raise refused("The weights are still being loaded; try again in a moment.")
+    try:
+        service.must_be_open()
+    except Problem as problem:
+        raise refused(f"Try again in a moment: {problem.detail}.") from problem
     folder = Path(tempfile.mkdtemp(prefix=RESULTS, dir=service.folder))
     ticket = Ticket(seconds=service.limits.seconds)
     try:
@@ -225,7 +243,7 @@ async def restore_for_page(service: Service, path: Path, options: RestoreOptions
         raise refused(f"Many people wait; try again in {error.seconds:.0f} seconds.") from error
     except (FairweatherError, OSError, MemoryError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise refused(for_clients(error)) from error
+        raise refused(for_clients(error, service.folder)) from error
 
 
 def restore_copy(
@@ -237,10 +255,7 @@ def restore_copy(
     suffix = clip_suffix(head, path.name) or suffix_of(head, name="the file")
     source = (folder / "upload").with_suffix(suffix)
     shutil.copyfile(path, source)
-    try:
-        restored = restore_upload(service, folder / "results", source, ticket, options)
-    except ImageError as error:
-        raise ImageError(str(error).replace(f"'{source}'", "the file")) from error
+    restored = restore_upload(service, folder / "results", source, ticket, options)
     name = shown_name(path.name, 1, suffix=restored.target.suffix)
     target = restored.target.rename(restored.target.with_name(name))
     return dataclasses.replace(restored, target=target)

@@ -1,20 +1,25 @@
 """Errors as problem details (RFC 9457), which programs and people understand."""
 
+import errno
 import http
 import json
 import logging
+import re
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from fairweather.errors import FairweatherError, MissingExtraError
-from fairweather.serving.studio import BusyError, StoppedError, TooSlowError
+from fairweather.serving.studio import BusyError
 
 MEDIA_TYPE = "application/problem+json"
+REST = "{path:path}"  # of routes that take whatever is left
 log = logging.getLogger(__name__)
 
 # What each status means here, for the description of the service.
@@ -77,23 +82,22 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return found
 
 
-def for_clients(error: Exception) -> str:
-    """Return what an error says, without the way out for those who run the program."""
-    return str(error).partition("; if you trust the file")[0]
-
-
-def as_problem(error: Exception, *, name: str = "") -> Response:
-    """Return the answer to an error of ours.
+def for_clients(error: BaseException, folder: Path) -> str:
+    """Return what an error says, without paths and without the way out for those who run it.
 
     Args:
         error: what was raised.
-        name: a path that it may name, which is nobody's business.
+        folder: of the service, in which all of its files lie.
     """
-    text = for_clients(error).replace(name, "upload") if name else for_clients(error)
+    text = str(error).partition("; if you trust the file")[0]
+    return re.sub(rf"{re.escape(str(folder))}[^'\s]*", "upload", text)
+
+
+def as_problem(error: Exception, folder: Path) -> Response:
+    """Return the answer to an error of ours, of a service with that folder."""
+    text = for_clients(error, folder)
     if isinstance(error, BusyError):
         return problem_response(429, text, headers={"Retry-After": f"{error.seconds:.0f}"})
-    if isinstance(error, TooSlowError | StoppedError):
-        return problem_response(422, text)
     is_strange = "is not an image" in text or "convert it to JPEG" in text
     if isinstance(error, MissingExtraError) or is_strange:
         return problem_response(415, text)
@@ -104,11 +108,12 @@ def methods_at(request: Request) -> set[str]:
     """Return the methods that the address of a request takes."""
     path = request.scope["path"]
     routes = [one for one in request.app.routes if isinstance(one, Route)]
-    return {way for one in routes if one.path_regex.match(path) for way in one.methods or ()}
+    found = [one for one in routes if one.path_regex.match(path) and not one.path.endswith(REST)]
+    return {way for one in found for way in one.methods or ()}
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Answer every error with problem details."""
+def add_handlers(app: FastAPI, folder: Path) -> None:
+    """Answer every error with problem details; folder is that of the service."""
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -130,7 +135,19 @@ def add_handlers(app: FastAPI) -> None:
         return problem_response(422, detail, errors=wrong)
 
     async def on_ours(request: Request, error: Exception) -> Response:
-        return as_problem(error)
+        return as_problem(error, folder)
+
+    async def on_strange_text(request: Request, error: Exception) -> Response:
+        return problem_response(400, "the form's text cannot be read")
+
+    async def on_gone(request: Request, error: Exception) -> Response:
+        return problem_response(400, "the upload broke off")
+
+    async def on_system(request: Request, error: Exception) -> Response:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            log.error("no space is left for uploads")
+            return problem_response(503, "no space is left here", headers={"Retry-After": "60"})
+        return await on_bug(request, error)
 
     async def on_bug(request: Request, error: Exception) -> Response:
         log.error("unexpected: %s", type(error).__name__, exc_info=error)
@@ -139,4 +156,8 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(FairweatherError, on_ours)
+    app.add_exception_handler(UnicodeError, on_strange_text)
+    app.add_exception_handler(LookupError, on_strange_text)  # of an encoding that there is not
+    app.add_exception_handler(ClientDisconnect, on_gone)
+    app.add_exception_handler(OSError, on_system)
     app.add_exception_handler(Exception, on_bug)

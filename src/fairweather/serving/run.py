@@ -1,5 +1,6 @@
 """One process that serves until it is told to stop, and then finishes what it has accepted."""
 
+import asyncio
 import contextlib
 import logging
 import tempfile
@@ -19,6 +20,7 @@ from fairweather.serving.workplace import workplace
 
 CONNECTIONS = 2000  # open ones; more are answered with 503
 KEEP_ALIVE_SECONDS = 10
+POLL_SECONDS = 0.05
 GOODBYE_SECONDS = 5  # for connections that nothing more comes from, such as those of an open page
 
 
@@ -43,12 +45,14 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Finish what was accepted, then close what is still open."""
-        for server in self.servers:
-            server.close()
-        await self.jobs.finish()
-        await self.service.studio.idle()
+        """Finish what was accepted, unless it is told to stop once more; then close."""
+        while not (self.force_exit or self._is_idle()):
+            await asyncio.sleep(POLL_SECONDS)
         await super().shutdown(sockets)
+
+    def _is_idle(self) -> bool:
+        service = self.service
+        return not service.clients and service.studio.is_idle() and self.jobs.is_idle()
 
 
 def serve(
@@ -100,6 +104,7 @@ def serve(
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # any client could call itself another one
         )
         try:
             Server(config, service, app.state.jobs).run()

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from fairweather.errors import FairweatherError
+from fairweather.errors import FairweatherError, ImageError
+from fairweather.imaging import ClipOptions, is_clip, read_clip_facts
 from fairweather.models import list_weights
 from fairweather.restoration import Restored, Restorer, plan_jobs
 
@@ -47,10 +48,12 @@ class Ticket:
     Attributes:
         done: tiles or frames that are done.
         total: how many there are.
+        working: whether a thread works on it.
     """
 
     def __init__(self, *, seconds: float | None = None):
         self.seconds = seconds
+        self.working = False
         self.done = self.total = 0
         self.stop = threading.Event()
         self._ends: float | None = None
@@ -81,7 +84,8 @@ class Studio:
 
     Attributes:
         tasks: names of weights, and `auto`.
-        waiting: requests in the queue.
+        waiting: what is in the queue.
+        urgent: what of it is no part of a job.
         active: requests that are worked on.
     """
 
@@ -94,15 +98,13 @@ class Studio:
         """
         self.tasks = (AUTO, *list_weights())
         self.queue = queue
-        self.waiting = self.active = self.tiles = 0
+        self.waiting = self.urgent = self.active = self.tiles = 0
         self.mean_seconds = FIRST_GUESS_SECONDS
         self._options = options
         self._loading = threading.Lock()
         self._restorers: dict[str, Restorer] = {}
         self.threads = torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     def load(self) -> None:
         """Load all weights."""
@@ -116,21 +118,25 @@ class Studio:
                 self._restorers[task] = Restorer(task, **self._options)
         return self._restorers[task].with_options(**changes)
 
-    @property
+    @functools.cached_property
     def workers(self) -> int:
         """How many requests are worked on at the same time."""
         return max(1, self.restorer(self.tasks[1]).at_once())
 
     def is_full(self) -> bool:
-        """Return whether no more may wait."""
-        return self.waiting >= self.queue
+        """Return whether no more may wait; files of jobs wait elsewhere."""
+        return self.urgent >= self.queue
+
+    def is_idle(self) -> bool:
+        """Return whether nothing is left to do."""
+        return not (self.waiting or self.active)
 
     def wait_seconds(self) -> float:
         """Return after how long a place should be free [s]."""
         return max(1.0, self.mean_seconds * (self.waiting + 1) / self.workers)
 
     async def run(self, work: Callable[[], T], ticket: Ticket, *, patient: bool = False) -> T:
-        """Do work in a thread when its turn comes.
+        """Do work in a thread when its turn comes; it ends early if the call is cancelled.
 
         Args:
             work: what to do; it calls `ticket.check`.
@@ -140,22 +146,30 @@ class Studio:
         Raises:
             BusyError: if too many wait.
         """
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="restore")
         if not patient and self.is_full():
             raise BusyError(self.wait_seconds())
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="restore")
+        urgent = int(not patient)
         self.waiting += 1
-        self._idle.clear()
+        self.urgent += urgent
+        loop = asyncio.get_running_loop()
+        future = self._pool.submit(self._begun, loop, work, ticket, urgent)
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, self._begun, loop, work, ticket)
-        finally:
-            if not (self.waiting or self.active):
-                self._idle.set()
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            ticket.stop.set()
+            if future.cancelled():  # it had not begun
+                self.waiting -= 1
+                self.urgent -= urgent
+            raise
 
-    def _begun(self, loop: asyncio.AbstractEventLoop, work: Callable[[], T], ticket: Ticket) -> T:
+    def _begun(
+        self, loop: asyncio.AbstractEventLoop, work: Callable[[], T], ticket: Ticket, urgent: int
+    ) -> T:
         """Work in a thread of the pool; counts are kept in the loop's thread alone."""
-        loop.call_soon_threadsafe(self._count, -1, 1)
+        loop.call_soon_threadsafe(self._count_begun, urgent)
+        ticket.working = True
         started = time.monotonic()
         try:
             ticket.check(0, 0)
@@ -165,26 +179,23 @@ class Studio:
             torch.set_num_threads(self.threads if alone else max(1, self.threads // self.workers))
             return work()
         finally:
-            seconds = time.monotonic() - started
-            loop.call_soon_threadsafe(self._count, 0, -1, ticket.done, seconds)
+            ticket.working = False
+            loop.call_soon_threadsafe(self._count_ended, ticket.done, time.monotonic() - started)
 
-    def _count(self, waiting: int, active: int, tiles: int = 0, seconds: float = 0.0) -> None:
-        self.waiting += waiting
-        self.active += active
+    def _count_begun(self, urgent: int) -> None:
+        self.waiting -= 1
+        self.urgent -= urgent
+        self.active += 1
+
+    def _count_ended(self, tiles: int, seconds: float) -> None:
+        self.active -= 1
         self.tiles += tiles
-        if active < 0:
-            self.mean_seconds += LEARNT * (seconds - self.mean_seconds)
-        if not (self.waiting or self.active):
-            self._idle.set()
-
-    async def idle(self) -> None:
-        """Wait until nothing is left to do."""
-        await self._idle.wait()
+        self.mean_seconds += LEARNT * (seconds - self.mean_seconds)
 
     def close(self) -> None:
-        """End the threads, when they have done what they were given."""
+        """End the threads, when they have done what they have begun."""
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)
 
 
 def restore_in(
@@ -207,5 +218,15 @@ def restore_in(
     if plan.failures:
         raise FairweatherError(plan.failures[0].reason)
     (job,) = plan.jobs
-    restore = functools.partial(restorer.restore_file, job.source, job.target)
-    return restore(max_pixels=pixels, on_tile=ticket.check, **options)
+    check = ticket.check
+    if is_clip(source):
+        facts = read_clip_facts(source, ClipOptions())
+        if facts.width * facts.height > pixels:
+            raise ImageError(f"'{source}' has frames of more than the {pixels:,} pixels allowed")
+
+        def check(done: int, total: int) -> None:
+            ticket.check(done, max(total, done + 1))  # a clip may be longer than it says
+
+    return restorer.restore_file(
+        job.source, job.target, max_pixels=pixels, on_tile=check, **options
+    )

@@ -116,7 +116,7 @@ async def receive_files(
     async with request.form(max_files=most, max_fields=OTHER_FIELDS) as form:  # or status 400
         uploads = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
         for index, upload in enumerate(uploads):
-            name = upload.filename or ""
+            name = (upload.filename or "").encode("utf-8", "replace").decode()
             path = await write_upload(chunks_of(upload), folder / str(index), name, clips=clips)
             found.append((path, name))
     if not found:

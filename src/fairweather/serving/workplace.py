@@ -11,6 +11,7 @@ import filelock
 
 PREFIX = "fairweather-serve-"
 LOCK = "lock"
+PAGE = "page"  # what it was given
 RESULTS = "page-"  # results that a page shows, which nobody asks to be removed
 
 
@@ -26,9 +27,11 @@ def workplace(parent: Path | None = None) -> Iterator[Path]:
     parent = parent or Path(tempfile.gettempdir())
     remove_abandoned(parent)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    with filelock.FileLock(folder / LOCK):
-        yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with filelock.FileLock(folder / LOCK):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_abandoned(parent: Path) -> None:
@@ -42,9 +45,12 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def remove_old(folder: Path, *, seconds: float) -> None:
-    """Remove results of the page that are older than that."""
+    """Remove what the page was given and has shown, if it is older than that."""
     now = time.time()
-    for path in folder.glob(f"{RESULTS}*"):
+    uploads = [path for path in (folder / PAGE).rglob("*") if path.is_file()]
+    results = list(folder.glob(f"{RESULTS}*"))
+    loose = [path for path in folder.iterdir() if path.is_file() and path.name != LOCK]
+    for path in (*uploads, *results, *loose):
         with contextlib.suppress(OSError):
             if now - path.stat().st_mtime > seconds:
-                shutil.rmtree(path, ignore_errors=True)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
