@@ -21,8 +21,7 @@ from fairweather.imaging import (
     read_frames,
     video,
 )
-from fairweather.restoration import restore_frames, shots
-from fairweather.restoration.shots import Settled
+from fairweather.restoration import Settled, restore_frames
 
 pytest.importorskip("av", reason="NOT TESTED: clips, because PyAV is not installed")
 
@@ -284,7 +283,7 @@ def test_a_shot_is_judged_once(
     assert len(judged) == 2
     np.testing.assert_array_equal(judged[1], frames[18].pixels)
     judged.clear()
-    assert len(list(shots.in_shots(frames, restorer, skip=20))) == 10
+    assert len(list(restore_frames(restorer, frames, skip=20))) == 10
     (first,) = judged
     np.testing.assert_array_equal(first, frames[18].pixels)  # of the shot, not of what is left
 

@@ -29,7 +29,7 @@ import os, signal, sys, time, weakref
 kept = signal.default_int_handler
 signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[1] == "SIGTERM" else kept)
 signal.signal(signal.SIGTERM, kept)
-from fairweather.cli.entry import interrupts_kept
+from fairweather.cli import interrupts_kept
 
 class Thing: pass
 

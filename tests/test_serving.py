@@ -20,9 +20,7 @@ from fastapi.testclient import TestClient
 
 from fairweather import cli
 from fairweather.errors import OptionError
-from fairweather.serving import Limits, Studio, create_app
-from fairweather.serving.service import Service
-from fairweather.serving.workplace import workplace
+from fairweather.serving import Limits, Service, Studio, create_app, private_folder
 
 PHOTO = np.ascontiguousarray(data.astronaut()[20:100, 180:284])
 KEY = "0123456789abcdef0123456789abcdef"
@@ -378,12 +376,12 @@ def test_a_clip_is_a_job(tmp_path: Path) -> None:
 
 
 def test_folders_of_killed_services_are_removed(tmp_path: Path) -> None:
-    with workplace(tmp_path) as held:
+    with private_folder(tmp_path) as held:
         left = tmp_path / "fairweather-serve-left"
         left.mkdir()
         (left / "lock").touch()
         (left / "photo.png").touch()
-        with workplace(tmp_path) as other:
+        with private_folder(tmp_path) as other:
             assert {path.name for path in tmp_path.iterdir()} == {held.name, other.name}
             assert other.stat().st_mode & 0o77 == 0
         assert not other.exists()
@@ -391,8 +389,7 @@ def test_folders_of_killed_services_are_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["short", "", "é" * 40])
 def test_a_poor_key_is_refused(tmp_path: Path, text: str) -> None:
-    from fairweather.cli.serve import read_key
-
     (tmp_path / "key").write_text(text, "utf-8")
-    with pytest.raises(OptionError, match="at least 16 plain characters"):
-        read_key(tmp_path / "key")
+    result = CliRunner().invoke(cli.app, ["serve", "--api-key-file", str(tmp_path / "key")])
+    assert isinstance(result.exception, OptionError)
+    assert "at least 16 plain characters" in str(result.exception)

@@ -10,9 +10,7 @@ from skimage import data
 from fairweather import Restorer
 from fairweather.errors import OptionError
 from fairweather.imaging import Frame
-from fairweather.restoration import restore_frames, shots
-from fairweather.restoration.decisions import Decisions
-from fairweather.restoration.shots import Settled
+from fairweather.restoration import Decisions, Settled, restore_frames
 
 PHOTOS = (data.astronaut(), data.coffee())
 PHOTO = np.ascontiguousarray(data.astronaut()[:96, 200:328])
@@ -157,9 +155,9 @@ class Keeps(Brightens):
 
 
 def test_a_cut_begins_a_shot() -> None:
-    frames = framed([PHOTO, PHOTO, OTHER, PHOTO])
-    numbers = [item.shot for item in shots.in_shots(frames, Keeps())]
-    assert numbers == [0, 0, 1, 2]
+    restorer = Keeps()
+    assert len(list(restore_frames(restorer, framed([PHOTO, PHOTO, OTHER, PHOTO])))) == 4
+    assert restorer.settled == 3
 
 
 def test_frames_of_mixed_depth_are_calmed_alike() -> None:
@@ -170,18 +168,24 @@ def test_frames_of_mixed_depth_are_calmed_alike() -> None:
 
 
 def test_few_frames_are_held() -> None:
-    alive: set[int] = set()
+    alive = 0
 
     class Counted(Frame):
+        def __post_init__(self) -> None:
+            nonlocal alive
+            alive += 1
+
         def __del__(self) -> None:
-            alive.discard(self.time)
+            nonlocal alive
+            alive -= 1
 
-    def frames() -> Iterator[tuple[Frame, int]]:
+    def frames() -> Iterator[Frame]:
         for index in range(100):
-            alive.add(index)
-            yield Counted(index, 1, np.zeros((4, 4, 3), np.uint8)), 0
+            yield Counted(index, 1, np.zeros((4, 4, 3), np.uint8))
 
-    assert max(len(alive) for _ in shots.calmed(frames())) <= 4
+    held = [alive for _ in restore_frames(Keeps(), frames(), calm=True)]
+    assert len(held) == 100
+    assert max(held) < 20
 
 
 def test_what_cannot_be_changed_is_refused() -> None:

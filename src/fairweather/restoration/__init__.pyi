@@ -7,6 +7,7 @@ from .auto import probabilities as probabilities
 from .batch import Summary as Summary
 from .batch import run_jobs as run_jobs
 from .converted import load_converted as load_converted
+from .decisions import Decisions as Decisions
 from .engine_choice import create_engine as create_engine
 from .engine_choice import list_engines as list_engines
 from .finishing import list_finishes as list_finishes
@@ -23,6 +24,7 @@ from .once import restore as restore
 from .outcome import Restored as Restored
 from .restorer import Restorer as Restorer
 from .sequences import is_sequence as is_sequence
+from .shots import Settled as Settled
 from .shots import restore_frames as restore_frames
 from .tiled import refuse_nonfinite_result as refuse_nonfinite_result
 from .tiled import self_ensemble as self_ensemble

@@ -16,7 +16,7 @@ from fairweather.serving.guard import JsonLines
 from fairweather.serving.limits import Limits
 from fairweather.serving.service import Service
 from fairweather.serving.studio import Studio
-from fairweather.serving.workplace import workplace
+from fairweather.serving.workplace import private_folder
 
 CONNECTIONS = 2000  # open ones; more are answered with 503
 KEEP_ALIVE_SECONDS = 10
@@ -82,7 +82,7 @@ def serve(
         OptionError: if an option of the restorers is wrong, or the address is taken.
     """
     limits = limits or Limits()
-    with workplace(folder) as private:
+    with private_folder(folder) as private:
         tempfile.tempdir = str(private)  # what libraries write goes there, too
         studio = Studio(queue=limits.queue, **options)
         studio.restorer(studio.tasks[1])  # a wrong option is said before anything is opened

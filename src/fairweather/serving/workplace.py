@@ -16,7 +16,7 @@ RESULTS = "page-"  # results that a page shows, which nobody asks to be removed
 
 
 @contextlib.contextmanager
-def workplace(parent: Path | None = None) -> Iterator[Path]:
+def private_folder(parent: Path | None = None) -> Iterator[Path]:
     """Make a folder that only this user may read, and remove it in the end.
 
     Folders of services that were killed are removed, too: those that no process holds any more.
