@@ -17,7 +17,6 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
-from fairweather.errors import FairweatherError
 from fairweather.models import list_models
 from fairweather.restoration import Restored
 from fairweather.serving.answers import IMAGES, ONE_FILE, FileOnce, body_of
@@ -28,7 +27,6 @@ from fairweather.serving.problems import (
     MEDIA_TYPE,
     Problem,
     add_handlers,
-    as_problem,
     described,
     methods_at,
 )
@@ -115,7 +113,6 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.service = service
     app.state.jobs = jobs
     add_handlers(app, service.folder)
     add_health(app, service)
@@ -200,9 +197,7 @@ def add_restore(app: FastAPI, service: Service) -> None:
         Headers tell how long it took, how often it was halved, what `auto` found, and notes.
         """
         service.must_be_open()
-        if service.studio.is_full():
-            seconds = service.studio.wait_seconds()
-            raise Problem(429, "the queue is full", {"Retry-After": f"{seconds:.0f}"})
+        service.studio.must_have_room()
         with contextlib.ExitStack() as cleaning:
             folder = Path(tempfile.mkdtemp(prefix="request-", dir=service.folder))
             cleaning.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -215,10 +210,7 @@ def add_restore(app: FastAPI, service: Service) -> None:
             work = functools.partial(
                 restore_upload, service, folder / "results", source, ticket, options
             )
-            try:
-                restored = await unless_gone(request, ticket, service.studio.run(work, ticket))
-            except FairweatherError as error:
-                return as_problem(error, service.folder)
+            restored = await unless_gone(request, ticket, service.studio.run(work, ticket))
             told, suffix = told_headers(restored, options), restored.target.suffix
             return FileOnce(restored.target, cleaning.pop_all(), told, MEDIA_TYPES.get(suffix))
 
@@ -287,7 +279,7 @@ def describe_problems(app: FastAPI) -> None:
                 for operation in methods.values():
                     said = operation["responses"].get("422")
                     if said and MEDIA_TYPE not in said["content"]:
-                        operation["responses"] |= json.loads(json.dumps(described(422)))
+                        operation["responses"]["422"] = described(422)[422]
         return app.openapi_schema or {}
 
     app.openapi = openapi

@@ -172,6 +172,7 @@ class Jobs:
             job.task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await job.task
+        job.ended = job.ended or time.monotonic()  # it may not have begun
         while any(one.ticket.working for one in job.files):  # to the end of a tile
             await asyncio.sleep(POLL_SECONDS)
         await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)

@@ -123,9 +123,14 @@ class Studio:
         """How many requests are worked on at the same time."""
         return max(1, self.restorer(self.tasks[1]).at_once())
 
-    def is_full(self) -> bool:
-        """Return whether no more may wait; files of jobs wait elsewhere."""
-        return self.urgent >= self.queue
+    def must_have_room(self) -> None:
+        """Refuse to let one more wait; files of jobs do not count.
+
+        Raises:
+            BusyError: if as many wait as may.
+        """
+        if self.urgent >= self.queue:
+            raise BusyError(self.wait_seconds())
 
     def is_idle(self) -> bool:
         """Return whether nothing is left to do."""
@@ -146,8 +151,8 @@ class Studio:
         Raises:
             BusyError: if too many wait.
         """
-        if not patient and self.is_full():
-            raise BusyError(self.wait_seconds())
+        if not patient:
+            self.must_have_room()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="restore")
         urgent = int(not patient)
