@@ -24,6 +24,9 @@ from fairweather import Restorer
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 PHOTO = np.ascontiguousarray(data.astronaut()[20:180, 180:340])
+ACCEPTED = re.compile(
+    r"^fairweather_(?:waiting|active|requests_total{route=./v1/restore.,.*}) (\S+)", re.MULTILINE
+)
 
 
 def encoded(pixels: np.ndarray = PHOTO) -> bytes:
@@ -42,7 +45,7 @@ def test_what_was_accepted_is_done_after_sigterm(tmp_path: Path) -> None:
                 pool.submit(httpx.post, url, content=encoded(photo), timeout=100)
                 for photo in photos
             ]
-            wait_until_busy(served.url)
+            wait_until_accepted(served.url, 20)
             served.process.send_signal(signal.SIGTERM)
             answers = [one.result() for one in waiting]
         assert [answer.status_code for answer in answers] == [200] * 20
@@ -55,12 +58,15 @@ def test_what_was_accepted_is_done_after_sigterm(tmp_path: Path) -> None:
     assert sum(line.get("route") == "/v1/restore" for line in lines) == 20
 
 
-def wait_until_busy(url: str) -> None:
-    """Wait until all but those that are worked on wait in the queue."""
-    for _ in range(400):
-        if count_of(url, "waiting") + count_of(url, "active") >= 15:
+def wait_until_accepted(url: str, requests: int) -> None:
+    """Wait until so many requests are in the queue, worked on, or answered."""
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        text = httpx.get(f"{url}/metrics").text
+        if sum(float(count) for count in ACCEPTED.findall(text)) >= requests:
             return
         time.sleep(0.02)
+    raise AssertionError(text)
 
 
 def test_a_killed_service_leaves_nothing_to_the_next(tmp_path: Path) -> None:
