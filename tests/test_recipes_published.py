@@ -27,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The number of training batches .* is smaller than the log"
 )
 
+STEPS = 20  # of each stage
 SIDE_PX = 32
 PAIRS = 7  # more than the five that Dense-Haze keeps for its test
 OURS = [name for name in list_recipes() if name.endswith(("_n", "_s"))]  # of the bundled weights
@@ -200,7 +201,7 @@ def grow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def shrink(name: str) -> Recipe:
-    """The recipe with a tiny network, and two steps in each of its stages."""
+    """The recipe with a tiny network, and twenty steps in each of its stages."""
     recipe = load_recipe(name)
     if isinstance(recipe.config, ASTv2Config):
         overrides = [
@@ -214,12 +215,12 @@ def shrink(name: str) -> Recipe:
     overrides += [
         "precision=32-true",
         "activation_checkpointing=false",
-        "validate_every_steps=2",
+        f"validate_every_steps={STEPS}",
         "validation_crop_px=16",
     ]
     if recipe.data.resize_px is not None:
         overrides.append("data.resize_px=24")
-    short = {"crop_px": 16, "batch": 2, "accumulate": 1, "steps": 2, "epochs": "null"}
+    short = {"crop_px": 16, "batch": 2, "accumulate": 1, "steps": STEPS, "epochs": "null"}
     short |= {"warmup_steps": 0, "warmup_epochs": 0}
     for index in range(len(recipe.stages)):
         overrides += [f"stages.{index}.{key}={value}" for key, value in short.items()]
@@ -254,7 +255,7 @@ def test_every_stage_trains_on_the_data_set_as_it_lies(
             callbacks=(diary,),
             curves_every_s=None,  # drawing takes four times as long as all the rest
         )
-    assert diary.steps == [2] * len(recipe.stages)
+    assert diary.steps == [STEPS] * len(recipe.stages)
     assert all(math.isfinite(loss) for loss in diary.losses)
     assert path == tmp_path / "model.safetensors"
     assert load_model(path).config == recipe.config
