@@ -92,6 +92,7 @@ def test_a_clip_is_written_to_a_pipe(weights: Path, tmp_path: Path) -> None:
     make_clip(tmp_path / "a.mp4", frames=4)
     done = run(tmp_path / "a.mp4", "-o", "-", "--weights", weights)
     assert (done.returncode, done.stderr) == (0, b"")
+    assert b" C420mpeg2 " in done.stdout[:100]  # as H.264 has its colours
     (tmp_path / "b.y4m").write_bytes(done.stdout)
     assert len(frames_in(tmp_path / "b.y4m")[1]) == 4
 
@@ -114,6 +115,10 @@ def test_what_y4m_says_is_kept_or_refused(weights: Path, tmp_path: Path) -> None
     assert b" A0:0 " in whole
     done = run(*options, given=whole.replace(b" A0:0 ", b" A64:45 ", 1))
     assert b" A64:45 " in done.stdout[:100]
+    assert b" C420jpeg " in whole[:100]
+    for siting in (b" C420jpeg ", b" C420mpeg2 ", b" C420paldv "):
+        done = run(*options, given=whole.replace(b" C420jpeg ", siting, 1))
+        assert siting in done.stdout[:100]
     done = run(*options, given=whole.replace(b" Ip ", b" It ", 1))
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"is interlaced" in done.stderr

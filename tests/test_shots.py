@@ -1,5 +1,6 @@
 """What is decided for a shot and eased, and what flickers less for it."""
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -59,6 +60,22 @@ def test_decisions_are_renewed_and_eased() -> None:
     assert restorer.settled == 2
     whole = restore_frames(restorer, framed(pictures), rate=rate, skip=31)
     assert [int(f.pixels[0, 0, 0]) for f in whole] == got[31:]
+
+
+def test_frames_are_read_and_used_while_others_are_restored() -> None:
+    places: set[int] = set()
+
+    class Noted(Brightens):
+        def restore(
+            self, images: Sequence[np.ndarray], decisions: Decisions, *, grey: bool
+        ) -> list[np.ndarray]:
+            places.add(threading.get_ident())
+            return super().restore(images, decisions, grey=grey)
+
+    pictures = [np.full((8, 8, 3), index, np.uint8) for index in range(9)]
+    assert len(list(restore_frames(Noted(), framed(pictures)))) == 9
+    assert len(places) == 1
+    assert threading.get_ident() not in places
 
 
 def test_decisions_of_another_kind_fade_into_each_other() -> None:

@@ -189,6 +189,7 @@ def map_in_threads(
     workers: int,
     stop: threading.Event | None = None,
     ordered: bool = True,
+    apart: bool = False,
 ) -> Generator[Result, None, None]:
     """Yield work(item) for each item, computed by threads that share PyTorch's threads.
 
@@ -198,17 +199,21 @@ def map_in_threads(
     Args:
         work: what to compute; PyTorch and NumPy release the interpreter's lock meanwhile.
         items: read as results are taken, a few ahead of them.
-        workers: threads, of which each computes with its share of PyTorch's; 1 computes here.
+        workers: threads, of which each computes with its share of PyTorch's; 1 computes here,
+            unless it is to be apart.
         stop: set as soon as no more results are wanted, for work that can end early.
         ordered: whether results come in the order of the items; otherwise as they are done, so that
             no thread waits for a longer piece of work that another one has.
+        apart: whether a single worker is a thread, too, and items are read and results used while
+            it computes, or waits for a GPU.
     """
-    if workers <= 1:
+    if workers <= 1 and not apart:
         yield from map(work, items)
         return
     import torch
 
     threads = torch.get_num_threads()
+    workers = max(1, workers)
     share = max(1, threads // workers)
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,))
     _count_pools(1)

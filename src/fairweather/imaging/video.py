@@ -64,6 +64,10 @@ class ClipOptions:
             raise OptionError(f"hardware {self.hardware!r}: has no ffv1; choose another codec")
 
 
+# Their colours lie between two rows, but at the left pixel of two, unless a stream says otherwise.
+LEFT_SITED = ("h264", "hevc", "mpeg4", "mpeg2video")
+
+
 @dataclass(frozen=True)
 class ClipFacts:
     """What the picture stream of a clip is.
@@ -76,6 +80,7 @@ class ClipFacts:
         frames: how many there are, or about how many; None if that is not known.
         depth: bits of a channel.
         chroma: `420`, `422` or `444`.
+        siting: where colours of half the resolution lie, as Y4M says it; empty if it is not told.
         colour: primaries, transfer, matrix and range, as numbers of FFmpeg.
         aspect: width of a pixel over its height; None if it is not told.
         matrix: the display matrix, which says how a frame is turned; None for none.
@@ -95,6 +100,7 @@ class ClipFacts:
     matrix: tuple[int, ...] | None
     mastering: str
     has_alpha: bool
+    siting: str = ""
 
 
 @dataclass(frozen=True)
@@ -231,6 +237,7 @@ def facts_of(container: Any, stream: Any, frame: Any) -> ClipFacts:
         matrix=struct.unpack("<9i", matrix[:36]) if matrix else None,
         mastering=mastering_of(side),
         has_alpha=len(layout.components) in (2, 4),
+        siting="mpeg2" if context.name in LEFT_SITED else "",
     )
 
 

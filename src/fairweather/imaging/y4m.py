@@ -1,7 +1,9 @@
 """Frames through pipes: YUV4MPEG2 (Y4M), which players and FFmpeg read and write."""
 
 import contextlib
+import dataclasses
 import itertools
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, BinaryIO, Protocol
@@ -62,7 +64,8 @@ def read_y4m(
     if first is None:
         raise ImageError(f"'{name}' holds no frame")
     refuse_interlaced(first, options, name=name)
-    facts = facts_of(container, container.streams.video[0], first)
+    told = facts_of(container, container.streams.video[0], first)
+    facts = dataclasses.replace(told, siting=counted.siting())
 
     def frames() -> Iterator[Frame]:
         whole: Iterator[Any] = itertools.chain([first], decoded)
@@ -93,6 +96,11 @@ class Counted:
         self.head += data[: HEAD_BYTES - len(self.head)]
         self.size += len(data)
         return data
+
+    def siting(self) -> str:
+        """Return what the header says of where colours lie; empty for nothing."""
+        found = re.search(rb" C420(jpeg|mpeg2|paldv)\b", self.head.partition(b"\n")[0])
+        return found[1].decode() if found else ""
 
     def left_over(self, frames: int, frame_bytes: int) -> int:
         """Return how many bytes there are behind whole frames, of which all begin alike."""
@@ -126,7 +134,7 @@ class Y4mWriter:
         self.format = f"yuv{facts.chroma}p{'10le' if facts.depth > 8 else ''}"
         options = {"strict": "-1"}  # more than 8 bits, which all readers know, are no part of it
         self.av = import_av()
-        self.sink = Sink(file, facts.aspect)
+        self.sink = Sink(file, facts)
         self.container: Any = self.av.open(self.sink, "w", format=FORMAT, options=options)
         rate = facts.rate or Fraction(25)
         self.stream: Any = self.container.add_stream("wrapped_avframe", rate=rate)
@@ -156,11 +164,11 @@ class Y4mWriter:
 
 
 class Sink:
-    """A file, of which FFmpeg would forget why it cannot be written, and the shape of pixels."""
+    """A file, of which FFmpeg would forget why it cannot be written, and what it should say."""
 
-    def __init__(self, file: BinaryIO, aspect: Fraction | None):
+    def __init__(self, file: BinaryIO, facts: ClipFacts):
         self.file = file
-        self.aspect = aspect
+        self.facts = facts
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
@@ -170,9 +178,13 @@ class Sink:
             OSError: if they cannot be written.
         """
         told, size = data, len(data)
-        if self.aspect and data.startswith(Y4M_MAGIC):
-            shape = f" A{self.aspect.numerator}:{self.aspect.denominator} "
-            told = data.replace(b" A0:0 ", shape.encode(), 1)
+        if data.startswith(Y4M_MAGIC):
+            aspect, siting = self.facts.aspect, self.facts.siting
+            if aspect:
+                shape = f" A{aspect.numerator}:{aspect.denominator} "
+                told = told.replace(b" A0:0 ", shape.encode(), 1)
+            if siting:
+                told = told.replace(b" C420jpeg ", f" C420{siting} ".encode(), 1)
         try:
             if not self.error:
                 self.file.write(told)

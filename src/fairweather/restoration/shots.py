@@ -162,7 +162,7 @@ def restore_frames(
     lead = 1 if calm and skip else 0
     shots = in_shots(frames, restorer, rate=rate, skip=skip - lead)
     batches = in_batches(shots, most=restorer.together())
-    restored = map_in_threads(restore_batch, batches, workers=restorer.at_once())
+    restored = map_in_threads(restore_batch, batches, workers=restorer.at_once(), apart=True)
     with contextlib.closing(restored):
         one_by_one = itertools.chain.from_iterable(restored)
         if calm:
