@@ -56,7 +56,7 @@ class Served:
         for line in self.process.stderr:
             is_json = line.startswith("{")
             self.lines.append(json.loads(line) if is_json else {"unexpected": line})
-            if found := re.search(r"running on (http://\S+)", line):
+            if found := re.search(r"running on (http://[\w.:]+)", line):
                 self.url = found[1]
 
     def end(self) -> list[dict[str, object]]:

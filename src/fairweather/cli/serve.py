@@ -1,14 +1,12 @@
 """`fairweather serve`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from fairweather.cli.options import Device, Threads
 from fairweather.errors import MissingExtraError, OptionError
-
-SHORTEST_KEY = 16
 
 
 def serve_command(
@@ -42,15 +40,25 @@ def serve_command(
     folder: Annotated[
         Path | None, typer.Option(help="Where temporary files go.", show_default="the system's")
     ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Restore in processes of Ray Serve, here or on the cluster of RAY_ADDRESS.",
+        ),
+    ] = False,
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of these processes.", show_default="one for each core or GPU"),
+    ] = None,
 ) -> None:
     """Serve a page and a REST service from this machine.
 
     Open http://127.0.0.1:7860, or post photographs to /v1/restore. Nothing leaves the machine.
     SIGTERM and Ctrl-C finish what was accepted. The log goes to standard error as JSON lines.
     """
-    key = None if api_key_file is None else read_key(api_key_file)
     try:
-        from fairweather.serving import Limits, log_as_json, serve
+        from fairweather.serving import Limits, log_as_json, read_key, serve
     except ModuleNotFoundError as missing:
         raise MissingExtraError(
             "the service needs FastAPI and Gradio, which are missing; install them with:"
@@ -58,12 +66,30 @@ def serve_command(
         ) from missing
     from fairweather.hardware import keep_freed_memory, use_threads
 
+    if replicas is not None and not ray:
+        raise OptionError("--replicas goes with --ray; without it --threads says how many cores")
+    key = None if api_key_file is None else read_key(api_key_file)
     keep_freed_memory()
     use_threads(threads)
     log_as_json()
     limits = Limits(
         queue=queue, upload_bytes=max_upload_mib * 2**20, pixels=max_pixels, seconds=max_seconds
     )
+    if ray:
+        start_on_ray(
+            host=host,
+            port=port,
+            replicas=replicas,
+            limits=limits,
+            api_key=key,
+            origins=allow_origin or [],
+            page=page,
+            folder=folder,
+            device=device,
+            engine=engine,
+            precision=precision,
+        )
+        return
     serve(
         host=host,
         port=port,
@@ -78,19 +104,21 @@ def serve_command(
     )
 
 
-def read_key(path: Path) -> str:
-    """Return the key in a file.
-
-    Raises:
-        OptionError: if there is none, or a short one.
-    """
+def start_on_ray(
+    *, host: str, port: int, replicas: int | None, device: str, **settings: Any
+) -> None:
+    """Serve on Ray, with one restorer for each core or GPU unless it is told how many."""
     try:
-        key = path.read_text("utf-8").strip()
-    except (OSError, UnicodeError) as error:
-        raise OptionError(f"--api-key-file {path}: cannot be read: {error}") from error
-    if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable():
-        raise OptionError(
-            f"--api-key-file {path}: must hold a key of at least {SHORTEST_KEY} plain characters,"
-            " as `openssl rand -hex 32` gives"
-        )
-    return key
+        from fairweather.serving import Settings, serve_on_ray
+    except ModuleNotFoundError as missing:
+        raise MissingExtraError(
+            "--ray needs Ray, which is missing; install it with: pip install 'fairweather[ray]'"
+        ) from missing
+    import torch
+
+    from fairweather.hardware import pick_device
+
+    on_gpu = pick_device(device).type == "cuda"
+    found = torch.cuda.device_count() if on_gpu else torch.get_num_threads()
+    made = Settings(replicas=replicas or max(1, found), gpus=int(on_gpu), device=device, **settings)
+    serve_on_ray(made, host=host, port=port)

@@ -1,7 +1,11 @@
 from .app import create_app as create_app
 from .limits import Limits as Limits
+from .on_ray import Settings as Settings
+from .on_ray import build as build
+from .on_ray import serve_on_ray as serve_on_ray
 from .run import log_as_json as log_as_json
 from .run import serve as serve
 from .service import Service as Service
+from .service import read_key as read_key
 from .studio import Studio as Studio
 from .workplace import private_folder as private_folder

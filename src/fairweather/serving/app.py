@@ -20,9 +20,8 @@ from pydantic import BaseModel
 from fairweather.models import list_models
 from fairweather.restoration import Restored
 from fairweather.serving.answers import IMAGES, ONE_FILE, FileOnce, body_of
-from fairweather.serving.guard import API, Guard
+from fairweather.serving.guard import ANY_HOST, API, Guard
 from fairweather.serving.job_routes import add_jobs
-from fairweather.serving.jobs import Jobs
 from fairweather.serving.problems import (
     MEDIA_TYPE,
     Problem,
@@ -46,6 +45,11 @@ log = logging.getLogger(__name__)
 SWEEP_SECONDS = 15.0
 WATCH_SECONDS = 0.5  # between two looks whether a client still waits
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def hosts_of(host: str) -> tuple[str, ...]:
+    """Return the names under which a service is asked that listens at an address."""
+    return LOOPBACK if host in LOOPBACK else (ANY_HOST,)
 
 
 class State(BaseModel):
@@ -78,7 +82,7 @@ def create_app(
         page: whether there is a page, too.
     """
     limits = service.limits
-    jobs = Jobs(service.studio, service.folder, most=limits.jobs, keep_seconds=limits.keep_seconds)
+    jobs = service.jobs
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -113,11 +117,10 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.jobs = jobs
     add_handlers(app, service.folder)
     add_health(app, service)
     add_restore(app, service)
-    add_jobs(app, service, jobs)
+    add_jobs(app, service)
     add_rest(app)
     describe_problems(app)
     if page:

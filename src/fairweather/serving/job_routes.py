@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from fairweather.restoration import Restored
 from fairweather.serving.answers import BINARY, IMAGES, MANY_FILES, FileOnce, body_of
-from fairweather.serving.jobs import Jobs, shown_name, zip_files
+from fairweather.serving.jobs import shown_name, zip_files
 from fairweather.serving.problems import Problem, described
 from fairweather.serving.service import Service
 from fairweather.serving.studio import Ticket
@@ -36,8 +36,9 @@ class JobState(BaseModel):
     results: list[dict[str, Any]]
 
 
-def add_jobs(app: FastAPI, service: Service, jobs: Jobs) -> None:
+def add_jobs(app: FastAPI, service: Service) -> None:
     """Add what restores many files, or clips, in its own time."""
+    jobs = service.jobs
 
     @app.post(
         "/v1/jobs",

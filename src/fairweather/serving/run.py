@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from fairweather.errors import OptionError
-from fairweather.serving.app import LOOPBACK, create_app
+from fairweather.serving.app import create_app, hosts_of
 from fairweather.serving.guard import JsonLines
 from fairweather.serving.limits import Limits
 from fairweather.serving.service import Service
@@ -27,10 +27,9 @@ GOODBYE_SECONDS = 5  # for connections that nothing more comes from, such as tho
 class Server(uvicorn.Server):
     """One that ends with status 0 after SIGTERM, when all that it accepted is done."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, jobs: Any):
+    def __init__(self, config: uvicorn.Config, service: Service):
         super().__init__(config)
         self.service = service
-        self.jobs = jobs
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -46,13 +45,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Finish what was accepted, unless it is told to stop once more; then close."""
-        while not (self.force_exit or self._is_idle()):
+        while not (self.force_exit or self.service.is_idle()):
             await asyncio.sleep(POLL_SECONDS)
         await super().shutdown(sockets)
-
-    def _is_idle(self) -> bool:
-        service = self.service
-        return not service.clients and service.studio.is_idle() and self.jobs.is_idle()
 
 
 def serve(
@@ -87,10 +82,9 @@ def serve(
         studio = Studio(queue=limits.queue, **options)
         studio.restorer(studio.tasks[1])  # a wrong option is said before anything is opened
         service = Service(limits, studio, private, api_key)
-        reaches_others = host not in LOOPBACK
         app = create_app(
             service,
-            hosts=("*",) if reaches_others else LOOPBACK,
+            hosts=hosts_of(host),
             origins=origins,
             page=page and api_key is None,
         )
@@ -107,7 +101,7 @@ def serve(
             proxy_headers=False,  # any client could call itself another one
         )
         try:
-            Server(config, service, app.state.jobs).run()
+            Server(config, service).run()
         except SystemExit as stop:
             if stop.code:
                 raise OptionError(

@@ -5,10 +5,13 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from fairweather.errors import OptionError
+from fairweather.serving.jobs import Jobs
 from fairweather.serving.limits import Limits
 from fairweather.serving.problems import Problem
 from fairweather.serving.studio import Studio
 
+SHORTEST_KEY = 16
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -61,6 +64,10 @@ class Service:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.studio)
+        limits = self.limits
+        self.jobs = Jobs(
+            self.studio, self.folder, most=limits.jobs, keep_seconds=limits.keep_seconds
+        )
 
     def must_be_open(self) -> None:
         """Refuse new work while starting or stopping.
@@ -71,3 +78,25 @@ class Service:
         if self.is_draining or not self.is_ready:
             what = "about to stop" if self.is_draining else "loading its weights"
             raise Problem(503, f"the service is {what}", {"Retry-After": "5"})
+
+    def is_idle(self) -> bool:
+        """Return whether all that it accepted is done."""
+        return not self.clients and self.studio.is_idle() and self.jobs.is_idle()
+
+
+def read_key(path: Path) -> str:
+    """Return the key in a file.
+
+    Raises:
+        OptionError: if there is none, or a short one.
+    """
+    try:
+        key = path.read_text("utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise OptionError(f"--api-key-file {path}: cannot be read: {error}") from error
+    if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable():
+        raise OptionError(
+            f"--api-key-file {path}: must hold a key of at least {SHORTEST_KEY} plain characters,"
+            " as `openssl rand -hex 32` gives"
+        )
+    return key

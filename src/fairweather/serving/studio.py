@@ -118,6 +118,34 @@ class Studio:
                 self._restorers[task] = Restorer(task, **self._options)
         return self._restorers[task].with_options(**changes)
 
+    def restore_file(
+        self,
+        source: Path,
+        folder: Path,
+        ticket: Ticket,
+        *,
+        task: str,
+        changes: dict[str, Any],
+        pixels: int,
+        **written: Any,
+    ) -> Restored:
+        """Restore an uploaded file as `fairweather restore` does, in this thread.
+
+        Args:
+            source: the file.
+            folder: of the results.
+            ticket: of the work.
+            task: one of `tasks`.
+            changes: options of `Restorer.with_options`.
+            pixels: that it may have at most.
+            written: `format`, and options of `Restorer.restore_file`.
+
+        Raises:
+            FairweatherError: if it cannot be restored.
+        """
+        restorer = self.restorer(task, **changes)
+        return restore_in(folder, source, restorer, ticket, pixels=pixels, **written)
+
     @functools.cached_property
     def workers(self) -> int:
         """How many requests are worked on at the same time."""
@@ -206,19 +234,7 @@ class Studio:
 def restore_in(
     folder: Path, source: Path, restorer: Restorer, ticket: Ticket, *, pixels: int, **options: Any
 ) -> Restored:
-    """Restore an uploaded file as `fairweather restore` does.
-
-    Args:
-        folder: of the results.
-        source: the file.
-        restorer: what restores it.
-        ticket: of the work.
-        pixels: that it may have at most.
-        options: `format`, and those of `Restorer.restore_file`.
-
-    Raises:
-        FairweatherError: if it cannot be restored.
-    """
+    """Restore a file with a restorer; see `Studio.restore_file`."""
     plan = plan_jobs([str(source)], out=folder, format=options.pop("format", None))
     if plan.failures:
         raise FairweatherError(plan.failures[0].reason)

@@ -14,7 +14,7 @@ from fairweather.models import list_weights
 from fairweather.restoration import Restored, list_finishes
 from fairweather.serving.problems import Problem
 from fairweather.serving.service import Service
-from fairweather.serving.studio import Ticket, restore_in
+from fairweather.serving.studio import Ticket
 
 CHUNK = 1 << 20
 OTHER_FIELDS = 4  # of a form, which are not read
@@ -178,6 +178,12 @@ def restore_upload(
     service: Service, folder: Path, source: Path, ticket: Ticket, options: RestoreOptions
 ) -> Restored:
     """Restore an uploaded file as it is asked for."""
-    restorer = service.studio.restorer(options.task, **options.of_restorer())
-    pixels = service.limits.pixels
-    return restore_in(folder, source, restorer, ticket, pixels=pixels, **options.of_file())
+    return service.studio.restore_file(
+        source,
+        folder,
+        ticket,
+        task=options.task,
+        changes=options.of_restorer(),
+        pixels=service.limits.pixels,
+        **options.of_file(),
+    )
