@@ -85,7 +85,7 @@ $(CORE): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 $(DEV): $(CORE)
-	$(INSTALL) -e '.[train,export,int8,heif,jxl,raw,video,serve,dev]'
+	$(INSTALL) -e '.[train,export,int8,heif,jxl,raw,video,ray,dev]'
 	@touch $@
 
 # tensorflow-cpu has no macOS wheel: make keras TENSORFLOW=tensorflow there.

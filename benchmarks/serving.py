@@ -16,41 +16,19 @@ from typing import Annotated, Any
 import httpx
 import numpy as np
 import psutil
-import skimage.data
 import typer
 from PIL import Image
 
 from fairweather import Restorer
-from fairweather.data import degrade_pixels
 from fairweather.hardware import map_in_threads, use_threads
-from fairweather.imaging import resized
+from laboratory.load import SIZES, encoded, make_photos, order
 from laboratory.pages import RESULTS, write_facts
 
 PAGE = RESULTS / "serving.md"
-# Longer sides [px], as often as they come.
-SIZES = (200, 200, 320, 320, 500, 500, 800, 1200, 1732)
 COMMAND = "from fairweather.cli import main; main()"
 QUANTILES = (0.5, 0.9, 0.99)
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-
-
-def make_photos() -> list[np.ndarray]:
-    """Return rainy photographs from 200 px to 2 megapixels."""
-    photo = np.ascontiguousarray(skimage.data.rocket())
-    height, width = photo.shape[:2]
-    photos = []
-    for index, longest in enumerate(SIZES):
-        small = resized(photo, (round(longest * height / width), longest))
-        photos.append(degrade_pixels(small, task="rain", seed=index))
-    return photos
-
-
-def encoded(pixels: np.ndarray) -> bytes:
-    """Return a PNG of an image."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def alone(photos: list[np.ndarray], seconds: float) -> tuple[float, list[np.ndarray]]:
@@ -80,13 +58,6 @@ def alone(photos: list[np.ndarray], seconds: float) -> tuple[float, list[np.ndar
     done = map_in_threads(work, given(), workers=restorer.at_once(), ordered=False)
     pixels = sum(result[..., 0].size for result in done)
     return pixels / 1e6 / (time.perf_counter() - started), results
-
-
-def order() -> Iterator[int]:
-    """Yield which photograph is next, without an end."""
-    generator = np.random.default_rng(0)
-    while True:
-        yield from generator.permutation(len(SIZES)).tolist()
 
 
 class Load:

@@ -21,6 +21,7 @@ import httpx
 from served import serving
 
 from fairweather import Restorer
+from fairweather.serving import allow_connections
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 PHOTO = np.ascontiguousarray(data.astronaut()[20:180, 180:340])
@@ -107,16 +108,27 @@ def count_of(url: str, name: str) -> float:
     return float(found[1])
 
 
+@pytest.mark.slow  # it waits until they are closed
 def test_slow_and_many_connections_do_not_stop_others(tmp_path: Path) -> None:
+    allow_connections()
     with serving(tmp_path, "--no-page") as served:
         place = urlsplit(served.url)
         address = (place.hostname, place.port)
         head = b"POST /v1/restore HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000\r\n\r\n"
-        with ThousandSockets(address, count=300) as open_ones:
-            for one in open_ones[:5]:
+        with ThousandSockets(address) as open_ones:
+            slow, begun, idle = open_ones[:5], open_ones[5:10], open_ones[10:]
+            for one in slow:
                 one.sendall(head + b"\x89")
+            for one in begun:
+                one.sendall(head[:-2])
             answer = httpx.post(f"{served.url}/v1/restore", content=encoded(), timeout=60)
             assert answer.status_code == 200
+            for one in (*begun, *idle):
+                one.settimeout(60)
+                assert one.recv(1) == b""  # closed
+            slow[0].settimeout(0.01)
+            with pytest.raises(TimeoutError):
+                slow[0].recv(1)
         for path in ("/v1/restore/../../../etc/passwd", "/v1/jobs/..%2f..%2fetc%2fpasswd"):
             assert httpx.get(f"{served.url}{path}").status_code in (404, 405)
         injected = {"X-Request-Id": "a\tb; Set-Cookie: c=d"}
@@ -127,8 +139,8 @@ def test_slow_and_many_connections_do_not_stop_others(tmp_path: Path) -> None:
 class ThousandSockets:
     """Many open connections that say nothing."""
 
-    def __init__(self, address: tuple[str | None, int | None], *, count: int):
-        self.sockets = [socket.create_connection(address) for _ in range(count)]
+    def __init__(self, address: tuple[str | None, int | None]):
+        self.sockets = [socket.create_connection(address) for _ in range(1000)]
 
     def __enter__(self) -> list[socket.socket]:
         return self.sockets

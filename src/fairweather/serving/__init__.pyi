@@ -3,6 +3,7 @@ from .limits import Limits as Limits
 from .on_ray import Settings as Settings
 from .on_ray import build as build
 from .on_ray import serve_on_ray as serve_on_ray
+from .run import allow_connections as allow_connections
 from .run import log_as_json as log_as_json
 from .run import serve as serve
 from .service import Service as Service

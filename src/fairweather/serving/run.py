@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -18,10 +18,46 @@ from fairweather.serving.service import Service
 from fairweather.serving.studio import Studio
 from fairweather.serving.workplace import private_folder
 
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.h11_impl import H11Protocol as Protocol
+else:
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol as Protocol  # the faster one, if there
+
 CONNECTIONS = 2000  # open ones; more are answered with 503
 KEEP_ALIVE_SECONDS = 10
+HEAD_SECONDS = 20  # in which the head of a request must have come
 POLL_SECONDS = 0.05
 GOODBYE_SECONDS = 5  # for connections that nothing more comes from, such as those of an open page
+
+
+class Connection(Protocol):
+    """One that is closed if it begins no request, or ends the head of none."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Let its time run."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Let the time of a head run, from its first byte on."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        super().connection_lost(exc)
+        if self._late is not None:
+            self._late.cancel()
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+        elif self._late is None:
+            self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
 
 class Server(uvicorn.Server):
@@ -77,6 +113,7 @@ def serve(
         OptionError: if an option of the restorers is wrong, or the address is taken.
     """
     limits = limits or Limits()
+    allow_connections()
     with private_folder(folder) as private:
         tempfile.tempdir = str(private)  # what libraries write goes there, too
         studio = Studio(queue=limits.queue, **options)
@@ -92,6 +129,7 @@ def serve(
             app,
             host=host,
             port=port,
+            http=Connection,
             limit_concurrency=CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GOODBYE_SECONDS,
@@ -110,6 +148,15 @@ def serve(
             raise
         finally:
             tempfile.tempdir = None
+
+
+def allow_connections() -> None:
+    """Allow this process as many open files as the system lets it have."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def log_as_json(level: int = logging.INFO) -> None:
