@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from fairweather.cli.benchmark import benchmark_command
+from fairweather.cli.bulk import bulk_command
 from fairweather.cli.console import err_console, give_up_output, out_console
 from fairweather.cli.data import data_check, data_degrade, data_layouts, data_unpack
 from fairweather.cli.evaluate import evaluate_command
@@ -53,6 +54,7 @@ data_app.command("unpack")(data_unpack)
 app.add_typer(data_app, name="data")
 app.command("benchmark")(benchmark_command)
 app.command("serve")(serve_command)
+app.command("bulk")(bulk_command)
 
 
 @app.callback(invoke_without_command=True)

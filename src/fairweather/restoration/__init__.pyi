@@ -16,6 +16,7 @@ from .jobs import Failure as Failure
 from .jobs import Job as Job
 from .jobs import PassedOver as PassedOver
 from .jobs import Plan as Plan
+from .jobs import as_written as as_written
 from .jobs import plan_jobs as plan_jobs
 from .official_inference import restore_equal_tiles as restore_equal_tiles
 from .official_inference import restore_square_padded as restore_square_padded

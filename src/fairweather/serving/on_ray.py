@@ -10,16 +10,14 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 import signal
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ray
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from ray import serve
 from ray.exceptions import RayActorError, WorkerCrashedError
@@ -28,6 +26,7 @@ from fairweather.errors import FairweatherError, ImageError, OptionError
 from fairweather.hardware import keep_freed_memory, use_threads
 from fairweather.restoration import Restored
 from fairweather.serving.app import LOOPBACK, create_app, hosts_of
+from fairweather.serving.cluster import connected
 from fairweather.serving.limits import Limits
 from fairweather.serving.problems import for_clients
 from fairweather.serving.run import CONNECTIONS, log_as_json
@@ -38,7 +37,6 @@ from fairweather.serving.workplace import private_folder
 log = logging.getLogger(__name__)
 
 NAME = "fairweather"
-ADDRESS = "RAY_ADDRESS"  # Ray's own variable: where a cluster is
 TRIES = 3
 POLL_SECONDS = 0.05
 
@@ -261,7 +259,8 @@ def serve_on_ray(settings: Settings, *, host: str, port: int) -> None:
     except OSError as error:
         raise OptionError(f"--host {host} --port {port}: cannot listen there: {error}") from error
     settings = settings.model_copy(update={"hosts": list(hosts_of(host))})
-    with local_or_cluster(settings):
+    cores = max(1, math.ceil(settings.cpus * settings.replicas)) + 1  # one is the front's
+    with connected(cores=cores):
         serve.start(http_options={"host": host, "port": port})
         told = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -275,21 +274,6 @@ def serve_on_ray(settings: Settings, *, host: str, port: int) -> None:
                 told.wait(POLL_SECONDS)
         finally:
             serve.shutdown()
-
-
-@contextlib.contextmanager
-def local_or_cluster(settings: Settings) -> Iterator[None]:
-    """Use the cluster that the environment names, or a Ray of this machine, which ends again."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell of it elsewhere
-    if os.environ.get(ADDRESS):
-        ray.init()
-    else:
-        cores = max(1, math.ceil(settings.cpus * settings.replicas))
-        ray.init("local", num_cpus=cores + 1, include_dashboard=False)  # and one for the front
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def free_port(host: str) -> int:

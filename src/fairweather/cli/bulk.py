@@ -1,0 +1,170 @@
+"""`fairweather bulk`."""
+
+import dataclasses
+import time
+from statistics import mean
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fairweather.cli.console import counting, err_console, out_console, print_json, printable
+from fairweather.cli.options import AsJson, Device
+from fairweather.errors import MissingExtraError, OptionError
+from fairweather.models import list_weights
+
+if TYPE_CHECKING:
+    from fairweather.serving import Entry, Report
+
+SHOWN_FAILURES = 20
+
+
+def bulk_command(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FOLDER|FILE|GLOB|s3://…|LIST.parquet|LIST.csv …",
+            help="What to restore, here or in object stores (s3, gs, az, and what fsspec knows); a"
+            " list has a column `path`, and one for each option that differs.",
+        ),
+    ],
+    *,
+    out: Annotated[
+        str, typer.Option("-o", "--out", help="Folder of the results, here or in a store.")
+    ],
+    task: Annotated[
+        str,
+        typer.Option(
+            help=f"Degradation to remove: {', '.join(list_weights())}; or auto, which finds it."
+        ),
+    ] = "rain",
+    strength: Annotated[float, typer.Option(min=0, max=1, help="0, the input, to 1.")] = 1.0,
+    levels: Annotated[
+        Literal["auto", "0", "1", "2", "3"],
+        typer.Option(help="How often a photograph is halved, to be restored coarse to fine."),
+    ] = "auto",
+    format: Annotated[
+        str | None, typer.Option(help="Of all results.", show_default="that of each file")
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|ADDRESS",
+            help="A cluster of Ray; auto is the one that this machine belongs to.",
+            show_default="RAY_ADDRESS, or a Ray of this machine",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes.", show_default="one for each core, or GPU"),
+    ] = None,
+    cpus: Annotated[int, typer.Option(min=1, help="Cores of each worker.")] = 1,
+    gpus: Annotated[
+        float, typer.Option(min=0, help="GPUs of each worker; it may be a fraction.")
+    ] = 0,
+    device: Device = "auto",
+    engine: Annotated[str, typer.Option(help="What runs the network; see restore.")] = "auto",
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format to compute in.")
+    ] = "fp32",
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of one photograph.")] = 100_000_000,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what could not be restored before.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Restore many photographs on all cores, GPUs or a cluster; a stopped run goes on.
+
+    Results have the bytes that restore writes. _fairweather/files.parquet beside them says what
+    became of each file. Exit status 1 if some could not be restored.
+    """
+    try:
+        from fairweather.serving import RestoreOptions, Setting, restore_bulk
+    except ModuleNotFoundError as missing:
+        raise MissingExtraError(
+            "bulk needs Ray, which is missing; install it with: pip install 'fairweather[ray]'"
+        ) from missing
+    options = read_options(
+        RestoreOptions,
+        {
+            "task": task,
+            "strength": strength,
+            "levels": levels,
+            "format": format,
+            "quality": quality,
+        },
+    )
+    setting = Setting(
+        device=device, engine=engine, precision=precision, cpus=cpus, pixels=max_pixels
+    )
+    failures: list[Entry] = []
+    megapixels, begun = 0.0, time.monotonic()
+    with counting("starting Ray", hidden=as_json) as show:
+
+        def follow(entry: "Entry", done: int, total: int) -> None:
+            nonlocal megapixels
+            megapixels += entry.pixels / 1e6
+            if entry.status == "failed":
+                failures.append(entry)
+            show(done, total, f"{megapixels / (time.monotonic() - begun):.2f} MP/s")
+
+        report = restore_bulk(
+            sources,
+            out,
+            options=options,
+            setting=setting,
+            ray_address=ray,
+            workers=workers,
+            gpus=gpus,
+            retry_failed=retry_failed,
+            on_entry=follow,
+        )
+    if as_json:
+        print_json({**dataclasses.asdict(report), "out": out})
+    else:
+        print_report(report, failures, out)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def read_options(model: Any, given: dict[str, Any]) -> Any:
+    """Return options as a model of pydantic.
+
+    Raises:
+        OptionError: if one is wrong.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "-".join(map(str, first["loc"]))
+        what = first["msg"].removeprefix("Value error, ")
+        raise OptionError(f"--{name} {first['input']}: {what}") from error
+
+
+def print_report(report: "Report", failures: "list[Entry]", out: str) -> None:
+    """Say what was done, and what could not be."""
+    for entry in failures[:SHOWN_FAILURES]:
+        err_console.print(f"error: {printable(entry.message)}")
+    if more := report.failed - len(failures[:SHOWN_FAILURES]):
+        table = f"{out}/_fairweather/files.parquet"
+        err_console.print(f"error: {more} could not be restored, now or before; {table} says why")
+    words = [f"{report.restored} restored", f"{report.unchanged} were done before"]
+    if report.failed:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.failures.items()))
+        words.append(f"{report.failed} could not be ({kinds})")
+    if report.passed_over:
+        words.append(f"{report.passed_over} are no photographs")
+    out_console.print(f"{report.files} photographs: {', '.join(words)}")
+    if report.restored:
+        rate = report.megapixels / report.seconds
+        out_console.print(
+            f"{report.megapixels:.1f} megapixels in {report.seconds:.1f} s, {rate:.3f} a second;"
+            f" a worker, while it works: {mean(report.workers.values()):.3f}"
+        )
+        found = ", ".join(f"{name} {count}" for name, count in sorted(report.degradations.items()))
+        out_console.print(f"degradations: {found}")

@@ -1,0 +1,263 @@
+"""What works in each process of a bulk run: read, restore, write, tell."""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import os
+import tempfile
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow
+import ray
+from ray.util.metrics import Counter, Histogram
+
+from fairweather.errors import FairweatherError
+from fairweather.hardware import keep_freed_memory, use_threads
+from fairweather.restoration import Restored
+from fairweather.serving.ledger import Entry, table_of
+from fairweather.serving.service import BUCKETS
+from fairweather.serving.stores import Place
+from fairweather.serving.studio import Studio
+from fairweather.serving.uploads import RestoreOptions
+
+log = logging.getLogger(__name__)
+
+DEATHS = 3  # of workers over a file, which is then given up
+DEAD = "WorkerDied"
+AHEAD = 2  # files that are read, or written, while one is restored
+ATTEMPTS = 2  # at what an engine raises, or at memory that there is not
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How all files are restored.
+
+    Attributes:
+        device: of the Restorer, as the next two.
+        engine: the same.
+        precision: the same.
+        cpus: threads of each worker.
+        pixels: that a photograph may have at most.
+    """
+
+    device: str = "auto"
+    engine: str = "auto"
+    precision: str = "fp32"
+    cpus: int = 1
+    pixels: int = 100_000_000
+
+    def studio(self) -> Studio:
+        """Return Restorers, which are loaded when they are needed."""
+        names = ("device", "engine", "precision")
+        return Studio(queue=0, **{name: getattr(self, name) for name in names})
+
+
+def way_of(studio: Studio, options: RestoreOptions) -> str:
+    """Return a fingerprint of all that decides what is made of a file."""
+    restorer = studio.restorer(options.task, **options.of_restorer())
+    versions = [version(name) for name in ("fairweather", "torch", "pillow")]
+    told = json.dumps([restorer.describe(), options.of_file(), versions], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+@ray.remote(num_cpus=0)
+class Register:
+    """How often work on a file was begun and did not end, since its worker died."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.begun: collections.Counter[str] = collections.Counter()
+
+    def begin(self, name: str) -> int:
+        """Note that work on a file begins; return how often that was."""
+        self.begun[name] += 1
+        return self.begun[name]
+
+    def end(self, name: str) -> None:
+        """Note that it has ended, in whatever way."""
+        del self.begun[name]
+
+
+class BulkWorker:
+    """Restores files, in an actor of Ray."""
+
+    def __init__(self, roots: list[Place], target: Place, setting: Setting, register: Any):
+        """Prepare.
+
+        Args:
+            roots: of the orders.
+            target: where results go.
+            setting: how files are restored.
+            register: handle of a `Register`.
+        """
+        use_threads(setting.cpus)
+        keep_freed_memory()
+        self.roots = roots
+        self.target = target
+        self.setting = setting
+        self.register = register
+        self.studio = setting.studio()
+        self.pool = ThreadPoolExecutor(2 * AHEAD)
+        self.name = f"{os.uname().nodename if hasattr(os, 'uname') else ''}:{os.getpid()}"
+        self.files = Counter("fairweather_bulk_files", "Files.", tag_keys=("status",))
+        self.megapixels = Counter("fairweather_bulk_megapixels", "Restored.")
+        self.seconds = Histogram(
+            "fairweather_bulk_seconds", "Of the work on a file.", boundaries=list(BUCKETS)
+        )
+
+    def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
+        """Restore the files of a table of `orders_table`; return their entries."""
+        rows = iter(table.to_pylist())
+        reading: collections.deque[tuple[Task, Future[bytes]]] = collections.deque()
+        noted: list[Future[Entry]] = []
+
+        def read_more() -> None:
+            for row in itertools.islice(rows, 1):
+                task = Task.of(row)
+                source = Place(self.roots[task.root].fs, task.path, task.path, is_local=False)
+                reading.append((task, self.pool.submit(source.read)))
+
+        for _ in range(AHEAD):
+            read_more()
+        while reading:
+            task, data = reading.popleft()
+            read_more()
+            noted.append(self._work(task, data))
+            if len(noted) > AHEAD:
+                noted[-1 - AHEAD].result()
+        entries = [one.result() for one in noted]
+        for entry in entries:
+            self.files.inc(tags={"status": entry.status})
+            if entry.status == "restored":
+                self.megapixels.inc(entry.pixels / 1e6)
+                self.seconds.observe(entry.seconds)
+        return table_of(entries)
+
+    def _work(self, task: "Task", reading: "Future[bytes]") -> "Future[Entry]":
+        """Restore a file; what is returned has its entry when the result is written."""
+        started = time.monotonic()
+        entry = dataclasses.replace(task.entry, worker=self.name)
+
+        def noted(**facts: Any) -> Entry:
+            facts |= {"noted_ns": time.time_ns(), "seconds": time.monotonic() - started}
+            return dataclasses.replace(entry, **facts)
+
+        try:
+            data = reading.result()
+            entry = dataclasses.replace(entry, sha256=hashlib.sha256(data).hexdigest())
+            target = self.target.at(task.entry.name)
+            if entry.sha256 == task.known and target.exists():
+                return done(noted(status="unchanged"))
+            count: int = ray.get(self.register.begin.remote(entry.name))
+            if count > DEATHS:
+                message = f"'{task.path}': {DEATHS} workers have died over it"
+                return done(noted(status="failed", error=DEAD, message=message, attempts=DEATHS))
+            entry = dataclasses.replace(entry, attempts=count)
+            try:
+                result, restored = self._restore_patiently(task, data)
+            finally:
+                self.register.end.remote(entry.name)
+        except Exception as error:
+            tries = 1 if isinstance(error, (FairweatherError, OSError)) else ATTEMPTS
+            return done(noted(**facts_of(error, task.path), attempts=entry.attempts + tries - 1))
+
+        def write() -> Entry:
+            try:
+                target.write(result)
+            except OSError as error:
+                return noted(**facts_of(error, task.path))
+            found = restored.diagnosis
+            degradation = found.degradation if found else task.options.task
+            return noted(pixels=restored.height * restored.width, degradation=degradation)
+
+        return self.pool.submit(write)
+
+    def _restore_patiently(self, task: "Task", data: bytes) -> tuple[bytes, Restored]:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._restore(task, data)
+            except (FairweatherError, OSError):
+                raise
+            except Exception:  # of an engine, or of memory, which may be there in a moment
+                log.warning("a file is tried again", exc_info=True)
+        return self._restore(task, data)
+
+    def _restore(self, task: "Task", data: bytes) -> tuple[bytes, Restored]:
+        options = task.options
+        restorer = self.studio.restorer(options.task, **options.of_restorer())
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, PurePosixPath(task.path).name)
+            target = Path(folder, "result").with_suffix(PurePosixPath(task.entry.name).suffix)
+            source.write_bytes(data)
+            try:
+                restored = restorer.restore_file(
+                    source,
+                    target,
+                    max_pixels=self.setting.pixels,
+                    quality=options.quality,
+                    chroma=options.chroma,
+                )
+            except FairweatherError as error:
+                error.args = (str(error).replace(str(source), task.path), *error.args[1:])
+                raise
+            return target.read_bytes(), restored
+
+
+def done(entry: Entry) -> "Future[Entry]":
+    """Return a future that has its result."""
+    future: Future[Entry] = Future()
+    future.set_result(entry)
+    return future
+
+
+def facts_of(error: Exception, path: str) -> dict[str, Any]:
+    """Return what is noted of an error, of work on a file."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    is_final = isinstance(error, FairweatherError)
+    if not is_final:
+        text = f"'{path}' cannot be restored: {kind}: {text}"
+    return {"status": "failed", "error": kind, "message": text, "is_final": is_final}
+
+
+@dataclass(frozen=True)
+class Task:
+    """An order as it travels to a worker.
+
+    Attributes:
+        root: as in `Order`, as the next two.
+        path: the same.
+        options: the same.
+        known: the fingerprint of a file whose result is there; empty for none.
+        entry: what is known before it is worked on.
+    """
+
+    root: int
+    path: str
+    options: RestoreOptions
+    known: str
+    entry: Entry
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "Task":
+        """Return a task from its row."""
+        options = RestoreOptions.model_validate_json(row["options"])
+        entry = Entry(**json.loads(row["entry"]))
+        return cls(row["root"], row["path"], options, row["known"], entry)
+
+    def row(self) -> dict[str, Any]:
+        """Return it as a row of a table."""
+        return {
+            "root": self.root,
+            "path": self.path,
+            "options": self.options.model_dump_json(),
+            "known": self.known,
+            "entry": json.dumps(dataclasses.asdict(self.entry)),
+        }

@@ -1,0 +1,134 @@
+"""What became of each file of a bulk run: a table beside the results, kept while it runs."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow
+import pyarrow.parquet
+
+from fairweather.serving.stores import Place
+
+FOLDER = "_fairweather"
+TABLE = "files.parquet"
+PARTS = "part-"
+REPORT = "report.json"
+FLUSH_SECONDS = 2.0
+Status = Literal["restored", "unchanged", "failed"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of a file.
+
+    Attributes:
+        name: of the result, below the target.
+        source: the file.
+        size: of it [bytes].
+        mtime_ns: when it was last changed.
+        sha256: of its bytes; empty if it could not be read.
+        way: of all that decides what is made of it: weights, options, versions.
+        status: `restored`, `unchanged` or `failed`.
+        error: the class of the error.
+        message: what it says.
+        attempts: how often it was begun.
+        is_final: whether another attempt would end as this one did.
+        noted_ns: when this was noted.
+        pixels: of the photograph.
+        seconds: of the work.
+        degradation: that was found, or given.
+        worker: that worked on it.
+    """
+
+    name: str
+    source: str
+    size: int = 0
+    mtime_ns: int = 0
+    sha256: str = ""
+    way: str = ""
+    status: str = "restored"
+    error: str = ""
+    message: str = ""
+    attempts: int = 1
+    is_final: bool = True
+    noted_ns: int = 0
+    pixels: int = 0
+    seconds: float = 0.0
+    degradation: str = ""
+    worker: str = ""
+
+
+TYPES = {"int": pyarrow.int64(), "str": pyarrow.string(), "float": pyarrow.float64()}
+TYPES["bool"] = pyarrow.bool_()
+SCHEMA = pyarrow.schema(
+    [
+        (one.name, TYPES[getattr(one.type, "__name__", str(one.type))])
+        for one in dataclasses.fields(Entry)
+    ]
+)
+
+
+class Ledger:
+    """The table of a target, written every few seconds as a part, and in the end as one file."""
+
+    def __init__(self, target: Place):
+        """Read what earlier runs noted, those that were killed too."""
+        self.place = target.at(FOLDER)
+        self.entries: dict[str, Entry] = {}
+        self._new: list[Entry] = []
+        self._flushed = time.monotonic()
+        parts = [one.path for one in self.place.files() if one.path.endswith(".parquet")]
+        self._parts = sorted(path for path in parts if path.rpartition("/")[2].startswith(PARTS))
+        tables = [path for path in parts if path not in self._parts]
+        found = [entry for path in (*tables, *self._parts) for entry in self._read(path)]
+        for entry in sorted(found, key=lambda entry: entry.noted_ns):
+            self.entries[entry.name] = entry
+
+    def _read(self, path: str) -> Iterable[Entry]:
+        data = Place(self.place.fs, path, path, self.place.is_local).read()
+        table = pyarrow.parquet.read_table(io.BytesIO(data), schema=SCHEMA)
+        return [Entry(**row) for row in table.to_pylist()]
+
+    def note(self, entry: Entry) -> None:
+        """Note what became of a file."""
+        self.entries[entry.name] = entry
+        self._new.append(entry)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is not yet written."""
+        if self._new:
+            name = f"{PARTS}{time.time_ns():020}-{uuid.uuid4().hex[:8]}.parquet"
+            part = self.place.at(name)
+            part.write(packed(self._new))
+            self._parts.append(part.path)
+            self._new = []
+        self._flushed = time.monotonic()
+
+    def close(self, report: dict[str, Any]) -> None:
+        """Write the table as one file, and a report; then remove the parts."""
+        self.place.at(TABLE).write(packed(self.entries.values()))
+        self.place.at(REPORT).write(json.dumps(report, indent=1).encode())
+        for path in self._parts:
+            with contextlib.suppress(OSError):
+                self.place.fs.delete_file(path)
+        self._parts, self._new = [], []
+
+
+def packed(entries: Iterable[Entry]) -> bytes:
+    """Return entries as a Parquet file."""
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table_of(entries), file)
+    return file.getvalue()
+
+
+def table_of(entries: Iterable[Entry]) -> pyarrow.Table:
+    """Return entries as a table."""
+    return pyarrow.Table.from_pylist([dataclasses.asdict(one) for one in entries], schema=SCHEMA)

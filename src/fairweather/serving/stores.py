@@ -1,0 +1,192 @@
+"""Folders here and in object stores: what lies there, read, and written whole or not at all."""
+
+import contextlib
+import functools
+import os
+import random
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import fsspec
+import pyarrow
+import pyarrow.fs as arrow_fs
+from fsspec.utils import glob_translate
+
+from fairweather.errors import OptionError
+
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # Amazon's own variables
+KNOWN = ("s3", "gs", "gcs", "hdfs")  # to Arrow; fsspec has the others
+TRIES = 4
+FIRST_WAIT_SECONDS = 0.5
+MAGIC = re.compile(r"[*?\[]")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file in a store.
+
+    Attributes:
+        path: in its file system.
+        size: of it [bytes].
+        mtime_ns: when it was last changed; 0 if the store does not say.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder in a file system.
+
+    Attributes:
+        fs: the file system.
+        path: in it.
+        text: what the user calls it.
+        is_local: whether it is of this machine.
+    """
+
+    fs: Any
+    path: str
+    text: str
+    is_local: bool
+
+    def at(self, name: str) -> "Place":
+        """Return a file or folder below."""
+        return Place(self.fs, f"{self.path}/{name}", f"{self.text}/{name}", self.is_local)
+
+    def read(self) -> bytes:
+        """Return what the file holds.
+
+        Raises:
+            OSError: if it cannot be read, by the last of several tries.
+        """
+
+        def read() -> bytes:
+            with self.fs.open_input_stream(self.path) as stream:
+                return stream.readall()
+
+        return with_patience(read)
+
+    def write(self, data: bytes) -> None:
+        """Write a file, which appears whole or not at all.
+
+        Raises:
+            OSError: if it cannot be written, by the last of several tries.
+        """
+        with_patience(functools.partial(self._write, data))
+
+    def _write(self, data: bytes) -> None:
+        # In an object store a file appears when its stream is closed; elsewhere it is renamed.
+        parent, _, name = self.path.rpartition("/")
+        part = self.path if self.is_object_store() else f"{parent}/.{name}.{uuid.uuid4().hex}.part"
+        if part != self.path:
+            self.fs.create_dir(parent, recursive=True)
+        try:
+            with self.fs.open_output_stream(part) as stream:
+                stream.write(data)
+            if (size := self.fs.get_file_info(part).size) != len(data):
+                raise OSError(f"{self.text}: {size} bytes of {len(data)} were written")
+            if part != self.path:
+                self.fs.move(part, self.path)
+        except BaseException:
+            if part != self.path:
+                with contextlib.suppress(OSError):
+                    self.fs.delete_file(part)
+            raise
+
+    def is_object_store(self) -> bool:
+        """Return whether there are no folders, and files are replaced whole."""
+        return self.fs.type_name in ("s3", "gcs", "abfs") or self.fs.type_name.startswith("py::")
+
+    def exists(self) -> bool:
+        """Return whether there is a file."""
+        return with_patience(lambda: self.fs.get_file_info(self.path)).type == (
+            arrow_fs.FileType.File
+        )
+
+    def files(self) -> Iterator[Found]:
+        """Yield all files below; none if there is no such folder."""
+        selector = arrow_fs.FileSelector(self.path, recursive=True, allow_not_found=True)
+        try:
+            found = with_patience(lambda: self.fs.get_file_info(selector))
+        except NotADirectoryError:
+            return
+        for info in found:
+            if info.type == arrow_fs.FileType.File:
+                yield Found(info.path, info.size, info.mtime_ns or 0)
+
+    def matches(self) -> tuple["Place", list[Found]]:
+        """Return the folder of a glob, and the files that match it."""
+        fixed = self.path[: found.start()] if (found := MAGIC.search(self.path)) else self.path
+        folder = fixed.rpartition("/")[0]
+        pattern = re.compile(glob_translate(self.path))
+        place = Place(self.fs, folder, folder, self.is_local)
+        return place, [one for one in place.files() if pattern.match(one.path)]
+
+
+def open_place(text: str) -> Place:
+    """Return a place by its path or URI.
+
+    Amazon's variables `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL` name another store that speaks
+    S3.
+
+    Args:
+        text: a path, or `s3://bucket/prefix`, `gs://…`, `az://…`, or what fsspec knows.
+
+    Raises:
+        OptionError: if there is no such kind of store here.
+    """
+    scheme, found, rest = text.removeprefix("file://").partition("://")
+    if not found:
+        local = Path(os.path.expanduser(scheme)).absolute()  # noqa: PTH111
+        return Place(arrow_fs.LocalFileSystem(), local.as_posix(), text.rstrip("/"), is_local=True)
+    path, _, query = rest.rstrip("/").partition("?")
+    shown = f"{scheme}://{path}"
+    try:
+        if scheme not in KNOWN:
+            fs, path = fsspec.url_to_fs(text)
+            fs = arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(fs))
+            return Place(fs, path.rstrip("/"), shown, is_local=False)
+        bucket = path.partition("/")[0]
+        if not bucket:
+            raise ValueError("names no bucket")
+        if scheme == "s3" and "endpoint_override" not in query:
+            query = "&".join(filter(None, (query, own_endpoint())))
+        fs, _ = arrow_fs.FileSystem.from_uri(f"{scheme}://{bucket}{'?' * bool(query)}{query}")
+    except (OSError, ValueError, ImportError, pyarrow.ArrowException) as error:
+        raise OptionError(f"{shown}: cannot be opened: {error}") from error
+    return Place(fs, path.rstrip("/"), shown, is_local=False)
+
+
+def own_endpoint() -> str:
+    """Return what Arrow is to be told of another store than Amazon's; empty for Amazon's."""
+    address = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
+    if not address:
+        return ""
+    parts = urlsplit(address)
+    return f"scheme={parts.scheme}&endpoint_override={parts.netloc}"
+
+
+def with_patience(work: Callable[[], T]) -> T:
+    """Do what may fail for a moment; wait longer after each failure.
+
+    Raises:
+        OSError: of the last try.
+    """
+    for attempt in range(TRIES - 1):
+        try:
+            return work()
+        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
+            raise
+        except OSError:
+            time.sleep(FIRST_WAIT_SECONDS * 2**attempt * random.uniform(0.5, 1.5))
+    return work()
