@@ -8,7 +8,6 @@ import collections
 import dataclasses
 import functools
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -124,7 +123,8 @@ def restore_bulk(
             cores = usable_cores()
             count = workers or default_workers(cores, setting, gpus=gpus)
             pool = Pool(found.roots, target, setting, workers=count, gpus=gpus)
-            with connected(address=ray_address, cores=max(cores, math.ceil(count * setting.cpus))):
+            cores = max(cores, count * setting.cpus)
+            with connected(address=ray_address, cores=cores, quiet=True):
                 for done, entry in enumerate(pool.work_off(tasks), 1):
                     ledger.note(entry)
                     entries.append(entry)

@@ -1,0 +1,235 @@
+"""Bulk runs that are killed, and stores that fail: the same bytes, nothing twice, nothing lost."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from skimage import data
+
+pytest.importorskip("ray", reason="NOT TESTED: bulk work, because Ray is not installed")
+
+from fairweather.imaging import Photo, write_image
+from fairweather.serving import open_place
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals are others")]
+COMMAND = "from fairweather.cli import main; main()"
+WORKER = "ray::MapWorker"
+PHOTO = data.astronaut()
+BROKEN = ("broken.jpg", "deep/cut.png")
+
+
+def cut(index: int, *, size: int = 200) -> np.ndarray:
+    return np.ascontiguousarray(PHOTO[index * 4 : index * 4 + size, 120 : 120 + size + index % 7])
+
+
+def make_photos(folder: Path, *, count: int) -> None:
+    """Photographs of several kinds, and two that are broken."""
+    (folder / "deep").mkdir(parents=True)
+    for index in range(count):
+        place, pixels = folder / ("deep" if index % 3 == 2 else "."), cut(index)
+        if index % 6 == 0:
+            write_image(place / f"{index}.tif", Photo(pixels.astype(np.uint16) * 257))
+        elif index % 6 == 1:
+            Image.fromarray(pixels).convert("CMYK").save(place / f"{index}.jpg")
+        elif index % 6 == 2:
+            Image.fromarray(pixels).convert("RGBA").save(place / f"{index}.png")
+        else:
+            Image.fromarray(pixels).save(place / f"{index}.jpg", quality=80 + index % 15)
+    whole = (folder / "deep/2.png").read_bytes()
+    (folder / BROKEN[0]).write_bytes(b"\xff\xd8\xff\xe0 nothing")
+    (folder / BROKEN[1]).write_bytes(whole[: len(whole) // 2])
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments, "--device", "cpu", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def run(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
+    process = start(*arguments, **environment)
+    out, _ = process.communicate(timeout=400)
+    return process.returncode, json.loads(out)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    told = {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+    return {name: held for name, held in told.items() if not name.startswith("_fairweather")}
+
+
+@contextlib.contextmanager
+def workers_killed(process: subprocess.Popen[str], *, after: int, out: Path) -> Iterator[None]:
+    """Kill one worker when there are some results."""
+
+    def kill() -> None:
+        while process.poll() is None:
+            if len(files_in(out)) >= after:
+                children = psutil.Process(process.pid).children(recursive=True)
+                for one in children:
+                    with contextlib.suppress(psutil.Error):
+                        if WORKER in " ".join(one.cmdline()):
+                            one.kill()
+                            killed.append(one.pid)
+                            return
+            time.sleep(0.02)
+
+    killed: list[int] = []
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield
+    thread.join()
+    assert killed
+
+
+def test_a_run_that_is_killed_goes_on_and_gives_the_bytes_of_the_command(tmp_path: Path) -> None:
+    source, out, expected = tmp_path / "in", tmp_path / "out", tmp_path / "expected"
+    make_photos(source, count=40)
+    code, _ = run("restore", str(source), "-o", str(expected))
+    assert code == 1  # the broken ones
+    bulk = ("bulk", str(source), "-o", str(out), "--workers", "2")
+
+    driver = start(*bulk)
+    while not list(out.glob("_fairweather/part-*.parquet")):  # some of it is noted
+        assert driver.poll() is None
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    before = {name: (out / name).stat().st_mtime_ns for name in files_in(out)}
+    assert 0 < len(before) < 40
+    assert not list(out.rglob("*.part"))
+
+    process = start(*bulk)
+    with workers_killed(process, after=len(before) + 5, out=out):
+        printed, _ = process.communicate(timeout=400)
+    report = json.loads(printed)
+    assert process.returncode == 1
+    assert files_in(out) == files_in(expected)
+    assert (report["files"], report["failed"]) == (42, 2)
+    assert report["failures"] == {"ImageError": 2}
+    assert report["unchanged"] > 0
+    kept = [name for name, written in before.items() if (out / name).stat().st_mtime_ns == written]
+    assert len(kept) == report["unchanged"]
+
+    time.sleep(3)  # until nothing can change again within the same tick of a clock
+    os.utime(source / "3.jpg")  # which is read, and found to be the same
+    Image.fromarray(cut(77)).save(source / "4.jpg")
+    (out / "deep/5.jpg").unlink()
+    written = {name: (out / name).stat().st_mtime_ns for name in files_in(out)}
+    code, report = run(*bulk)
+    assert (code, report["restored"], report["unchanged"]) == (1, 2, 38)
+    assert (out / "deep/5.jpg").exists()
+    changed = {name for name in written if (out / name).stat().st_mtime_ns != written[name]}
+    assert changed == {"4.jpg"}
+
+    code, report = run(*bulk)
+    assert (code, report["restored"], report["unchanged"]) == (1, 0, 40)
+    table = pyarrow.parquet.read_table(out / "_fairweather/files.parquet").to_pylist()
+    assert sorted(row["source"] for row in table if row["status"] == "failed") == [
+        str(source / name) for name in BROKEN
+    ]
+
+
+def test_a_file_over_which_workers_die_is_given_up(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    place = Path(tempfile.mkdtemp(prefix="fw-"))  # Ray wants a short one
+    source.mkdir()
+    for index in range(4):
+        Image.fromarray(cut(index)).save(source / f"{index}.png")
+    Image.fromarray(np.tile(PHOTO, (3, 3, 1))).save(source / "poison.png")
+    process = start("bulk", str(source), "-o", str(out), "--workers", "1", TMPDIR=str(place))
+    seen: set[Path] = set()
+    while process.poll() is None:
+        for path in set(place.glob("*/poison.png")) - seen:
+            seen.add(path)
+            for one in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if WORKER in " ".join(one.cmdline()):
+                        one.kill()
+        time.sleep(0.01)
+    report = json.loads(process.communicate()[0])
+    assert process.returncode == 1
+    assert (report["restored"], report["failures"]) == (4, {"WorkerDied": 1})
+    assert len(seen) == 3
+    shutil.rmtree(place)
+
+
+class Store:
+    """A store that speaks S3, on the loopback, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        from moto.server import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
+        self.app = DomainDispatcherApplication(create_backend_app)
+        self.random = random.Random(0)
+        self.fails = False
+        self.puts: list[str] = []
+        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+
+    def answer(self, environ: dict[str, Any], respond: Any) -> Any:
+        kind = self.random.random() if self.fails else 1.0
+        if kind < 0.15:
+            respond("500 Internal Server Error", [("Content-Length", "0")])
+            return [b""]
+        if kind < 0.2:
+            time.sleep(1.5)
+        if kind < 0.25:
+            raise ConnectionAbortedError  # the server closes the connection
+        if environ["REQUEST_METHOD"] == "PUT":
+            self.puts.append(environ["PATH_INFO"])
+        return self.app(environ, respond)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_store_that_fails_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("moto", reason="NOT TESTED: object stores, because moto is not installed")
+    store = Store()
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
+    for name, value in {**keys, "AWS_ENDPOINT_URL": store.address}.items():
+        monkeypatch.setenv(name, value)
+    bucket = open_place("s3://city?allow_bucket_creation=true")
+    bucket.fs.create_dir("city")
+    source, expected = tmp_path / "in", tmp_path / "expected"
+    make_photos(source, count=8)
+    for path in source.rglob("*.*"):
+        bucket.at(f"cameras/{path.relative_to(source).as_posix()}").write(path.read_bytes())
+    run("restore", str(source), "-o", str(expected))
+    bulk = ("bulk", "s3://city/cameras", "-o", "s3://city/clear", "--workers", "2")
+
+    store.fails, store.puts = True, []
+    code, report = run(*bulk)
+    store.fails = False
+    assert (code, report["restored"], report["failed"]) == (1, 8, 2)
+    found = {one.path.removeprefix("city/clear/") for one in bucket.at("clear").files()}
+    results = {name for name in found if not name.startswith("_fairweather")}
+    assert results == set(files_in(expected))
+    for name, held in files_in(expected).items():
+        assert bucket.at(f"clear/{name}").read() == held
+    written = [path for path in store.puts if "_fairweather" not in path]
+    assert len(written) == len(set(written))
+
+    code, report = run(*bulk)
+    assert (code, report["restored"], report["unchanged"]) == (1, 0, 8)
