@@ -14,6 +14,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -263,15 +264,20 @@ def serve_on_ray(settings: Settings, *, host: str, port: int) -> None:
     with connected(cores=cores):
         serve.start(http_options={"host": host, "port": port})
         told = threading.Event()
+
+        def stop(*_: object) -> None:
+            if told.is_set():  # a second time: at once
+                raise KeyboardInterrupt
+            told.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: told.set())
+            signal.signal(number, stop)
         front = serve.run(build(settings), name=NAME, route_prefix="/")
         log.info("running on http://%s:%d", host, port)
         try:
-            while not told.wait(POLL_SECONDS):
-                continue
+            told.wait()
             while not front.drain.remote().result():
-                told.wait(POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
         finally:
             serve.shutdown()
 

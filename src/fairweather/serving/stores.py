@@ -22,6 +22,8 @@ from fairweather.errors import OptionError
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # Amazon's own variables
 KNOWN = ("s3", "gs", "gcs", "hdfs")  # to Arrow; fsspec has the others
+# Where a file appears when it is closed; "memory" is fsspec's, for trials.
+OBJECT_STORES = ("s3", "gcs", "gs", "abfs", "abfss", "az", "adl", "oss", "obs", "oci", "memory")
 TRIES = 4
 FIRST_WAIT_SECONDS = 0.5
 MAGIC = re.compile(r"[*?\[]")
@@ -105,7 +107,7 @@ class Place:
 
     def is_object_store(self) -> bool:
         """Return whether there are no folders, and files are replaced whole."""
-        return self.fs.type_name in ("s3", "gcs", "abfs") or self.fs.type_name.startswith("py::")
+        return self.fs.type_name.rpartition("+")[2] in OBJECT_STORES
 
     def exists(self) -> bool:
         """Return whether there is a file."""
