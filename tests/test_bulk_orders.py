@@ -55,17 +55,19 @@ def test_a_store_is_mirrored(photos: Path) -> None:
     assert names(["memory://bucket/deep/**/*.tif"], "memory://out") == ["er/d.tif"]
     assert names(["memory://bucket/b.png"], "memory://out") == ["b.png"]
     missing = find_orders(["memory://nothing"], open_place("memory://out"), RAIN)
-    assert [one.message for one in missing.failures] == ["'memory://nothing' holds no image"]
+    (failure,) = missing.failures
+    assert "/nothing' cannot be read" in failure.message
 
 
 def test_a_list_says_how(photos: Path, tmp_path: Path) -> None:
-    rows = "path,task,strength\na.jpg,haze,0.5\ndeep/c.webp,,\nmissing.png,rain,1\n"
-    (photos / "list.csv").write_text(rows)
+    rows = ("path,task,strength,levels", "./a.jpg,haze,0.5,2", "deep/../deep/c.webp,,,")
+    (photos / "list.csv").write_text("\n".join((*rows, "missing.png,rain,1,", "clip.mp4,,,")))
     found = find_orders([str(photos / "list.csv")], open_place(str(tmp_path / "out")), RAIN)
-    told = {one.name: (one.options.task, one.options.strength) for one in found.orders}
-    assert told == {"a.jpg": ("haze", 0.5), "deep/c.webp": ("rain", 1.0)}
+    told = {o.name: (o.options.task, o.options.strength, o.options.levels) for o in found.orders}
+    assert told == {"a.jpg": ("haze", 0.5, "2"), "deep/c.webp": ("rain", 1.0, "auto")}
+    assert found.passed_over == 1
     assert [one.message for one in found.failures] == [
-        f"'{photos}/missing.png' is not there, or cannot be read"
+        f"'{photos}/missing.png' cannot be read: No such file or directory"
     ]
     table = pyarrow.table({"path": [str(photos / "a.jpg"), f"file://{photos}/b.png"]})
     pyarrow.parquet.write_table(table, photos / "list.parquet")
@@ -78,7 +80,7 @@ def test_a_list_says_how(photos: Path, tmp_path: Path) -> None:
         ("file\na.jpg\n", "has no column `path`"),
         ("path,task\na.jpg,sun\n", "row 1: task: .*is none of auto"),
         ("path,colour\na.jpg,red\n", "row 1: colour"),
-        ("path,task\n,rain\n", "a row has no path"),
+        ("path,task\n,rain\n", "row 1 has no path"),
     ],
 )
 def test_a_wrong_list_is_refused(photos: Path, tmp_path: Path, text: str, said: str) -> None:
@@ -87,11 +89,43 @@ def test_a_wrong_list_is_refused(photos: Path, tmp_path: Path, text: str, said: 
         find_orders([str(photos / "list.csv")], open_place(str(tmp_path)), RAIN)
 
 
-def test_nothing_is_overwritten(photos: Path) -> None:
+def test_a_list_names_results_below_the_target(photos: Path, tmp_path: Path) -> None:
+    """By the paths of their files, whatever else is in the list."""
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "list.csv").write_text(f"path\n../photos/a.jpg\n{photos}/b.png\n")
+    below = str(tmp_path)[1:]
+    found = names([str(folder / "list.csv")], str(tmp_path / "out"))
+    assert found == [f"{below}/photos/a.jpg", f"{below}/photos/b.png"]
+    (folder / "list.csv").write_text(
+        "path,name\n../photos/a.jpg,7/a.jpg\n../photos/a.jpg,../b.jpg\n"
+    )
+    orders = find_orders([str(folder / "list.csv")], open_place(str(tmp_path / "out")), RAIN)
+    assert [one.name for one in orders.orders] == ["7/a.jpg"]
+    assert "is no name below the target" in orders.failures[0].message
+
+
+def test_nothing_is_overwritten(photos: Path, tmp_path: Path) -> None:
     found = find_orders([str(photos / "*.png"), str(photos)], open_place(str(photos)), RAIN)
     assert not found.orders
     assert len(found.failures) == 6  # with the clip
     assert "would overwrite the input" in found.failures[0].message
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    found = find_orders([str(photos / "a.jpg"), str(other)], open_place(str(other)), RAIN)
+    assert not found.orders
+    assert all("would overwrite the input" in one.message for one in found.failures)
+
+
+def test_a_file_that_is_named_twice_is_restored_once(photos: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    assert names([str(photos / "a.jpg"), str(photos), str(photos)], out).count("a.jpg") == 1
+    (photos / "list.csv").write_text("path,task\na.jpg,rain\na.jpg,haze\na.jpg,rain\n")
+    found = find_orders([str(photos / "list.csv")], open_place(out), RAIN)
+    assert [one.options.task for one in found.orders] == ["rain"]
+    (failure,) = found.failures
+    assert "would be written to 'a.jpg', as" in failure.message
 
 
 def test_a_store_that_there_is_not_is_refused() -> None:

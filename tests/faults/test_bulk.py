@@ -73,9 +73,26 @@ def run(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    told = {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
-    return {name: held for name, held in told.items() if not name.startswith("_fairweather")}
+    """Return results; neither the table nor what is being written."""
+    shown = (path for path in folder.rglob("*") if not path.name.startswith("."))
+    found = (path for path in shown if path.is_file() and path.parent.name != "_fairweather")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def wait_for_workers() -> None:
+    """Wait for the end of workers whose driver was killed."""
+    ends = time.monotonic() + 60
+    while any(
+        WORKER in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])
+    ):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
+def noted_in(out: Path) -> dict[str, int]:
+    """Return when each file was noted in the table."""
+    table = pyarrow.parquet.read_table(out / "_fairweather/files.parquet")
+    return {row["name"]: row["noted_ns"] for row in table.to_pylist()}
 
 
 @contextlib.contextmanager
@@ -110,14 +127,14 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_bytes_of_the_command(tmp_pat
     bulk = ("bulk", str(source), "-o", str(out), "--workers", "2")
 
     driver = start(*bulk)
-    while not list(out.glob("_fairweather/part-*.parquet")):  # some of it is noted
+    while len(list(out.glob("_fairweather/part-*.parquet"))) < 2:  # some of it is noted
         assert driver.poll() is None
         time.sleep(0.02)
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
+    wait_for_workers()
     before = {name: (out / name).stat().st_mtime_ns for name in files_in(out)}
     assert 0 < len(before) < 40
-    assert not list(out.rglob("*.part"))
 
     process = start(*bulk)
     with workers_killed(process, after=len(before) + 5, out=out):
@@ -125,6 +142,7 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_bytes_of_the_command(tmp_pat
     report = json.loads(printed)
     assert process.returncode == 1
     assert files_in(out) == files_in(expected)
+    assert not list(out.rglob("*.part"))
     assert (report["files"], report["failed"]) == (42, 2)
     assert report["failures"] == {"ImageError": 2}
     assert report["unchanged"] > 0
@@ -142,8 +160,11 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_bytes_of_the_command(tmp_pat
     changed = {name for name in written if (out / name).stat().st_mtime_ns != written[name]}
     assert changed == {"4.jpg"}
 
+    noted = noted_in(out)
     code, report = run(*bulk)
     assert (code, report["restored"], report["unchanged"]) == (1, 0, 40)
+    assert len(report["errors"]) == 2
+    assert noted_in(out) == noted  # not even read
     table = pyarrow.parquet.read_table(out / "_fairweather/files.parquet").to_pylist()
     assert sorted(row["source"] for row in table if row["status"] == "failed") == [
         str(source / name) for name in BROKEN
@@ -196,7 +217,7 @@ class Store:
             return [b""]
         if kind < 0.2:
             time.sleep(1.5)
-        if kind < 0.25:
+        elif kind < 0.25:
             raise ConnectionAbortedError  # the server closes the connection
         if environ["REQUEST_METHOD"] == "PUT":
             self.puts.append(environ["PATH_INFO"])

@@ -11,7 +11,9 @@ import yaml
 from skimage import data
 from typer.testing import CliRunner
 
-ray = pytest.importorskip("ray", reason="NOT TESTED: bulk work, because Ray is not installed")
+pytest.importorskip("ray", reason="NOT TESTED: bulk work, because Ray is not installed")
+
+import ray
 
 from fairweather import cli
 from fairweather.imaging import Photo, write_image
@@ -41,6 +43,7 @@ def test_the_script_for_slurm(tmp_path: Path) -> None:
         "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "RAY_PORT": port,
+        "SLURM_JOB_ID": "7",
         "SLURM_JOB_NODELIST": ray.util.get_node_ip_address(),
         "SLURM_JOB_NUM_NODES": "1",
         "SLURM_CPUS_PER_TASK": "1",

@@ -62,7 +62,12 @@ def bulk_command(
     ] = None,
     cpus: Annotated[int, typer.Option(min=1, help="Cores of each worker.")] = 1,
     gpus: Annotated[
-        float, typer.Option(min=0, help="GPUs of each worker; it may be a fraction.")
+        float,
+        typer.Option(
+            min=0,
+            help="GPUs of each worker; it may be a fraction.",
+            show_default="1 where the device is a GPU",
+        ),
     ] = 0,
     device: Device = "auto",
     engine: Annotated[str, typer.Option(help="What runs the network; see restore.")] = "auto",
@@ -72,6 +77,9 @@ def bulk_command(
     max_pixels: Annotated[int, typer.Option(min=1, help="Of one photograph.")] = 100_000_000,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what could not be restored before.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files in OUT that no run has written.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -99,15 +107,12 @@ def bulk_command(
     setting = Setting(
         device=device, engine=engine, precision=precision, cpus=cpus, pixels=max_pixels
     )
-    failures: list[Entry] = []
     megapixels, begun = 0.0, time.monotonic()
     with counting("starting Ray", hidden=as_json) as show:
 
         def follow(entry: "Entry", done: int, total: int) -> None:
             nonlocal megapixels
             megapixels += entry.pixels / 1e6
-            if entry.status == "failed":
-                failures.append(entry)
             show(done, total, f"{megapixels / (time.monotonic() - begun):.2f} MP/s")
 
         report = restore_bulk(
@@ -119,12 +124,13 @@ def bulk_command(
             workers=workers,
             gpus=gpus,
             retry_failed=retry_failed,
+            overwrite=overwrite,
             on_entry=follow,
         )
     if as_json:
         print_json({**dataclasses.asdict(report), "out": out})
     else:
-        print_report(report, failures, out)
+        print_report(report, out)
     if report.failed:
         raise typer.Exit(1)
 
@@ -146,17 +152,16 @@ def read_options(model: Any, given: dict[str, Any]) -> Any:
         raise OptionError(f"--{name} {first['input']}: {what}") from error
 
 
-def print_report(report: "Report", failures: "list[Entry]", out: str) -> None:
+def print_report(report: "Report", out: str) -> None:
     """Say what was done, and what could not be."""
-    for entry in failures[:SHOWN_FAILURES]:
-        err_console.print(f"error: {printable(entry.message)}")
-    if more := report.failed - len(failures[:SHOWN_FAILURES]):
-        table = f"{out}/_fairweather/files.parquet"
-        err_console.print(f"error: {more} could not be restored, now or before; {table} says why")
+    for message in report.errors[:SHOWN_FAILURES]:
+        err_console.print(f"error: {printable(message)}")
+    if (more := report.failed - SHOWN_FAILURES) > 0:
+        err_console.print(f"error: and {more} more; {out}/_fairweather has them")
     words = [f"{report.restored} restored", f"{report.unchanged} were done before"]
     if report.failed:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.failures.items()))
-        words.append(f"{report.failed} could not be ({kinds})")
+        words.append(f"{report.failed} failed ({kinds})")
     if report.passed_over:
         words.append(f"{report.passed_over} are no photographs")
     out_console.print(f"{report.files} photographs: {', '.join(words)}")

@@ -5,30 +5,34 @@ done, restores with the Restorer and the writer of the command, and notes what b
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow
 import ray
 import ray.data
 
-from fairweather.errors import OptionError
-from fairweather.hardware import usable_cores
+from fairweather.errors import FileTakenError, OptionError
+from fairweather.hardware import pick_device, usable_cores
 from fairweather.imaging import WRITTEN_SUFFIXES
-from fairweather.serving.bulk_worker import BulkWorker, Register, Setting, Task, way_of
+from fairweather.serving.bulk_worker import BulkWorker, Register, Setting, Task, facts_of, way_of
 from fairweather.serving.cluster import connected
 from fairweather.serving.ledger import Entry, Ledger
 from fairweather.serving.orders import Order, find_orders
-from fairweather.serving.stores import open_place
+from fairweather.serving.stores import Place, open_place, remove_halves
 from fairweather.serving.uploads import RestoreOptions
 
 TOGETHER = 8  # files of one task, so that Ray has less to do for each
 WAVE = 20_000  # files of one execution, which Ray keeps track of in memory
+NAMED = 1000  # errors in a report; the table has all
 RECENT_NS = 3_000_000_000  # a file may change again within the same tick of its store's clock
 
 
@@ -47,6 +51,7 @@ class Report:
         workers: megapixels a second of each, while it worked.
         failures: how many of each class of error.
         degradations: how many of each were found, or given, and restored.
+        errors: what is wrong with files that failed; of the first thousand.
     """
 
     files: int = 0
@@ -59,6 +64,7 @@ class Report:
     workers: dict[str, float] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     degradations: dict[str, int] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
 
 
 def restore_bulk(
@@ -71,6 +77,7 @@ def restore_bulk(
     workers: int | None = None,
     gpus: float = 0,
     retry_failed: bool = False,
+    overwrite: bool = False,
     on_entry: Callable[[Entry, int, int], None] = lambda entry, done, total: None,
 ) -> Report:
     """Restore many photographs; a run that was stopped goes on.
@@ -83,84 +90,97 @@ def restore_bulk(
     Args:
         sources: as for `find_orders`.
         out: folder of the results, here or in a store.
-        options: of files that a list does not say others for.
+        options: for files whose row in a list sets none.
         setting: how files are restored.
         ray_address: of a cluster; see `connected`.
         workers: processes; by default one for each core, or GPU if they use one.
-        gpus: of each worker; it may be a fraction.
+        gpus: of each worker, perhaps a fraction; by default 1 where the device is a GPU.
         retry_failed: whether files that could not be restored are tried again.
+        overwrite: whether files in `out` that no run has written may be replaced.
         on_entry: called with what became of a file that was worked on, and how many are done, of
             how many.
 
     Raises:
-        OptionError: if a source, an option or the target is wrong.
+        OptionError: if a source, an option or the target is wrong, or the cluster has no room.
+        OSError: if the table cannot be written in the end.
     """
     begun = time.monotonic()
     options, setting = options or RestoreOptions(), setting or Setting()
     target = open_place(out)
-    if any(target.path.lower().endswith(suffix) for suffix in WRITTEN_SUFFIXES):
+    if PurePosixPath(target.path).suffix.lower() in WRITTEN_SUFFIXES:
         raise OptionError(f"{out}: --out must be a folder")
     found = find_orders(sources, target, options)
     ledger = Ledger(target)
-    studio = setting.studio()
-    ways = functools.cache(lambda told: way_of(studio, RestoreOptions.model_validate_json(told)))
-    there = {one.path for one in target.files()}
+    there = find_results(target)
     entries = list(found.failures)
     tasks: list[Task] = []
+    studio = setting.studio()
+    ways: Any = functools.cache(functools.partial(way_of, studio))
     for order in found.orders:
-        way = ways(order.options.model_dump_json())
-        known = ledger.entries.get(order.name)
+        way, known = ways(order.options), ledger.entries.get(order.name)
         is_there = f"{target.path}/{order.name}" in there
-        if known is not None and is_settled(
-            known, order, way, is_there=is_there, retry_failed=retry_failed
-        ):
-            status = "failed" if known.status == "failed" else "unchanged"
-            entries.append(dataclasses.replace(known, status=status))
+        if known is None and is_there and not overwrite:
+            text = f"'{order.path}': '{out}/{order.name}' exists, and no run has written it"
+            error = FileTakenError(f"{text}; allow it with --overwrite, or choose another --out")
+            entries.append(Entry(order.name, order.path, **facts_of(error, order.path)))
+        elif known is not None and known.source == order.path and known.way == way:
+            if is_settled(known, order, setting, is_there=is_there, retry_failed=retry_failed):
+                status = "failed" if known.status == "failed" else "unchanged"
+                entries.append(dataclasses.replace(known, status=status))
+            else:
+                tasks.append(Task.of_order(order, way, setting, known if is_there else None))
         else:
-            tasks.append(task_of(order, known, way, is_there=is_there))
-    try:
-        if tasks:
-            cores = usable_cores()
-            count = workers or default_workers(cores, setting, gpus=gpus)
-            pool = Pool(found.roots, target, setting, workers=count, gpus=gpus)
-            cores = max(cores, count * setting.cpus)
-            with connected(address=ray_address, cores=cores, quiet=True):
+            tasks.append(Task.of_order(order, way, setting))
+    if tasks:
+        begun_ns = time.time_ns()
+        ledger.note(
+            *(
+                dataclasses.replace(task.entry, status="begun", noted_ns=begun_ns)
+                for task in tasks
+                if not task.known
+            )
+        )
+        ledger.flush()
+        try:
+            asked = Pool(found.roots, target, setting, workers=workers or 0, gpus=gpus)
+            with asked.connected(ray_address) as pool:
                 for done, entry in enumerate(pool.work_off(tasks), 1):
                     ledger.note(entry)
                     entries.append(entry)
                     on_entry(entry, done, len(tasks))
-    finally:
-        ledger.flush()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                ledger.flush()
+            raise
     report = sum_up(entries, passed_over=found.passed_over, seconds=time.monotonic() - begun)
-    if tasks:
-        ledger.close(dataclasses.asdict(report))
+    ledger.close(dataclasses.asdict(report))
     return report
 
 
-def is_settled(known: Entry, order: Order, way: str, *, is_there: bool, retry_failed: bool) -> bool:
+def find_results(target: Place) -> set[str]:
+    """Return the paths of what lies in a target; what killed runs left half written is removed.
+
+    Raises:
+        OptionError: if it cannot be searched.
+    """
+    try:
+        files = list(target.files())
+    except OSError as error:
+        raise OptionError(f"{target.text}: cannot be searched: {error}") from error
+    remove_halves(target, files)
+    return {one.path for one in files}
+
+
+def is_settled(
+    known: Entry, order: Order, setting: Setting, *, is_there: bool, retry_failed: bool
+) -> bool:
     """Return whether nothing is to be done for a file, by what a table and its store say of it."""
-    same = (known.size, known.mtime_ns, known.way) == (order.size, order.mtime_ns, way)
-    is_sure = 0 < order.mtime_ns < known.noted_ns - RECENT_NS
+    is_same = (known.size, known.mtime_ns) == (order.size, order.mtime_ns)
+    is_sure = is_same and 0 < order.mtime_ns < known.noted_ns - RECENT_NS
     if known.status == "failed":
-        return same and is_sure and known.is_final and not retry_failed
-    return same and is_sure and is_there
-
-
-def task_of(order: Order, known: Entry | None, way: str, *, is_there: bool) -> Task:
-    """Return what a worker is told of a file."""
-    is_done = known is not None and known.status != "failed" and known.way == way and is_there
-    entry = Entry(order.name, order.path, size=order.size, mtime_ns=order.mtime_ns, way=way)
-    sha256 = known.sha256 if is_done and known is not None else ""
-    return Task(order.root, order.path, order.options, sha256, entry)
-
-
-def default_workers(cores: int, setting: Setting, *, gpus: float) -> int:
-    """Return how many workers this machine can bear."""
-    if not gpus:
-        return max(1, cores // setting.cpus)
-    import torch
-
-    return max(1, int(torch.cuda.device_count() / gpus))
+        is_final = known.is_final and known.limit == setting.pixels
+        return is_sure and is_final and not retry_failed
+    return is_sure and is_there and known.status != "begun"
 
 
 @dataclass(frozen=True)
@@ -171,15 +191,37 @@ class Pool:
         roots: of the orders.
         target: where results go.
         setting: how files are restored.
-        workers: how many there are.
+        workers: how many there are; 0 for as many as there is room for.
         gpus: of each.
     """
 
-    roots: list[Any]
-    target: Any
+    roots: list[Place]
+    target: Place
     setting: Setting
     workers: int
     gpus: float
+
+    @contextlib.contextmanager
+    def connected(self, address: str | None) -> Iterator["Pool"]:
+        """Use a cluster, or this machine; yield this with workers that have room there.
+
+        Raises:
+            OptionError: if not even one has.
+        """
+        is_gpu = pick_device(self.setting.device).type == "cuda"
+        gpus = self.gpus or float(is_gpu)
+        cpus = self.setting.cpus
+        with connected(address=address, cores=max(usable_cores(), self.workers * cpus), quiet=True):
+            has = ray.cluster_resources()
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            if not any(n.get("CPU", 0) >= cpus and n.get("GPU", 0) >= gpus for n in nodes):
+                raise OptionError(
+                    f"a worker wants {cpus} cores and {gpus:g} GPUs, and no machine of"
+                    f" {address or 'Ray here'} has them; change --cpus, --gpus or --device"
+                )
+            room = min(has["CPU"] / cpus, has.get("GPU", 0) / gpus if gpus else math.inf)
+            count = self.workers or max(1, int(room))
+            yield dataclasses.replace(self, workers=min(count, max(1, int(room))), gpus=gpus)
 
     def work_off(self, tasks: list[Task]) -> Iterator[Entry]:
         """Yield what becomes of files, as they are done."""
@@ -221,6 +263,8 @@ def sum_up(entries: Iterable[Entry], *, passed_over: int, seconds: float) -> Rep
         setattr(report, entry.status, getattr(report, entry.status) + 1)
         if entry.status == "failed":
             failures[entry.error] += 1
+            if len(report.errors) < NAMED:
+                report.errors.append(entry.message)
         elif entry.status == "restored":
             degradations[entry.degradation] += 1
             report.megapixels += entry.pixels / 1e6

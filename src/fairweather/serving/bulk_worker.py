@@ -1,6 +1,7 @@
 """What works in each process of a bulk run: read, restore, write, tell."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -19,14 +20,16 @@ import pyarrow
 import ray
 from ray.util.metrics import Counter, Histogram
 
-from fairweather.errors import FairweatherError
+from fairweather.errors import FairweatherError, ImageError
 from fairweather.hardware import keep_freed_memory, use_threads
 from fairweather.restoration import Restored
 from fairweather.serving.ledger import Entry, table_of
+from fairweather.serving.orders import Order
 from fairweather.serving.service import BUCKETS
 from fairweather.serving.stores import Place
 from fairweather.serving.studio import Studio
 from fairweather.serving.uploads import RestoreOptions
+from fairweather.serving.workplace import private_folder
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +109,8 @@ class BulkWorker:
         self.register = register
         self.studio = setting.studio()
         self.pool = ThreadPoolExecutor(2 * AHEAD)
+        self.held = contextlib.ExitStack()
+        self.folder = self.held.enter_context(private_folder())
         self.name = f"{os.uname().nodename if hasattr(os, 'uname') else ''}:{os.getpid()}"
         self.files = Counter("fairweather_bulk_files", "Files.", tag_keys=("status",))
         self.megapixels = Counter("fairweather_bulk_megapixels", "Restored.")
@@ -114,7 +119,7 @@ class BulkWorker:
         )
 
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
-        """Restore the files of a table of `orders_table`; return their entries."""
+        """Restore the files of a table of tasks; return their entries."""
         rows = iter(table.to_pylist())
         reading: collections.deque[tuple[Task, Future[bytes]]] = collections.deque()
         noted: list[Future[Entry]] = []
@@ -122,7 +127,7 @@ class BulkWorker:
         def read_more() -> None:
             for row in itertools.islice(rows, 1):
                 task = Task.of(row)
-                source = Place(self.roots[task.root].fs, task.path, task.path, is_local=False)
+                source = Place(self.roots[task.root].fs, task.path, task.path)
                 reading.append((task, self.pool.submit(source.read)))
 
         for _ in range(AHEAD):
@@ -144,7 +149,8 @@ class BulkWorker:
     def _work(self, task: "Task", reading: "Future[bytes]") -> "Future[Entry]":
         """Restore a file; what is returned has its entry when the result is written."""
         started = time.monotonic()
-        entry = dataclasses.replace(task.entry, worker=self.name)
+        entry = task.entry if not task.known else task.anew()
+        entry = dataclasses.replace(entry, worker=self.name)
 
         def noted(**facts: Any) -> Entry:
             facts |= {"noted_ns": time.time_ns(), "seconds": time.monotonic() - started}
@@ -155,7 +161,7 @@ class BulkWorker:
             entry = dataclasses.replace(entry, sha256=hashlib.sha256(data).hexdigest())
             target = self.target.at(task.entry.name)
             if entry.sha256 == task.known and target.exists():
-                return done(noted(status="unchanged"))
+                return done(dataclasses.replace(task.entry, noted_ns=time.time_ns()))
             count: int = ray.get(self.register.begin.remote(entry.name))
             if count > DEATHS:
                 message = f"'{task.path}': {DEATHS} workers have died over it"
@@ -172,7 +178,7 @@ class BulkWorker:
         def write() -> Entry:
             try:
                 target.write(result)
-            except OSError as error:
+            except Exception as error:  # each store raises what it likes
                 return noted(**facts_of(error, task.path))
             found = restored.diagnosis
             degradation = found.degradation if found else task.options.task
@@ -193,7 +199,7 @@ class BulkWorker:
     def _restore(self, task: "Task", data: bytes) -> tuple[bytes, Restored]:
         options = task.options
         restorer = self.studio.restorer(options.task, **options.of_restorer())
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             source = Path(folder, PurePosixPath(task.path).name)
             target = Path(folder, "result").with_suffix(PurePosixPath(task.entry.name).suffix)
             source.write_bytes(data)
@@ -221,8 +227,10 @@ def done(entry: Entry) -> "Future[Entry]":
 def facts_of(error: Exception, path: str) -> dict[str, Any]:
     """Return what is noted of an error, of work on a file."""
     kind, text = type(error).__name__, " ".join(str(error).split())
-    is_final = isinstance(error, FairweatherError)
-    if not is_final:
+    cause = error.__cause__
+    is_passing = isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None
+    is_final = isinstance(error, ImageError) and not is_passing
+    if not isinstance(error, FairweatherError):
         text = f"'{path}' cannot be restored: {kind}: {text}"
     return {"status": "failed", "error": kind, "message": text, "is_final": is_final}
 
@@ -235,8 +243,8 @@ class Task:
         root: as in `Order`, as the next two.
         path: the same.
         options: the same.
-        known: the fingerprint of a file whose result is there; empty for none.
-        entry: what is known before it is worked on.
+        known: the fingerprint of the file when it was restored; empty if it was not.
+        entry: what is noted if it is still the same; else what is known before it is worked on.
     """
 
     root: int
@@ -244,6 +252,25 @@ class Task:
     options: RestoreOptions
     known: str
     entry: Entry
+
+    @classmethod
+    def of_order(
+        cls, order: Order, way: str, setting: Setting, known: Entry | None = None
+    ) -> "Task":
+        """Return the task of an order; known is what a table says of its result."""
+        is_done = known is not None and known.status in ("restored", "unchanged")
+        entry = known if known is not None and is_done else Entry(order.name, order.path)
+        entry = dataclasses.replace(
+            entry, size=order.size, mtime_ns=order.mtime_ns, way=way, limit=setting.pixels
+        )
+        if is_done:
+            entry = dataclasses.replace(entry, status="unchanged")
+        return cls(order.root, order.path, order.options, entry.sha256, entry)
+
+    def anew(self) -> Entry:
+        """Return what is known of a file that has changed."""
+        kept = {name: getattr(self.entry, name) for name in ("size", "mtime_ns", "way", "limit")}
+        return Entry(self.entry.name, self.entry.source, **kept)
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> "Task":

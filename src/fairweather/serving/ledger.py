@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import time
 import uuid
 from collections.abc import Iterable
@@ -15,12 +16,14 @@ import pyarrow.parquet
 
 from fairweather.serving.stores import Place
 
+log = logging.getLogger(__name__)
+
 FOLDER = "_fairweather"
 TABLE = "files.parquet"
 PARTS = "part-"
 REPORT = "report.json"
 FLUSH_SECONDS = 2.0
-Status = Literal["restored", "unchanged", "failed"]
+Status = Literal["begun", "restored", "unchanged", "failed"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,12 @@ class Entry:
         mtime_ns: when it was last changed.
         sha256: of its bytes; empty if it could not be read.
         way: of all that decides what is made of it: weights, options, versions.
-        status: `restored`, `unchanged` or `failed`.
+        status: `restored`, `unchanged` or `failed`; `begun` if a run was stopped before.
         error: the class of the error.
         message: what it says.
         attempts: how often it was begun.
         is_final: whether another attempt would end as this one did.
+        limit: pixels that it might have at most.
         noted_ns: when this was noted.
         pixels: of the photograph.
         seconds: of the work.
@@ -57,6 +61,7 @@ class Entry:
     message: str = ""
     attempts: int = 1
     is_final: bool = True
+    limit: int = 0
     noted_ns: int = 0
     pixels: int = 0
     seconds: float = 0.0
@@ -83,27 +88,40 @@ class Ledger:
         self.entries: dict[str, Entry] = {}
         self._new: list[Entry] = []
         self._flushed = time.monotonic()
-        parts = [one.path for one in self.place.files() if one.path.endswith(".parquet")]
-        self._parts = sorted(path for path in parts if path.rpartition("/")[2].startswith(PARTS))
-        tables = [path for path in parts if path not in self._parts]
-        found = [entry for path in (*tables, *self._parts) for entry in self._read(path)]
-        for entry in sorted(found, key=lambda entry: entry.noted_ns):
+        self._parts = self._read()
+
+    def _read(self) -> list[str]:
+        """Add what lies there; return the paths of parts."""
+        paths = [one.path for one in self.place.files() if one.path.endswith(".parquet")]
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):  # another run has just put it together
+                data = Place(self.place.fs, path, path, self.place.store).read()
+                table = pyarrow.parquet.read_table(io.BytesIO(data), schema=SCHEMA)
+                for row in table.to_pylist():
+                    entry = Entry(**row)
+                    known = self.entries.get(entry.name)
+                    if known is None or known.noted_ns < entry.noted_ns:
+                        self.entries[entry.name] = entry
+        return [path for path in paths if path.rpartition("/")[2].startswith(PARTS)]
+
+    def note(self, *entries: Entry) -> None:
+        """Note what became of files."""
+        for entry in entries:
             self.entries[entry.name] = entry
-
-    def _read(self, path: str) -> Iterable[Entry]:
-        data = Place(self.place.fs, path, path, self.place.is_local).read()
-        table = pyarrow.parquet.read_table(io.BytesIO(data), schema=SCHEMA)
-        return [Entry(**row) for row in table.to_pylist()]
-
-    def note(self, entry: Entry) -> None:
-        """Note what became of a file."""
-        self.entries[entry.name] = entry
-        self._new.append(entry)
+            self._new.append(entry)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
+            try:
+                self.flush()
+            except OSError as error:  # of a store; it is tried again, with what comes
+                log.warning("the table cannot be written: %s", error)
+                self._flushed = time.monotonic()
 
     def flush(self) -> None:
-        """Write what is not yet written."""
+        """Write what is not yet written.
+
+        Raises:
+            OSError: if it cannot be.
+        """
         if self._new:
             name = f"{PARTS}{time.time_ns():020}-{uuid.uuid4().hex[:8]}.parquet"
             part = self.place.at(name)
@@ -113,12 +131,18 @@ class Ledger:
         self._flushed = time.monotonic()
 
     def close(self, report: dict[str, Any]) -> None:
-        """Write the table as one file, and a report; then remove the parts."""
-        self.place.at(TABLE).write(packed(self.entries.values()))
+        """Write a report, and the table as one file, with what others noted; remove the parts.
+
+        Raises:
+            OSError: if they cannot be written.
+        """
+        if self._parts or self._new:
+            self._parts += self._read()
+            self.place.at(TABLE).write(packed(self.entries.values()))
+            for path in self._parts:
+                with contextlib.suppress(OSError):
+                    self.place.fs.delete_file(path)
         self.place.at(REPORT).write(json.dumps(report, indent=1).encode())
-        for path in self._parts:
-            with contextlib.suppress(OSError):
-                self.place.fs.delete_file(path)
         self._parts, self._new = [], []
 
 

@@ -105,6 +105,13 @@ class RemoteRestorer:
             precision=settings.precision,
         )
         self.studio.load()
+        is_here = settings.folder is not None and settings.folder.is_dir()
+        self.held = contextlib.ExitStack()
+        self.folder = self.held.enter_context(private_folder(settings.folder if is_here else None))
+
+    def __del__(self) -> None:
+        """Remove its folder."""
+        self.held.close()
 
     async def is_ready(self) -> bool:
         """Answer: its weights are loaded."""
@@ -136,7 +143,7 @@ class RemoteRestorer:
     def _work(
         self, name: str, data: bytes, ticket: Ticket, asked: dict[str, Any]
     ) -> Done | BaseException:
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory(dir=self.folder) as place:
             folder = Path(place)
             source = folder / name
             source.write_bytes(data)
@@ -244,7 +251,8 @@ def serve_on_ray(settings: Settings, *, host: str, port: int) -> None:
     """Serve on Ray until SIGTERM or Ctrl-C, then finish what was accepted.
 
     A cluster is used if the environment says where one is (`RAY_ADDRESS`); otherwise a Ray of this
-    machine is started, and ended with the service.
+    machine is started, and ended with the service. Where Ray Serve runs already on the cluster, it
+    keeps its own address and port.
 
     Args:
         settings: of the deployment.
@@ -262,7 +270,6 @@ def serve_on_ray(settings: Settings, *, host: str, port: int) -> None:
     settings = settings.model_copy(update={"hosts": list(hosts_of(host))})
     cores = max(1, math.ceil(settings.cpus * settings.replicas)) + 1  # one is the front's
     with connected(cores=cores):
-        serve.start(http_options={"host": host, "port": port})
         told = threading.Event()
 
         def stop(*_: object) -> None:
@@ -272,14 +279,15 @@ def serve_on_ray(settings: Settings, *, host: str, port: int) -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        front = serve.run(build(settings), name=NAME, route_prefix="/")
-        log.info("running on http://%s:%d", host, port)
         try:
+            serve.start(http_options={"host": host, "port": port})
+            front = serve.run(build(settings), name=NAME, route_prefix="/")
+            log.info("running on http://%s:%d", host, port)
             told.wait()
             while not front.drain.remote().result():
                 time.sleep(POLL_SECONDS)
         finally:
-            serve.shutdown()
+            serve.delete(NAME)  # a cluster may serve other applications, too
 
 
 def free_port(host: str) -> int:

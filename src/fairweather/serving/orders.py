@@ -1,10 +1,10 @@
 """Folders, globs, stores and lists of files → what is to be restored, and under which name."""
 
-import contextlib
 import io
 import os
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,12 +18,13 @@ from fairweather.errors import OptionError
 from fairweather.imaging import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from fairweather.restoration import as_written, plan_jobs
 from fairweather.serving.ledger import FOLDER, Entry
-from fairweather.serving.stores import MAGIC, Found, Place, open_place, with_patience
+from fairweather.serving.stores import MAGIC, Found, Place, open_place
 from fairweather.serving.uploads import RestoreOptions
 
 LISTS = (".parquet", ".csv")
-PATH = "path"  # the column of a list that names files
+PATH, NAME = "path", "name"  # columns of a list
 NOWHERE = Path("/nowhere/at/all")  # a folder that is not there, to name results of other stores
+QUESTIONS = 32  # at a time, to a store
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,20 @@ class Orders:
         error = OptionError.__name__
         self.failures.append(Entry(source, source, status="failed", error=error, message=message))
 
+    def add(self, root: int, file: Found, name: str, options: RestoreOptions) -> None:
+        """Note a file that can be, unless its result would lie outside of the target."""
+        if name.startswith("/") or ".." in name.split("/"):
+            self.fail(file.path, f"'{file.path}': '{name}' is no name below the target")
+            return
+        self.orders.append(Order(root, file.path, name, file.size, file.mtime_ns, options))
+
 
 def find_orders(sources: Sequence[str], target: Place, options: RestoreOptions) -> Orders:
     """Find what sources stand for.
 
     Args:
         sources: folders, files and globs, here or in stores, and lists: Parquet or CSV files with
-            a column `path` and one for each option that differs between files.
+            a column `path`, perhaps one `name` for results, and one for each option that differs.
         target: where results go; what lies there is no source.
         options: for files that say nothing else.
 
@@ -84,12 +92,15 @@ def find_orders(sources: Sequence[str], target: Place, options: RestoreOptions) 
     found = Orders()
     for text in sources:
         place = open_place(text)
-        if PurePosixPath(place.path).suffix.lower() in LISTS:
-            add_list(found, place, options)
-        elif place.is_local:
-            add_local(found, place, target, options)
-        else:
-            add_stored(found, place, target, options)
+        try:
+            if PurePosixPath(place.path).suffix.lower() in LISTS:
+                add_list(found, place, options)
+            elif place.is_local:
+                add_local(found, place, target, options)
+            else:
+                add_stored(found, place, target, options)
+        except OSError as error:
+            raise OptionError(f"{place.text}: cannot be searched: {error}") from error
     found.orders = list(without_clashes(found, target))
     return found
 
@@ -107,13 +118,11 @@ def add_local(found: Orders, place: Place, target: Place, options: RestoreOption
             found.passed_over += 1
             continue
         try:
-            facts = stat_of(job.source.absolute())
+            file = stat_of(job.source.absolute())
         except OSError as error:
             found.fail(str(job.source), f"'{job.source}' cannot be read: {error.strerror}")
             continue
-        name = job.target.relative_to(out).as_posix()
-        root = len(found.roots) - 1
-        found.orders.append(Order(root, facts.path, name, facts.size, facts.mtime_ns, options))
+        found.add(len(found.roots) - 1, file, job.target.relative_to(out).as_posix(), options)
 
 
 def add_stored(found: Orders, place: Place, target: Place, options: RestoreOptions) -> None:
@@ -122,79 +131,74 @@ def add_stored(found: Orders, place: Place, target: Place, options: RestoreOptio
         folder, files = place.matches()
     elif files := list(place.files()):
         folder = place
-    elif place.exists():
-        folder = Place(place.fs, posixpath.dirname(place.path), place.text, is_local=False)
-        files = [Found(place.path, place.fs.get_file_info(place.path).size, 0)]
+    elif files := list(facts_of(found, place, [place.path])):
+        folder = place.parent()
     else:
-        found.fail(place.text, f"'{place.text}' holds no image")
-        return
+        return  # noted by `facts_of`
     found.roots.append(folder)
     count = len(found.orders)
-    for one in files:
-        relative = one.path.removeprefix(folder.path).lstrip("/")
-        is_result = target.fs == folder.fs and one.path.startswith(f"{target.path}/")
+    for file in files:
+        relative = file.path.removeprefix(folder.path).lstrip("/")
+        is_result = target.store == folder.store and file.path.startswith(f"{target.path}/")
         is_hidden = any(part.startswith(".") or part == FOLDER for part in relative.split("/"))
-        if is_result or is_hidden or Path(one.path).suffix.lower() not in IMAGE_SUFFIXES:
+        if (is_result and target.path != folder.path) or is_hidden or not is_photograph(file.path):
             found.passed_over += 1
-            continue
-        order = Order(
-            root=len(found.roots) - 1,
-            path=one.path,
-            name=name_of(relative, options),
-            size=one.size,
-            mtime_ns=one.mtime_ns,
-            options=options,
-        )
-        found.orders.append(order)
+        else:
+            found.add(len(found.roots) - 1, file, name_of(relative, options), options)
     if len(found.orders) == count:
         found.fail(place.text, f"'{place.text}' holds no image")
 
 
 def add_list(found: Orders, place: Place, options: RestoreOptions) -> None:
     """Add what a list names; paths that are not absolute lie beside it."""
-    rows = read_list(place)
-    for row in rows:
-        if not isinstance(row.get(PATH), str) or not row[PATH]:
-            raise OptionError(f"{place.text}: a row has no {PATH}")
-    folder = place.path.rpartition("/")[0]
     roots: dict[str, int] = {}
-    files: list[tuple[int, str, dict[str, Any]]] = []
-    for row in rows:
-        path = row[PATH].removeprefix("file://")
-        is_elsewhere = "://" in path
-        key = path.partition("://")[0] + path.partition("://")[2].partition("/")[0]
-        key = key if is_elsewhere else ""
-        if key not in roots:
-            roots[key] = len(found.roots)
-            found.roots.append(open_place(path) if is_elsewhere else place)
-        if is_elsewhere:
-            path = path.partition("://")[2].partition("?")[0]
-        elif not path.startswith("/"):
-            path = f"{folder}/{path}"
-        files.append((roots[key], path, row))
-    common = {
-        root: common_folder([path for other, path, _ in files if other == root])
-        for root in roots.values()
-    }
-    facts = {
-        (root, one.path): one
-        for root in roots.values()
-        for one in facts_of(found.roots[root], [path for other, path, _ in files if other == root])
-    }
-    for number, (root, path, row) in enumerate(files, 1):
+    wanted: dict[int, list[tuple[str, str, RestoreOptions]]] = {}
+    for number, row in enumerate(read_list(place), 1):
+        given = row.pop(PATH, None)
+        name = row.pop(NAME, None)
+        if not isinstance(given, str) or not given:
+            raise OptionError(f"{place.text}: row {number} has no {PATH}")
+        if not is_photograph(given):
+            found.passed_over += 1
+            continue
+        told = {key: value for key, value in row.items() if value is not None}
+        if "levels" in told:
+            told["levels"] = str(told["levels"])  # a number, for a reader of CSV
         try:
-            given = {name: value for name, value in row.items() if name != PATH}
-            told = {name: value for name, value in given.items() if value is not None}
-            made = RestoreOptions(**{**options.model_dump(), **told})
+            made = RestoreOptions(**{**options.model_dump(), **told}) if told else options
         except ValidationError as error:
             what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise OptionError(f"{place.text}: row {number}: {what}") from error
-        relative = path.removeprefix(common[root]).lstrip("/")
-        if (known := facts.get((root, path))) is None:
-            found.fail(path, f"'{path}' is not there, or cannot be read")
-            continue
-        name = name_of(relative, made)
-        found.orders.append(Order(root, path, name, known.size, known.mtime_ns, made))
+        file, relative = resolved(given, place)
+        if file.store not in roots:
+            roots[file.store] = len(found.roots)
+            found.roots.append(file)
+        shown = str(name) if name else name_of(relative, made)
+        wanted.setdefault(roots[file.store], []).append((file.path, shown, made))
+    for root, files in wanted.items():
+        paths = list(dict.fromkeys(path for path, _, _ in files))
+        facts = {one.path: one for one in facts_of(found, found.roots[root], paths)}
+        for path, name, made in files:
+            if path in facts:
+                found.add(root, facts[path], name, made)
+
+
+def resolved(given: str, place: Place) -> tuple[Place, str]:
+    """Return the file that a row of a list means, and what its result is called.
+
+    That is the path below the folder of the list, or all of the path for what lies elsewhere, so
+    that it depends on no other row.
+    """
+    folder = place.parent()
+    if "://" in given or given.startswith("/"):
+        file = open_place(given)
+    else:
+        file = Place(place.fs, f"{folder.path}/{given}", f"{folder.text}/{given}", place.store)
+    is_local = file.is_local
+    path = os.path.abspath(file.path) if is_local else posixpath.normpath(file.path)  # noqa: PTH100
+    file = Place(file.fs, path, file.text, file.store)
+    is_below = file.store == folder.store and path.startswith(f"{folder.path}/")
+    return file, path.removeprefix(f"{folder.path}/") if is_below else path.lstrip("/")
 
 
 def read_list(place: Place) -> list[dict[str, Any]]:
@@ -205,11 +209,10 @@ def read_list(place: Place) -> list[dict[str, Any]]:
     """
     try:
         file = io.BytesIO(place.read())
-        is_csv = place.path.lower().endswith(".csv")
         told = pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
         table = (
             pyarrow.csv.read_csv(file, convert_options=told)
-            if is_csv
+            if place.path.lower().endswith(".csv")
             else pyarrow.parquet.read_table(file)
         )
     except (OSError, pyarrow.ArrowException) as error:
@@ -219,16 +222,22 @@ def read_list(place: Place) -> list[dict[str, Any]]:
     return table.to_pylist()
 
 
-def facts_of(root: Place, paths: Sequence[str]) -> Iterator[Found]:
-    """Yield what is known of files; nothing of those that are not there."""
-    if root.is_local:
-        for path in paths:
-            with contextlib.suppress(OSError):
-                yield stat_of(Path(path))
-        return
-    for info in with_patience(lambda: root.fs.get_file_info(list(paths))):
-        if info.size is not None:
-            yield Found(info.path, info.size, info.mtime_ns or 0)
+def facts_of(found: Orders, root: Place, paths: Sequence[str]) -> Iterator[Found]:
+    """Yield what is known of files; those that cannot be read are noted as failures."""
+    ask = (lambda path: stat_of(Path(path))) if root.is_local else root.facts
+
+    def asked(path: str) -> Found | OSError:
+        try:
+            return ask(path)
+        except OSError as error:
+            return error
+
+    with ThreadPoolExecutor(1 if root.is_local else QUESTIONS) as pool:
+        for path, answer in zip(paths, pool.map(asked, paths), strict=True):
+            if isinstance(answer, Found):
+                yield answer
+            else:
+                found.fail(path, f"'{path}' cannot be read: {answer.strerror or answer}")
 
 
 def stat_of(path: Path) -> Found:
@@ -243,9 +252,9 @@ def stat_of(path: Path) -> Found:
     return Found(path.as_posix(), facts.st_size, max(facts.st_mtime_ns, changed_ns))
 
 
-def common_folder(paths: Sequence[str]) -> str:
-    """Return the folder that all paths have in common."""
-    return posixpath.commonpath([posixpath.dirname(path) for path in paths])
+def is_photograph(path: str) -> bool:
+    """Return whether a file is a photograph by its suffix."""
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def name_of(relative: str, options: RestoreOptions) -> str:
@@ -255,23 +264,21 @@ def name_of(relative: str, options: RestoreOptions) -> str:
 
 
 def without_clashes(found: Orders, target: Place) -> Iterable[Order]:
-    """Yield orders whose results overwrite neither a source nor another result."""
-    taken: set[str] = set()
-    for order in unique(found.orders):
-        root = found.roots[order.root]
-        if root.fs == target.fs and order.path == f"{target.path}/{order.name}":
-            found.fail(order.path, f"'{order.path}' would overwrite itself; use another --out")
-        elif order.name in taken:
-            found.fail(order.path, f"'{order.path}': another file is written to '{order.name}'")
-        else:
-            taken.add(order.name)
-            yield order
+    """Yield orders whose results overwrite neither a source nor another result, each once."""
 
+    def real(place: Place, path: str) -> tuple[str, str]:
+        return place.store, os.path.realpath(path) if place.is_local else path
 
-def unique(orders: Iterable[Order]) -> Iterator[Order]:
-    """Yield each file once."""
-    seen: set[tuple[int, str]] = set()
-    for order in orders:
-        if (order.root, order.path) not in seen:
-            seen.add((order.root, order.path))
+    sources = {real(found.roots[order.root], order.path) for order in found.orders}
+    sources |= {("", os.path.realpath(failure.source)) for failure in found.failures}
+    taken: dict[str, Order] = {}
+    for order in found.orders:
+        source = real(found.roots[order.root], order.path)
+        if real(target, f"{target.path}/{order.name}") in sources:
+            text = f"'{order.path}' would overwrite the input '{target.text}/{order.name}'"
+            found.fail(order.path, f"{text}; use another --out")
+        elif (other := taken.setdefault(order.name, order)) is order:
             yield order
+        elif (real(found.roots[other.root], other.path), other.options) != (source, order.options):
+            text = f"'{order.path}' would be written to '{order.name}', as '{other.path}'"
+            found.fail(order.path, f"{text}; restore it in another run, or name it in a list")

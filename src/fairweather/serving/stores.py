@@ -1,13 +1,14 @@
 """Folders here and in object stores: what lies there, read, and written whole or not at all."""
 
 import contextlib
+import errno
 import functools
 import os
 import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,12 +22,14 @@ from fsspec.utils import glob_translate
 from fairweather.errors import OptionError
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # Amazon's own variables
-KNOWN = ("s3", "gs", "gcs", "hdfs")  # to Arrow; fsspec has the others
+KNOWN = ("s3", "gs", "gcs")  # to Arrow; fsspec has the others
 # Where a file appears when it is closed; "memory" is fsspec's, for trials.
 OBJECT_STORES = ("s3", "gcs", "gs", "abfs", "abfss", "az", "adl", "oss", "obs", "oci", "memory")
 TRIES = 4
 FIRST_WAIT_SECONDS = 0.5
+OPTIONS = re.compile(r"\?((?:[a-z_]+=[^&?]*)(?:&[a-z_]+=[^&?]*)*)$")
 MAGIC = re.compile(r"[*?\[]")
+PART = re.compile(r"/\.[^/]+\.[0-9a-f]{32}\.part$")
 T = TypeVar("T")
 
 
@@ -53,17 +56,28 @@ class Place:
         fs: the file system.
         path: in it.
         text: what the user calls it.
-        is_local: whether it is of this machine.
+        store: where the file system is; empty for this machine.
     """
 
     fs: Any
     path: str
     text: str
-    is_local: bool
+    store: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is of this machine."""
+        return not self.store
 
     def at(self, name: str) -> "Place":
         """Return a file or folder below."""
-        return Place(self.fs, f"{self.path}/{name}", f"{self.text}/{name}", self.is_local)
+        return Place(self.fs, f"{self.path}/{name}", f"{self.text}/{name}", self.store)
+
+    def parent(self) -> "Place":
+        """Return the folder that it lies in."""
+        return Place(
+            self.fs, self.path.rpartition("/")[0], self.text.rpartition("/")[0], self.store
+        )
 
     def read(self) -> bytes:
         """Return what the file holds.
@@ -115,6 +129,17 @@ class Place:
             arrow_fs.FileType.File
         )
 
+    def facts(self, path: str) -> Found:
+        """Return what is known of a file of this file system.
+
+        Raises:
+            OSError: if there is none, or it cannot be asked for.
+        """
+        info = with_patience(lambda: self.fs.get_file_info(path))
+        if info.type != arrow_fs.FileType.File:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", path)
+        return Found(info.path, info.size, info.mtime_ns or 0)
+
     def files(self) -> Iterator[Found]:
         """Yield all files below; none if there is no such folder."""
         selector = arrow_fs.FileSelector(self.path, recursive=True, allow_not_found=True)
@@ -131,7 +156,7 @@ class Place:
         fixed = self.path[: found.start()] if (found := MAGIC.search(self.path)) else self.path
         folder = fixed.rpartition("/")[0]
         pattern = re.compile(glob_translate(self.path))
-        place = Place(self.fs, folder, folder, self.is_local)
+        place = Place(self.fs, folder, folder, self.store)
         return place, [one for one in place.files() if pattern.match(one.path)]
 
 
@@ -142,7 +167,8 @@ def open_place(text: str) -> Place:
     S3.
 
     Args:
-        text: a path, or `s3://bucket/prefix`, `gs://…`, `az://…`, or what fsspec knows.
+        text: a path, or `s3://bucket/prefix`, `gs://…`, `az://…`, or what fsspec knows. Options of
+            Arrow may follow, as `?region=eu-west-1`.
 
     Raises:
         OptionError: if there is no such kind of store here.
@@ -150,14 +176,16 @@ def open_place(text: str) -> Place:
     scheme, found, rest = text.removeprefix("file://").partition("://")
     if not found:
         local = Path(os.path.expanduser(scheme)).absolute()  # noqa: PTH111
-        return Place(arrow_fs.LocalFileSystem(), local.as_posix(), text.rstrip("/"), is_local=True)
-    path, _, query = rest.rstrip("/").partition("?")
-    shown = f"{scheme}://{path}"
+        return Place(arrow_fs.LocalFileSystem(), local.as_posix(), scheme.rstrip("/") or "/")
     try:
         if scheme not in KNOWN:
             fs, path = fsspec.url_to_fs(text)
             fs = arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(fs))
-            return Place(fs, path.rstrip("/"), shown, is_local=False)
+            return Place(fs, path.rstrip("/"), text.rstrip("/"), scheme)
+        path, query = rest, ""
+        if options := OPTIONS.search(rest):  # a question mark may also be part of a name
+            path, query = rest[: options.start()], options[1]
+        path = path.rstrip("/")
         bucket = path.partition("/")[0]
         if not bucket:
             raise ValueError("names no bucket")
@@ -165,8 +193,8 @@ def open_place(text: str) -> Place:
             query = "&".join(filter(None, (query, own_endpoint())))
         fs, _ = arrow_fs.FileSystem.from_uri(f"{scheme}://{bucket}{'?' * bool(query)}{query}")
     except (OSError, ValueError, ImportError, pyarrow.ArrowException) as error:
-        raise OptionError(f"{shown}: cannot be opened: {error}") from error
-    return Place(fs, path.rstrip("/"), shown, is_local=False)
+        raise OptionError(f"{text}: cannot be opened: {error}") from error
+    return Place(fs, path, f"{scheme}://{path}", f"{scheme}?{query}")
 
 
 def own_endpoint() -> str:
@@ -176,6 +204,14 @@ def own_endpoint() -> str:
         return ""
     parts = urlsplit(address)
     return f"scheme={parts.scheme}&endpoint_override={parts.netloc}"
+
+
+def remove_halves(place: Place, files: Iterable[Found]) -> None:
+    """Remove what writers that were killed have left, of files below a place."""
+    for one in files:
+        if PART.search(one.path):
+            with contextlib.suppress(OSError):
+                place.fs.delete_file(one.path)
 
 
 def with_patience(work: Callable[[], T]) -> T:

@@ -62,7 +62,7 @@ else:
 class RestoreOptions(BaseModel):
     """How a photograph is restored; the names and the defaults of `fairweather restore`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: Task = Field(default="rain", description="The degradation; `auto` finds it.")
     strength: float = Field(default=1.0, ge=0, le=1, description="0, the input, to 1.")
