@@ -23,7 +23,12 @@ COMMANDS = {
     "serve": {
         "--host", "--port", "--api-key-file", "--allow-origin", "--page", "--no-page", "--device",
         "--engine", "--precision", "--threads", "--queue", "--max-upload-mib", "--max-pixels",
-        "--max-seconds", "--folder",
+        "--max-seconds", "--folder", "--ray", "--replicas",
+    },
+    "bulk": {
+        "[sources …]", "-o", "--out", "--task", "--strength", "--levels", "--format", "--quality",
+        "--ray", "--workers", "--cpus", "--gpus", "--device", "--engine", "--precision",
+        "--max-pixels", "--retry-failed", "--overwrite", "--json",
     },
     "models": set(),
     "models list": {"--json"},

@@ -26,6 +26,7 @@ SLURM = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("alone_with_ray")
 @pytest.mark.skipif(os.name == "nt", reason="Slurm is of Linux")
 def test_the_script_for_slurm(tmp_path: Path) -> None:
     programs, source, out = tmp_path / "bin", tmp_path / "in", tmp_path / "out"

@@ -8,6 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import math
 import time
@@ -30,7 +31,7 @@ from fairweather.serving.orders import Order, find_orders
 from fairweather.serving.stores import Place, open_place, remove_halves
 from fairweather.serving.uploads import RestoreOptions
 
-TOGETHER = 8  # files of one task, so that Ray has less to do for each
+TOGETHER = 8  # files of one task at most, so that Ray has less to do for each
 WAVE = 20_000  # files of one execution, which Ray keeps track of in memory
 NAMED = 1000  # errors in a report; the table has all
 RECENT_NS = 3_000_000_000  # a file may change again within the same tick of its store's clock
@@ -230,11 +231,11 @@ class Pool:
             yield from self._execute(tasks[start : start + WAVE], register)
 
     def _execute(self, tasks: Sequence[Task], register: Any) -> Iterator[Entry]:
-        # A large task for a few files would keep some workers waiting for the last one.
-        together = max(1, min(TOGETHER, len(tasks) // (4 * self.workers)))
         rows = [task.row() for task in tasks]
-        starts = range(0, len(rows), together)
-        blocks = [pyarrow.Table.from_pylist(rows[at : at + together]) for at in starts]
+        blocks = [
+            pyarrow.Table.from_pylist(rows[start:end])
+            for start, end in itertools.pairwise(starts_of(len(rows), workers=self.workers))
+        ]
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -250,6 +251,17 @@ class Pool:
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in table.to_pylist():  # type: ignore[union-attr]
                 yield Entry(**row)
+
+
+def starts_of(files: int, *, workers: int) -> list[int]:
+    """Return where tasks begin, and the last one ends.
+
+    They grow smaller towards the end, so that no worker waits long for the last one.
+    """
+    starts = [0]
+    while left := files - starts[-1]:
+        starts.append(starts[-1] + max(1, min(TOGETHER, left // (4 * workers))))
+    return starts
 
 
 def sum_up(entries: Iterable[Entry], *, passed_over: int, seconds: float) -> Report:
