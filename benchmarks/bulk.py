@@ -17,6 +17,7 @@ import typer
 from PIL import Image
 
 from laboratory.load import make_photos
+from laboratory.machine import memory_of
 from laboratory.pages import RESULTS, write_facts
 
 PAGE = RESULTS / "bulk.md"
@@ -74,13 +75,8 @@ def memory_until(process: subprocess.Popen[str], out: Path, *, results: int) -> 
     """Return the memory of a process and all that it started, each second of its work [bytes]."""
     found: list[int] = []
     while process.poll() is None and sum(1 for _ in out.glob("*.png")) < results:
-        total = 0
         with contextlib.suppress(psutil.Error):
-            root = psutil.Process(process.pid)
-            for one in (root, *root.children(recursive=True)):
-                with contextlib.suppress(psutil.Error):
-                    total += one.memory_full_info().pss
-            found.append(total)
+            found.append(memory_of(psutil.Process(process.pid)))
         time.sleep(1)
     return found
 

@@ -25,6 +25,7 @@ from PIL import Image
 from fairweather import Restorer
 from fairweather.hardware import keep_freed_memory, use_threads
 from laboratory.load import SIZES, encoded, make_photos, order
+from laboratory.machine import memory_of
 from laboratory.pages import RESULTS, line_of, machine_line
 
 PAGE = RESULTS / "serving-libraries.md"
@@ -163,15 +164,6 @@ class Clients:
         """Return whether an answer has the pixels of the Restorer."""
         with Image.open(io.BytesIO(data)) as image:
             return np.array_equal(np.asarray(image), self.results[index])
-
-
-def memory_of(process: psutil.Process) -> int:
-    """Return the memory of a process and all that it started, shared pages counted once [bytes]."""
-    total = 0
-    for one in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.Error):
-            total += one.memory_full_info().pss
-    return total
 
 
 def measure(service: Service, clients: Clients, seconds: float) -> dict[str, float]:

@@ -1,11 +1,13 @@
 """What a benchmark ran on, and with what."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
 import platform
 from typing import Any
 
+import psutil
 import torch
 
 from fairweather.hardware import cpu_name, physical_memory_bytes
@@ -55,3 +57,12 @@ def describe_document(kind: str, setting: dict[str, Any], *, device: str) -> dic
         "versions": installed_versions(),
         "setting": setting,
     }
+
+
+def memory_of(process: psutil.Process) -> int:
+    """Return the memory of a process and all that it started, shared pages counted once [bytes]."""
+    total = 0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            total += one.memory_full_info().pss
+    return total
