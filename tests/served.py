@@ -42,7 +42,7 @@ class Served:
         self.lines: list[dict[str, object]] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        while time.monotonic() - started < 120:
+        while time.monotonic() - started < 300:
             with contextlib.suppress(httpx.HTTPError):
                 if self.url and httpx.get(f"{self.url}/readyz").status_code == 200:
                     self.ready_seconds = time.monotonic() - started

@@ -101,7 +101,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def wait_until(is_true: Any) -> None:
-    ends = time.monotonic() + 100
+    ends = time.monotonic() + 300
     while not is_true():
         assert time.monotonic() < ends
         time.sleep(0.2)

@@ -86,7 +86,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 def wait_for_workers() -> None:
     """Wait for the end of workers whose driver was killed."""
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 300
     while any(
         WORKER in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])
     ):

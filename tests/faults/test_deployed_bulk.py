@@ -52,7 +52,7 @@ def test_the_script_for_slurm(tmp_path: Path) -> None:
     script = ["bash", str(DEPLOYED / "bulk.slurm"), str(source), str(out), "--device", "cpu"]
     process = subprocess.Popen(script, env=environment, start_new_session=True)
     try:
-        assert process.wait(200) == 0
+        assert process.wait(400) == 0
     finally:
         os.killpg(process.pid, 9)  # as Slurm ends what a job has left behind
     assert sorted(path.name for path in out.glob("*.png")) == ["0.png", "1.png", "2.png"]
