@@ -103,6 +103,9 @@ def test_a_list_names_results_below_the_target(photos: Path, tmp_path: Path) -> 
     orders = find_orders([str(folder / "list.csv")], open_place(str(tmp_path / "out")), RAIN)
     assert [one.name for one in orders.orders] == ["7/a.jpg"]
     assert "is no name below the target" in orders.failures[0].message
+    (folder / "list.csv").write_text("path,name\n../photos/a.jpg,a.txt\n")
+    (failure,) = find_orders([str(folder / "list.csv")], open_place("memory://out"), RAIN).failures
+    assert "'a.txt' has no suffix of a format that is written" in failure.message
 
 
 def test_nothing_is_overwritten(photos: Path, tmp_path: Path) -> None:

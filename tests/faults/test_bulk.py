@@ -36,6 +36,7 @@ COMMAND = "from fairweather.cli import main; main()"
 WORKER = "ray::MapWorker"
 PHOTO = data.astronaut()
 COUNT = 28
+UNUSUAL = {9: "result.jpg", 10: "a b#1?.jpg"}
 BROKEN = ("broken.jpg", "deep/cut.png")
 
 
@@ -55,7 +56,8 @@ def make_photos(folder: Path, *, count: int) -> None:
         elif index % 6 == 2:
             Image.fromarray(pixels).convert("RGBA").save(place / f"{index}.png")
         else:
-            Image.fromarray(pixels).save(place / f"{index}.jpg", quality=80 + index % 15)
+            name = UNUSUAL.get(index, f"{index}.jpg")
+            Image.fromarray(pixels).save(place / name, quality=80 + index % 15)
     whole = (folder / "deep/2.png").read_bytes()
     (folder / BROKEN[0]).write_bytes(b"\xff\xd8\xff\xe0 nothing")
     (folder / BROKEN[1]).write_bytes(whole[: len(whole) // 2])
@@ -174,6 +176,13 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_bytes_of_the_command(tmp_pat
     assert sorted(row["source"] for row in table if row["status"] == "failed") == [
         str(source / name) for name in BROKEN
     ]
+
+    (tmp_path / "other").mkdir()
+    Image.fromarray(cut(0)).save(tmp_path / "other/4.jpg")
+    held = (out / "4.jpg").read_bytes()
+    code, report = run("bulk", str(tmp_path / "other"), "-o", str(out))
+    assert (code, report["failures"]) == (1, {"FileTakenError": 1})
+    assert (out / "4.jpg").read_bytes() == held
 
 
 def test_a_file_over_which_workers_die_is_given_up(tmp_path: Path) -> None:

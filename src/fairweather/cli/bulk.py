@@ -3,13 +3,13 @@
 import dataclasses
 import time
 from statistics import mean
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fairweather.cli.console import counting, err_console, out_console, print_json, printable
 from fairweather.cli.options import AsJson, Device
-from fairweather.errors import MissingExtraError, OptionError
+from fairweather.errors import MissingExtraError
 from fairweather.models import list_weights
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def bulk_command(
         bool, typer.Option("--retry-failed", help="Try again what could not be restored before.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files in OUT that no run has written.")
+        bool,
+        typer.Option("--overwrite", help="Replace files in OUT that are not results of these."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -94,15 +95,8 @@ def bulk_command(
         raise MissingExtraError(
             "bulk needs Ray, which is missing; install it with: pip install 'fairweather[ray]'"
         ) from missing
-    options = read_options(
-        RestoreOptions,
-        {
-            "task": task,
-            "strength": strength,
-            "levels": levels,
-            "format": format,
-            "quality": quality,
-        },
+    options = RestoreOptions.of(
+        {"task": task, "strength": strength, "levels": levels, "format": format, "quality": quality}
     )
     setting = Setting(
         device=device, engine=engine, precision=precision, cpus=cpus, pixels=max_pixels
@@ -133,23 +127,6 @@ def bulk_command(
         print_report(report, out)
     if report.failed:
         raise typer.Exit(1)
-
-
-def read_options(model: Any, given: dict[str, Any]) -> Any:
-    """Return options as a model of pydantic.
-
-    Raises:
-        OptionError: if one is wrong.
-    """
-    from pydantic import ValidationError
-
-    try:
-        return model(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "-".join(map(str, first["loc"]))
-        what = first["msg"].removeprefix("Value error, ")
-        raise OptionError(f"--{name} {first['input']}: {what}") from error
 
 
 def print_report(report: "Report", out: str) -> None:

@@ -180,7 +180,7 @@ def restore_command(
     ] = False,
     hardware: Annotated[
         Literal["nvenc", "qsv", "amf", "videotoolbox"] | None,
-        typer.Option(help="Encode clips on the graphics card: faster, with larger files."),
+        typer.Option(help="Encode clips on a GPU: faster, with larger files."),
     ] = None,
     as_json: AsJson = False,
     sample: Annotated[

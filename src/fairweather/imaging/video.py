@@ -43,7 +43,7 @@ class ClipOptions:
         crf: constant rate factor, smaller is better; None is nearly without visible loss.
         interlaced: what to do with a clip of half-frames.
         calm: whether what flickers where nothing moves is taken back.
-        hardware: the kind of encoder on a graphics chip, instead of one on the processor.
+        hardware: which GPU's encoder to use; None for the CPU.
     """
 
     codec: str | None = None

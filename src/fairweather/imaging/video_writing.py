@@ -78,7 +78,7 @@ ENCODERS: dict[str, Encoder] = {
     "av1": Encoder("libsvtav1", 4, {"preset": "7"}, ("420",)),
     "ffv1": Encoder("ffv1", None, {"level": "3", "slicecrc": "1"}, ALL_CHROMA),
 }
-# FFmpeg's names for one codec on graphics chips, and how they take a constant quality.
+# FFmpeg's names for one codec on GPUs, and how each takes a constant quality.
 ON_HARDWARE = {"h264": "h264", "h265": "hevc", "av1": "av1"}
 HARDWARE_OPTIONS: dict[str, dict[str, str]] = {
     "nvenc": {"preset": "p6", "rc": "constqp", "qp": "{crf}"},

@@ -120,8 +120,9 @@ def restore_bulk(
     for order in found.orders:
         way, known = ways(order.options), ledger.entries.get(order.name)
         is_there = f"{target.path}/{order.name}" in there
-        if known is None and is_there and not overwrite:
-            text = f"'{order.path}': '{out}/{order.name}' exists, and no run has written it"
+        is_others = is_there and (known is None or known.source != order.path)
+        if is_others and not overwrite:
+            text = f"'{order.path}': '{out}/{order.name}' exists, and is not its result"
             error = FileTakenError(f"{text}; allow it with --overwrite, or choose another --out")
             entries.append(Entry(order.name, order.path, **facts_of(error, order.path)))
         elif known is not None and known.source == order.path and known.way == way:

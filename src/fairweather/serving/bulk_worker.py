@@ -1,14 +1,12 @@
 """What works in each process of a bulk run: read, restore, write, tell."""
 
 import collections
-import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import logging
 import os
-import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from fairweather.serving.ledger import Entry, table_of
 from fairweather.serving.orders import Order
 from fairweather.serving.service import BUCKETS
 from fairweather.serving.stores import Place
-from fairweather.serving.studio import Studio
+from fairweather.serving.studio import Studio, Ticket
 from fairweather.serving.uploads import RestoreOptions
 from fairweather.serving.workplace import private_folder
 
@@ -109,8 +107,6 @@ class BulkWorker:
         self.register = register
         self.studio = setting.studio()
         self.pool = ThreadPoolExecutor(2 * AHEAD)
-        self.held = contextlib.ExitStack()
-        self.folder = self.held.enter_context(private_folder())
         self.name = f"{os.uname().nodename if hasattr(os, 'uname') else ''}:{os.getpid()}"
         self.files = Counter("fairweather_bulk_files", "Files.", tag_keys=("status",))
         self.megapixels = Counter("fairweather_bulk_megapixels", "Restored.")
@@ -120,6 +116,16 @@ class BulkWorker:
 
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
         """Restore the files of a table of tasks; return their entries."""
+        with private_folder() as folder:  # a killed worker's is removed with the next one
+            entries = self._restore_all(table, folder)
+        for entry in entries:
+            self.files.inc(tags={"status": entry.status})
+            if entry.status == "restored":
+                self.megapixels.inc(entry.pixels / 1e6)
+                self.seconds.observe(entry.seconds)
+        return table_of(entries)
+
+    def _restore_all(self, table: pyarrow.Table, folder: Path) -> list[Entry]:
         rows = iter(table.to_pylist())
         reading: collections.deque[tuple[Task, Future[bytes]]] = collections.deque()
         noted: list[Future[Entry]] = []
@@ -135,18 +141,12 @@ class BulkWorker:
         while reading:
             task, data = reading.popleft()
             read_more()
-            noted.append(self._work(task, data))
+            noted.append(self._work(task, data, folder))
             if len(noted) > AHEAD:
                 noted[-1 - AHEAD].result()
-        entries = [one.result() for one in noted]
-        for entry in entries:
-            self.files.inc(tags={"status": entry.status})
-            if entry.status == "restored":
-                self.megapixels.inc(entry.pixels / 1e6)
-                self.seconds.observe(entry.seconds)
-        return table_of(entries)
+        return [one.result() for one in noted]
 
-    def _work(self, task: "Task", reading: "Future[bytes]") -> "Future[Entry]":
+    def _work(self, task: "Task", reading: "Future[bytes]", folder: Path) -> "Future[Entry]":
         """Restore a file; what is returned has its entry when the result is written."""
         started = time.monotonic()
         entry = task.entry if not task.known else task.anew()
@@ -168,7 +168,7 @@ class BulkWorker:
                 return done(noted(status="failed", error=DEAD, message=message, attempts=DEATHS))
             entry = dataclasses.replace(entry, attempts=count)
             try:
-                result, restored = self._restore_patiently(task, data)
+                result, restored = self._restore_patiently(task, data, folder)
             finally:
                 self.register.end.remote(entry.name)
         except Exception as error:
@@ -186,35 +186,29 @@ class BulkWorker:
 
         return self.pool.submit(write)
 
-    def _restore_patiently(self, task: "Task", data: bytes) -> tuple[bytes, Restored]:
+    def _restore_patiently(self, task: "Task", data: bytes, folder: Path) -> tuple[bytes, Restored]:
         for _ in range(ATTEMPTS - 1):
             try:
-                return self._restore(task, data)
+                return self._restore(task, data, folder)
             except (FairweatherError, OSError):
                 raise
             except Exception:  # of an engine, or of memory, which may be there in a moment
                 log.warning("a file is tried again", exc_info=True)
-        return self._restore(task, data)
+        return self._restore(task, data, folder)
 
-    def _restore(self, task: "Task", data: bytes) -> tuple[bytes, Restored]:
+    def _restore(self, task: "Task", data: bytes, folder: Path) -> tuple[bytes, Restored]:
         options = task.options
-        restorer = self.studio.restorer(options.task, **options.of_restorer())
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            source = Path(folder, PurePosixPath(task.path).name)
-            target = Path(folder, "result").with_suffix(PurePosixPath(task.entry.name).suffix)
-            source.write_bytes(data)
-            try:
-                restored = restorer.restore_file(
-                    source,
-                    target,
-                    max_pixels=self.setting.pixels,
-                    quality=options.quality,
-                    chroma=options.chroma,
-                )
-            except FairweatherError as error:
-                error.args = (str(error).replace(str(source), task.path), *error.args[1:])
-                raise
-            return target.read_bytes(), restored
+        return self.studio.restore_bytes(
+            data,
+            PurePosixPath(task.path).suffix,
+            Ticket(),
+            within=folder,
+            called=task.path,
+            task=options.task,
+            changes=options.of_restorer(),
+            pixels=self.setting.pixels,
+            **{**options.of_file(), "format": PurePosixPath(task.entry.name).suffix},
+        )
 
 
 def done(entry: Entry) -> "Future[Entry]":

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -23,7 +23,6 @@ TABLE = "files.parquet"
 PARTS = "part-"
 REPORT = "report.json"
 FLUSH_SECONDS = 2.0
-Status = Literal["begun", "restored", "unchanged", "failed"]
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ from fairweather.restoration import Restored
 from fairweather.serving.app import LOOPBACK, create_app, hosts_of
 from fairweather.serving.cluster import connected
 from fairweather.serving.limits import Limits
-from fairweather.serving.problems import for_clients
 from fairweather.serving.run import CONNECTIONS, log_as_json
 from fairweather.serving.service import Service, read_key
 from fairweather.serving.studio import Studio, Ticket
+from fairweather.serving.uploads import UPLOAD
 from fairweather.serving.workplace import private_folder
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,9 @@ class Settings(BaseModel):
     device: str = "auto"
     engine: str = "auto"
     precision: str = "fp32"
-    hosts: list[str] = Field(default=[*LOOPBACK], description="Names it is asked under, or `*`.")
+    hosts: list[str] = Field(
+        default=[*LOOPBACK], description="Host names that it answers to, or `*`."
+    )
     origins: list[str] = Field(default=[], description="Pages elsewhere that may ask.")
     api_key_file: Path | None = Field(default=None, description="On the machine of the front.")
     api_key: SecretStr | None = None
@@ -118,18 +120,18 @@ class RemoteRestorer:
         return True
 
     async def restore(
-        self, name: str, data: bytes, *, seconds: float | None, **asked: Any
+        self, suffix: str, data: bytes, *, seconds: float | None, **asked: Any
     ) -> AsyncIterator[tuple[int, int] | Done | BaseException]:
         """Yield how far it is, and in the end the result or what is wrong with the file.
 
         Args:
-            name: of the file; its suffix says what it is.
+            suffix: of the file, which says what it is.
             data: its bytes.
             seconds: that the work may take; None for any time.
             asked: as for `Studio.restore_file`.
         """
         ticket = Ticket(seconds=seconds)
-        working = asyncio.create_task(asyncio.to_thread(self._work, name, data, ticket, asked))
+        working = asyncio.create_task(asyncio.to_thread(self._work, suffix, data, ticket, asked))
         try:
             told = (0, 0)
             while not (await asyncio.wait([working], timeout=POLL_SECONDS))[0]:
@@ -141,19 +143,17 @@ class RemoteRestorer:
             await asyncio.wait([working])  # to the end of a tile, before the next file comes
 
     def _work(
-        self, name: str, data: bytes, ticket: Ticket, asked: dict[str, Any]
+        self, suffix: str, data: bytes, ticket: Ticket, asked: dict[str, Any]
     ) -> Done | BaseException:
-        with tempfile.TemporaryDirectory(dir=self.folder) as place:
-            folder = Path(place)
-            source = folder / name
-            source.write_bytes(data)
-            try:
-                ticket.begin()
-                restored = self.studio.restore_file(source, folder / "results", ticket, **asked)
-                return Done(restored.target.read_bytes(), restored)
-            except (FairweatherError, OSError, MemoryError) as error:
-                error.args = (for_clients(error, folder), *error.args[1:])
-                return error
+        ticket.begin()
+        try:
+            return Done(
+                *self.studio.restore_bytes(
+                    data, suffix, ticket, within=self.folder, called=UPLOAD, **asked
+                )
+            )
+        except (FairweatherError, OSError, MemoryError) as error:
+            return error
 
 
 class RemoteStudio(Studio):
@@ -186,7 +186,7 @@ class RemoteStudio(Studio):
         data = source.read_bytes()
         for attempt in range(TRIES):
             try:
-                done = self._restored(source.name, data, ticket, asked)
+                done = self._restored(source.suffix, data, ticket, asked)
                 break
             except (RayActorError, WorkerCrashedError):
                 log.warning("a restorer died", extra={"facts": {"attempt": attempt + 1}})
@@ -197,9 +197,9 @@ class RemoteStudio(Studio):
         target.write_bytes(done.data)
         return dataclasses.replace(done.restored, source=source, target=target)
 
-    def _restored(self, name: str, data: bytes, ticket: Ticket, asked: dict[str, Any]) -> Done:
+    def _restored(self, suffix: str, data: bytes, ticket: Ticket, asked: dict[str, Any]) -> Done:
         parts = self.restorers.restore.options(stream=True).remote(
-            name, data, seconds=ticket.seconds, **asked
+            suffix, data, seconds=ticket.seconds, **asked
         )
         try:
             for part in parts:

@@ -12,10 +12,9 @@ from typing import Any
 import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
-from pydantic import ValidationError
 
 from fairweather.errors import OptionError
-from fairweather.imaging import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from fairweather.imaging import IMAGE_SUFFIXES, VIDEO_SUFFIXES, WRITTEN_SUFFIXES
 from fairweather.restoration import as_written, plan_jobs
 from fairweather.serving.ledger import FOLDER, Entry
 from fairweather.serving.stores import MAGIC, Found, Place, open_place
@@ -70,7 +69,12 @@ class Orders:
         self.failures.append(Entry(source, source, status="failed", error=error, message=message))
 
     def add(self, root: int, file: Found, name: str, options: RestoreOptions) -> None:
-        """Note a file that can be, unless its result would lie outside of the target."""
+        """Note a file that can be, unless its result could not be written under that name."""
+        if PurePosixPath(name).suffix.lower() not in WRITTEN_SUFFIXES:
+            self.fail(
+                file.path, f"'{file.path}': '{name}' has no suffix of a format that is written"
+            )
+            return
         if name.startswith("/") or ".." in name.split("/"):
             self.fail(file.path, f"'{file.path}': '{name}' is no name below the target")
             return
@@ -164,11 +168,10 @@ def add_list(found: Orders, place: Place, options: RestoreOptions) -> None:
         told = {key: value for key, value in row.items() if value is not None}
         if "levels" in told:
             told["levels"] = str(told["levels"])  # a number, for a reader of CSV
-        try:
-            made = RestoreOptions(**{**options.model_dump(), **told}) if told else options
-        except ValidationError as error:
-            what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise OptionError(f"{place.text}: row {number}: {what}") from error
+        made = options
+        if told:
+            where = f"{place.text}: row {number}: "
+            made = RestoreOptions.of({**options.model_dump(), **told}, where=where)
         file, relative = resolved(given, place)
         if file.store not in roots:
             roots[file.store] = len(found.roots)

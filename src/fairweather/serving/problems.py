@@ -4,7 +4,7 @@ import errno
 import http
 import json
 import logging
-import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from fairweather.errors import FairweatherError, MissingExtraError
 from fairweather.serving.studio import BusyError
+from fairweather.serving.workplace import without_paths
 
 MEDIA_TYPE = "application/problem+json"
 REST = "{path:path}"  # of routes that take whatever is left
@@ -89,8 +90,23 @@ def for_clients(error: BaseException, folder: Path) -> str:
         error: what was raised.
         folder: of the service, in which all of its files lie.
     """
-    text = str(error).partition("; if you trust the file")[0]
-    return re.sub(rf"{re.escape(str(folder))}[^'\s]*", "upload", text)
+    return without_paths(str(error).partition("; if you trust the file")[0], folder)
+
+
+def wrong_fields(errors: Iterable[Any]) -> list[dict[str, str]]:
+    """Return where something is wrong and what, of errors as pydantic lists them."""
+    return [
+        {
+            "where": ".".join(map(str, one["loc"])),
+            "what": one["msg"].removeprefix("Value error, "),
+        }
+        for one in errors
+    ]
+
+
+def in_words(wrong: Iterable[dict[str, str]]) -> str:
+    """Return what `wrong_fields` found as one line."""
+    return "; ".join(f"{one['where']}: {one['what']}" for one in wrong)
 
 
 def as_problem(error: Exception, folder: Path) -> Response:
@@ -124,15 +140,8 @@ def add_handlers(app: FastAPI, folder: Path) -> None:
 
     async def on_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        wrong = [
-            {
-                "where": ".".join(map(str, one["loc"])),
-                "what": one["msg"].removeprefix("Value error, "),
-            }
-            for one in error.errors()
-        ]
-        detail = "; ".join(f"{one['where']}: {one['what']}" for one in wrong)
-        return problem_response(422, detail, errors=wrong)
+        wrong = wrong_fields(error.errors())
+        return problem_response(422, in_words(wrong), errors=wrong)
 
     async def on_ours(request: Request, error: Exception) -> Response:
         return as_problem(error, folder)

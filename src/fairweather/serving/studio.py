@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from fairweather.errors import FairweatherError, ImageError
 from fairweather.imaging import ClipOptions, is_clip, read_clip_facts
 from fairweather.models import list_weights
 from fairweather.restoration import Restored, Restorer, plan_jobs
+from fairweather.serving.workplace import without_paths
 
 AUTO = "auto"
 FIRST_GUESS_SECONDS = 1.0
@@ -145,6 +147,36 @@ class Studio:
         """
         restorer = self.restorer(task, **changes)
         return restore_in(folder, source, restorer, ticket, pixels=pixels, **written)
+
+    def restore_bytes(
+        self, data: bytes, suffix: str, ticket: Ticket, *, within: Path, called: str, **asked: Any
+    ) -> tuple[bytes, Restored]:
+        """Restore a file that is in memory, as `restore_file` does.
+
+        Args:
+            data: what it holds.
+            suffix: that says what it is.
+            ticket: of the work.
+            within: folder where it lies meanwhile.
+            called: its name in errors.
+            asked: as for `restore_file`.
+
+        Returns:
+            What the result holds, and what restoring gave; its paths are gone.
+
+        Raises:
+            FairweatherError: if it cannot be restored.
+        """
+        with tempfile.TemporaryDirectory(dir=within) as place:
+            folder = Path(place)
+            source = (folder / "file").with_suffix(suffix)
+            source.write_bytes(data)
+            try:
+                restored = self.restore_file(source, folder / "results", ticket, **asked)
+            except FairweatherError as error:
+                error.args = (without_paths(str(error), folder, called=called), *error.args[1:])
+                raise
+            return restored.target.read_bytes(), restored
 
     @functools.cached_property
     def workers(self) -> int:

@@ -5,14 +5,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 from starlette.datastructures import UploadFile
 
-from fairweather.errors import ImageError
+from fairweather.errors import ImageError, OptionError
 from fairweather.imaging import HEAD_BYTES, VIDEO_SUFFIXES, suffix_of
 from fairweather.models import list_weights
 from fairweather.restoration import Restored, list_finishes
-from fairweather.serving.problems import Problem
+from fairweather.serving.problems import Problem, in_words, wrong_fields
 from fairweather.serving.service import Service
 from fairweather.serving.studio import Ticket
 
@@ -79,6 +86,22 @@ class RestoreOptions(BaseModel):
     chroma: Literal["4:4:4", "4:2:2", "4:2:0"] | None = Field(
         default=None, description="Resolution of the colours in JPEG, AVIF, HEIC."
     )
+
+    @classmethod
+    def of(cls, given: dict[str, Any], *, where: str = "") -> "RestoreOptions":
+        """Return options that a person gave.
+
+        Args:
+            given: by their names.
+            where: what errors begin with.
+
+        Raises:
+            OptionError: if one is wrong.
+        """
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise OptionError(where + in_words(wrong_fields(error.errors()))) from error
 
     def of_restorer(self) -> dict[str, Any]:
         """Return what `Restorer.with_options` takes."""

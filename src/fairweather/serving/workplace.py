@@ -1,6 +1,7 @@
 """One private folder for all that a service writes, removed even after a crash."""
 
 import contextlib
+import re
 import shutil
 import tempfile
 import time
@@ -54,3 +55,8 @@ def remove_old(folder: Path, *, seconds: float) -> None:
         with contextlib.suppress(OSError):
             if now - path.stat().st_mtime > seconds:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def without_paths(text: str, folder: Path, *, called: str = "upload") -> str:
+    """Return an error without the paths of files in a folder; they are called otherwise."""
+    return re.sub(rf"{re.escape(str(folder))}[^'\s]*", lambda _: called, text)
