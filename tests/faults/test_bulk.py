@@ -191,11 +191,11 @@ def test_a_file_over_which_workers_die_is_given_up(tmp_path: Path) -> None:
     source.mkdir()
     for index in range(4):
         Image.fromarray(cut(index)).save(source / f"{index}.png")
-    Image.fromarray(np.tile(PHOTO, (3, 3, 1))).save(source / "poison.png")
+    Image.fromarray(np.tile(PHOTO, (3, 3, 1))).save(source / "poison.bmp")
     process = start("bulk", str(source), "-o", str(out), "--workers", "1", TMPDIR=str(place))
     seen: set[Path] = set()
     while process.poll() is None:
-        for path in set(place.rglob("poison.png")) - seen:
+        for path in set(place.rglob("file.bmp")) - seen:
             seen.add(path)
             for one in psutil.Process(process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
