@@ -19,7 +19,7 @@ override OUT := $(value OUT)
 export IN OUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup keras kernels restore test test-slow fuzz check format clean
+.PHONY: help setup keras kernels restore test test-slow fuzz check format docs clean
 
 help:
 	@echo 'make restore              restore a sample photograph, into ./sample'
@@ -33,6 +33,7 @@ help:
 	@echo 'make fuzz                 damage files at random and look for crashes, SECONDS=300 for each kind'
 	@echo 'make check                formatting, lint, types and the rules of the house'
 	@echo 'make format               fix what the formatter and the linter can fix'
+	@echo 'make docs                 build the site into build/site'
 	@echo 'make clean                remove the virtual environment, the sample and the caches'
 	@echo
 	@echo 'The first command sets up $(VENV) with $(PYTHON); PYTHON=... and VENV=... choose others.'
@@ -72,6 +73,9 @@ format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(DEV)
+	$(BIN)/python scripts/build_site.py
+
 clean:
 	rm -rf $(VENV) build dist sample .pytest_cache .hypothesis .ruff_cache
 	find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -85,7 +89,7 @@ $(CORE): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 $(DEV): $(CORE)
-	$(INSTALL) -e '.[train,export,int8,heif,jxl,raw,video,ray,dev]'
+	$(INSTALL) -e '.[train,export,int8,heif,jxl,raw,video,ray,docs,dev]'
 	@touch $@
 
 # tensorflow-cpu has no macOS wheel: make keras TENSORFLOW=tensorflow there.
