@@ -86,7 +86,7 @@ def main():
     """Read the command line, print a table, and write JSON where asked to."""
     here = [engine.name for engine in list_engines() if engine.installed]
     installed = [engine for engine in ENGINES if engine in here]
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("weights", nargs="?", default="rain", help="as fairweather.Restorer takes")
     parser.add_argument(
         "--size", type=size_of, default=(480, 640), help="HEIGHTxWIDTH of the frame"
