@@ -105,7 +105,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(folder / name, rainy)
     for name in ("clean/4.png", "photographs/5.png"):
         save(folder / name, photo)
-    for name in ("mine", "pairs", "DATA/Rain100L", "DATA/dev/pairs/rain/Rain100L"):
+    for name in ("mine", "DATA/Rain100L", "DATA/dev/pairs/rain/Rain100L"):
         for number in range(4):
             save(folder / name / f"input/{number}.png", np.roll(rainy, 8 * number, 1))
             save(folder / name / f"target/{number}.png", np.roll(photo, 8 * number, 1))

@@ -24,6 +24,7 @@ PAGES = sorted(
     for pattern in (
         "README.md",
         "CONTRIBUTING.md",
+        "SECURITY.md",
         "docs/**/*.md",
         "src/fairweather/weights/**/*.md",
     )
