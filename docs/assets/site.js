@@ -19,3 +19,8 @@ for (const figure of document.querySelectorAll(".compare")) {
   for (const rest of figure.querySelectorAll("p")) if (!rest.textContent.trim()) rest.remove();
   move();
 }
+
+// Wide tables scroll sideways on a phone; the keyboard has to reach them for that.
+addEventListener("load", () => {
+  for (const table of document.querySelectorAll(".md-typeset__scrollwrap")) table.tabIndex = 0;
+});
