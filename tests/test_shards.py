@@ -23,7 +23,7 @@ from command import Run
 from tiny_runs import save, write_images
 
 from fairweather.data import bring_data, default_cache_folder, find_layout_pairs, pack_folder
-from fairweather.errors import DataError, MissingExtraError, OptionError
+from fairweather.errors import DataError, OptionError
 
 SHARDS = [f"{number:06}.tar" for number in range(4)]
 UNUSUAL = "pairs/input/deep/ä b#1?.png"
