@@ -64,7 +64,7 @@ def main() -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    ray.init(options.ray)
+    ray.init(options.ray, include_dashboard=False)
     out = options.out.absolute()
     recipe = load_recipe(options.recipe, overrides=options.overrides)
     resources = {"CPU": options.cpus} | ({"GPU": 1} if options.gpu else {})
