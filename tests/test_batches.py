@@ -1,12 +1,20 @@
 """What a step trains on: which crops are degraded, and that a seed tells how."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from tiny_runs import make_recipe
+from tiny_runs import make_recipe, of_pairs, write_images
 from torch import Tensor
 
-from fairweather.data import DEGRADATIONS, WEATHERS
-from fairweather.training.batches import degrade_crops, degrade_held_out, seed_of
+from fairweather.data import DEGRADATIONS, WEATHERS, ImageCache
+from fairweather.training.batches import (
+    degrade_crops,
+    degrade_held_out,
+    seed_of,
+    split_pairs,
+    training_crops,
+)
 
 
 def a_batch(size: int, *, synthetic: list[bool]) -> dict[str, Tensor]:
@@ -91,3 +99,20 @@ def test_every_stage_and_step_has_a_seed_of_its_own() -> None:
     batches = [{"number": torch.tensor([number])} for number in range(20)]
     seeds = {seed_of(batch, recipe=recipe, index=index) for batch in batches for index in (0, 1)}
     assert len(seeds) == 40
+
+
+def test_each_pair_comes_once_an_epoch_if_the_recipe_says_so(tmp_path: Path) -> None:
+    """In another order each time, whichever process or worker asks for which crop."""
+    data = {"pairs": ["pairs"], "held_out_every": 3, "each_once": True}
+    recipe = of_pairs(data=data)
+    pairs, _ = split_pairs(recipe, write_images(tmp_path, clean=0, pairs=12))
+    count = len(pairs)
+    crops = training_crops(recipe, index=0, pairs=pairs, batches=3 * count, images=ImageCache(None))
+    assert (count, len(crops)) == (8, 4 * 3 * count)
+    drawn = {number: int(crops[number]["index"]) for number in reversed(range(len(crops)))}
+    epochs = [
+        tuple(drawn[number] for number in range(begin, begin + count))
+        for begin in range(0, len(crops), count)
+    ]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert len(set(epochs)) == len(epochs)

@@ -46,6 +46,7 @@ COMMANDS = {
     "data": set(),
     "data degrade": {"source", "-o", "--out", "--task", "--seed"},
     "data layouts": {"name"},
+    "data pack": {"folder", "-o", "--out", "--shard-mb", "--overwrite"},
     "data check": {"folder", "--layout", "--split", "--test-split", "--quick", "--json"},
     "tune": {
         "recipe", "[overrides …]", "--data", "-o", "--out", "--trials", "--search", "--workers",

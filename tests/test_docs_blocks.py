@@ -34,6 +34,7 @@ ELSEWHERE = {
     "docs/gallery.md": "test_docs_pictures.py runs it and compares the pictures",
     "docs/degradations.md": "test_docs_pictures.py runs it and compares the pictures",
     "docs/keras.md": "test_keras_tutorial.py runs it",
+    "docs/training-at-scale.md": "faults/test_train_at_scale.py runs its commands",
     "docs/guides/train.md": "test_docs_guide.py runs it, with fewer steps",
 }
 BLOCK = re.compile(

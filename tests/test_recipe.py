@@ -141,6 +141,11 @@ def test_a_recipe_is_frozen(tmp_path: Path) -> None:
         ({**SMALL, "data": {"clean": [], "pairs": []}}, "data", "neither clean folders nor pairs"),
         ({**SMALL, "data": {"clean": ["c"], "real_fraction": 1.5}}, "data.real_fraction", "less"),
         ({**SMALL, "data": {"clean": ["c"], "held_out_every": 1}}, "data.held_out_every", "2"),
+        (
+            {**SMALL, "data": {"clean": ["c"], "layers": ["l"], "each_once": True}},
+            "data",
+            "each_once goes with clean folders or with pairs",
+        ),
         ({**SMALL, "task": "sunshine"}, "sunshine", "no synthetic degradation"),
         (
             {**SMALL, "task": "snow", "data": {"clean": ["c"], "layers": ["l"]}},

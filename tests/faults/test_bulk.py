@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet
 import pytest
+from object_store import Store
 from PIL import Image
 from skimage import data
 
@@ -209,41 +209,11 @@ def test_a_file_over_which_workers_die_is_given_up(tmp_path: Path) -> None:
     shutil.rmtree(place)
 
 
-class Store:
-    """A store that speaks S3, on the loopback, and fails when it is told to."""
-
-    def __init__(self) -> None:
-        from moto.server import DomainDispatcherApplication, create_backend_app
-        from werkzeug.serving import make_server
-
-        self.app = DomainDispatcherApplication(create_backend_app)
-        self.random = random.Random(0)
-        self.fails = False
-        self.puts: list[str] = []
-        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-
-    def answer(self, environ: dict[str, Any], respond: Any) -> Any:
-        kind = self.random.random() if self.fails else 1.0
-        if kind < 0.15:
-            respond("500 Internal Server Error", [("Content-Length", "0")])
-            return [b""]
-        if kind < 0.2:
-            time.sleep(1.5)
-        elif kind < 0.25:
-            raise ConnectionAbortedError  # the server closes the connection
-        if environ["REQUEST_METHOD"] == "PUT":
-            self.puts.append(environ["PATH_INFO"])
-        return self.app(environ, respond)
-
-
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_store_that_fails_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("moto", reason="NOT TESTED: object stores, because moto is not installed")
     store = Store()
-    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
-    for name, value in {**keys, "AWS_ENDPOINT_URL": store.address}.items():
+    for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
     bucket = open_place("s3://city?allow_bucket_creation=true")
     bucket.fs.create_dir("city")

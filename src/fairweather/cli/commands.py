@@ -16,7 +16,7 @@ import typer
 from fairweather.cli.benchmark import benchmark_command
 from fairweather.cli.bulk import bulk_command
 from fairweather.cli.console import err_console, give_up_output, out_console
-from fairweather.cli.data import data_check, data_degrade, data_layouts, data_unpack
+from fairweather.cli.data import data_check, data_degrade, data_layouts, data_pack, data_unpack
 from fairweather.cli.evaluate import evaluate_command
 from fairweather.cli.export import export_command
 from fairweather.cli.models import models_convert, models_info, models_list
@@ -50,6 +50,7 @@ data_app = typer.Typer(help="Check, make and describe training data.", no_args_i
 data_app.command("check")(data_check)
 data_app.command("degrade")(data_degrade)
 data_app.command("layouts")(data_layouts)
+data_app.command("pack")(data_pack)
 data_app.command("unpack")(data_unpack)
 app.add_typer(data_app, name="data")
 app.command("benchmark")(benchmark_command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fairweather.cli.console import counting, err_console, out_console, print_json, printable
-from fairweather.cli.options import AsJson
+from fairweather.cli.options import AsJson, Overwrite
 
 if TYPE_CHECKING:
     from fairweather.data import Made
@@ -113,6 +113,36 @@ def data_unpack(
             source, out, layout=layout, split=split, degraded=degraded, on_done=show
         )
     tell_made(made, out / split)
+
+
+def data_pack(
+    folder: Annotated[Path, typer.Argument(help="Folder that a recipe's folders are relative to.")],
+    *,
+    out: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR|URL",
+            help="Where to write the shards: a folder, s3://, gs://, az:// or what fsspec knows.",
+        ),
+    ],
+    shard_mb: Annotated[
+        int, typer.Option("--shard-mb", help="Size of a shard in megabytes.", min=1)
+    ] = 512,
+    overwrite: Overwrite = False,
+) -> None:
+    """Pack the images and lists of a folder into tar files, to train on from an object store.
+
+    Relative paths are kept. `fairweather train --data` takes the folder or URL of the shards in
+    place of the folder that was packed.
+    """
+    from fairweather.data import pack_folder
+
+    with counting("files") as show:
+        packed = pack_folder(folder, out, shard_mb=shard_mb, overwrite=overwrite, on_done=show)
+    size = f"{packed.size_bytes / 1e6:.1f} MB"
+    out_console.print(f"{packed.files} files in {packed.shards} shards, {size}, in {out}")
 
 
 def data_layouts(

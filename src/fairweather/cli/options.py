@@ -37,7 +37,10 @@ Workers = Annotated[
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option(help="Folder for decoded images.", show_default="the user's cache folder"),
+    typer.Option(
+        help="Folder for decoded images and unpacked shards.",
+        show_default="the user's cache folder",
+    ),
 ]
 Unchecked = Annotated[
     bool, typer.Option("--unchecked", help="Train even if a quick check finds faults in the pairs.")

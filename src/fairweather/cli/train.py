@@ -34,7 +34,12 @@ def train_command(
     ] = None,
     *,
     data: Annotated[
-        Path | None, typer.Option(help="Folder that holds the recipe's data sets.")
+        str | None,
+        typer.Option(
+            metavar="DIR|URL",
+            help="Folder that holds the recipe's data sets, or shards of it that `fairweather data"
+            " pack` has made, here or in an object store (s3://…).",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -87,7 +92,7 @@ def train_command(
 
     Runs on one machine, or under torchrun on many.
     """
-    from fairweather.data import default_cache_folder
+    from fairweather.data import bring_data, default_cache_folder
     from fairweather.training import is_finished, load_recipe, recipe_schema
 
     if schema:
@@ -110,23 +115,24 @@ def train_command(
         raise OptionError("--framework keras takes neither --devices nor --workers")
     # Otherwise TensorFlow, which TensorBoard imports where it is, tells what it was built with.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    folder = None if data is None else bring_data(data, cache=cache)
     work: dict[str, Any] = {"run": run, "weights": weights, "unchecked": unchecked, "fresh": fresh}
     if dry_run:
-        check_all(loaded, data=data, devices=devices, framework=framework, **work)
+        check_all(loaded, data=folder, devices=devices, framework=framework, **work)
         return
     finished = not fresh and is_finished(run, loaded)
     if framework == "keras":
         keras = importlib.import_module("fairweather.keras")  # an extra, and seconds to import
         verbose = 1 if sys.stdout.isatty() else 2
-        path = keras.train(loaded, data=data, cache=cache, verbose=verbose, **work)
+        path = keras.train(loaded, data=folder, cache=cache, verbose=verbose, **work)
     else:
         from fairweather.training import Machines, train
 
-        assert data is not None
+        assert folder is not None
         quiet_lightning()
         machines = Machines.of_torchrun(workers=workers, cache=cache)
         machines = machines or Machines(devices=devices, workers=workers, cache=cache)
-        path = train(loaded, data=data, machines=machines, **work)
+        path = train(loaded, data=folder, machines=machines, **work)
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         what = "was finished before, nothing was trained" if finished else "trained"
         out_console.print(f"{what}: {path}")

@@ -28,7 +28,13 @@ def tune_command(
         ),
     ] = None,
     *,
-    data: Annotated[Path, typer.Option(help="Folder that holds the recipe's data sets.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR|URL",
+            help="Folder that holds the recipe's data sets, or shards of it, as for train.",
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -79,7 +85,7 @@ def tune_command(
     folder's summary.png, values.png, steps.png, trials.csv and best.yaml are updated, beside the
     run of each trial.
     """
-    from fairweather.data import default_cache_folder
+    from fairweather.data import bring_data, default_cache_folder
     from fairweather.training import Machines, load_recipe, search_recipe
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -87,14 +93,15 @@ def tune_command(
     loaded = load_recipe(recipe, overrides=overrides or [], allow_code=allow_code)
     be_quiet()
     quiet_lightning()
+    cache = cache or default_cache_folder()
     out = out or Path("runs") / f"{loaded.name}-tune"
     result = search_recipe(
         loaded,
-        data=data,
+        data=bring_data(data, cache=cache),
         out=out,
         space=search or (),
         trials=trials,
-        machines=Machines(workers=workers, cache=cache or default_cache_folder()),
+        machines=Machines(workers=workers, cache=cache),
         unchecked=unchecked,
     )
     out_console.print(table_of(result))

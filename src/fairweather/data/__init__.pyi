@@ -25,9 +25,12 @@ from .layouts import describe_layout as describe_layout
 from .layouts import find_layout_pairs as find_layout_pairs
 from .layouts import list_layouts as list_layouts
 from .layouts import unpack_side_by_side as unpack_side_by_side
+from .local_copy import bring_data as bring_data
 from .pairs import Made as Made
 from .pairs import Pair as Pair
 from .pairs import composed as composed
 from .pairs import find_images as find_images
 from .pairs import natural_order as natural_order
 from .pairs import read_bytes as read_bytes
+from .shards import Packed as Packed
+from .shards import pack_folder as pack_folder

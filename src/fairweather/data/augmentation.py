@@ -67,6 +67,7 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
         seed: int | tuple[int, ...],
         real_fraction: float = 0.0,
         layer_fraction: float = 0.0,
+        each_once: bool = False,
         augmentation: Augmentation = ORIENTATION_ONLY,
         images: ImageCache | None = None,
     ):
@@ -79,6 +80,9 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
             seed: of everything random; numbers from 0.
             real_fraction: share of crops taken from real pairs where there are other kinds too.
             layer_fraction: share of the others whose pairs have a `degrade`, where there are any.
+            each_once: take all pairs in turn, in an order that is drawn for each epoch of as many
+                crops as pairs; the fractions count for nothing then. By default each crop draws
+                its pair by itself.
             augmentation: what is varied; MixUp is not done here, see `mix_up`.
             images: where decoded images are kept; None keeps them in the memory of this process.
         """
@@ -92,6 +96,8 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
         self.seed = seed
         self.real_fraction = real_fraction
         self.layer_fraction = layer_fraction
+        self.each_once = each_once
+        self._order: tuple[int, np.ndarray] | None = None  # of an epoch
         self.augmentation = augmentation
         if not pairs:
             raise DataError("there is nothing to crop from: no pairs and no clean images")
@@ -110,7 +116,7 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
         # Drawn in this order since the first weights were trained; what is new is drawn last.
         seed = (self.seed,) if isinstance(self.seed, int) else self.seed
         random = np.random.default_rng((*seed, number))
-        index = self._choose(random)
+        index = self._in_turn(number, seed=seed) if self.each_once else self._choose(random)
         pair = self.cache.pairs[index]
         crops = random_crop(
             self.cache[index],
@@ -133,6 +139,14 @@ class RandomCrops(Dataset[dict[str, Tensor]]):
             "index": torch.tensor(index),
             "number": torch.tensor(number),
         }
+
+    def _in_turn(self, number: int, *, seed: tuple[int, ...]) -> int:
+        epoch, place = divmod(number, len(self.cache))
+        if self._order is None or self._order[0] != epoch:
+            # The 1 keeps it apart from the generators of crops.
+            random = np.random.default_rng((*seed, epoch, 1))
+            self._order = epoch, random.permutation(len(self.cache))
+        return int(self._order[1][place])
 
     def _choose(self, random: np.random.Generator) -> int:
         synthetic, layered, real = self.kinds

@@ -50,15 +50,21 @@ def find_images(folder: Path) -> list[Path]:
     return found
 
 
-def iterate_images(folder: Path) -> Iterator[Path]:
-    """Yield the image files under a folder, linked folders included, as the disk lists them."""
+def iterate_images(folder: Path, *, also: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yield the image files under a folder, linked folders included, as the disk lists them.
+
+    Args:
+        folder: where to look.
+        also: suffixes of other files to yield.
+    """
+    suffixes = IMAGE_SUFFIXES | also
 
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be searched: {error.strerror}")
 
     for parent, _, names in walk_once(folder, on_error=refuse):
         for path in (parent / name for name in names if not name.startswith(".")):
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            if path.suffix.lower() in suffixes and path.is_file():
                 yield path
 
 

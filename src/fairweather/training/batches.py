@@ -124,6 +124,7 @@ def training_crops(
         seed=(recipe.seed, index),
         real_fraction=recipe.data.real_fraction or 0.0,
         layer_fraction=recipe.data.layer_fraction,
+        each_once=recipe.data.each_once,
         augmentation=recipe.augmentation,
         images=images,
     )

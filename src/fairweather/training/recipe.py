@@ -116,6 +116,11 @@ class DataSpec(Strict):
     layer_fraction: float = Field(
         0.5, ge=0, le=1, description="share of the crops of clean images that get the layers' rain"
     )
+    each_once: bool = Field(
+        False,
+        description="use every image or pair exactly once in each epoch of as many crops, in an"
+        " order drawn anew, instead of drawing one for each crop",
+    )
     weather_shares: dict[Annotated[str, _one_of(WEATHERS)], Weight] | None = Field(
         None,
         min_length=1,
@@ -139,6 +144,11 @@ class DataSpec(Strict):
         if self.clean and self.pairs and self.real_fraction is None:
             raise ValueError(
                 "names clean folders and pairs; say with real_fraction how many crops are of pairs"
+            )
+        if self.each_once and (self.layers or (self.clean and self.pairs)):
+            raise ValueError(
+                "each_once goes with clean folders or with pairs, not with both or with layers,"
+                " which come in shares"
             )
         return self
 
