@@ -329,4 +329,3 @@ def paragraphs(text: str) -> str:
 def cell(text: str) -> str:
     """Return text that fits into one cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")
-

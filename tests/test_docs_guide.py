@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("nbclient", reason="NOT TESTED: notebooks, because nbclient is missing")
 
+import nbclient
+import nbformat
 from notebooks import NOTEBOOKS, make_notebook, notebook_path
 
 ROOT = Path(__file__).parents[1]

@@ -19,6 +19,7 @@ from filelock import FileLock
 pytest.importorskip("zensical", reason="NOT TESTED: the site, because the extra docs is missing")
 
 from served import find_browser
+
 from site_reference import PACKAGE, WINGS
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +54,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build() -> str:
     """What the build of the site prints."""
-    nowhere = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "build_site.py")],
         env={**os.environ, **nowhere},
@@ -134,9 +135,7 @@ def address(site: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_asks_no_other_host_and_is_accessible(
-    name: str, address: str, browser: Any
-) -> None:
+def test_a_page_asks_no_other_host_and_is_accessible(name: str, address: str, browser: Any) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     for scheme in ("light", "dark"):
