@@ -9,6 +9,7 @@ pytest.importorskip("nbclient", reason="NOT TESTED: notebooks, because nbclient 
 
 import nbclient
 import nbformat
+
 from notebooks import NOTEBOOKS, make_notebook, notebook_path
 
 ROOT = Path(__file__).parents[1]
