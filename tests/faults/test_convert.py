@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from fairweather.models import ASTConfig, create_model, save_model
+from tiny_sets import FEWEST_OPERATIONS, write_weights
 
 KILLS = """
 import os, random, signal, sys, time
@@ -71,16 +70,11 @@ for command in COMMANDS:
 print(killed)
 """
 
-# What an export takes grows with their number.
-FEWEST_OPERATIONS = ASTConfig(
-    embed_dim=4, depths=(1, 1, 1), heads=(1, 1, 1), window=4, feed_forward="mlp", branches="dense"
-)
-
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 def test_killed_conversions_leave_whole_files(tmp_path: Path) -> None:
-    save_model(create_model(FEWEST_OPERATIONS, init="official"), tmp_path / "mine.safetensors")
+    write_weights(tmp_path / "mine.safetensors", strength=0.3, config=FEWEST_OPERATIONS)
     count = os.environ.get("FAIRWEATHER_KILLS", "3")
     done = subprocess.run(
         [sys.executable, "-c", KILLS, count, str(tmp_path)],
