@@ -3,6 +3,7 @@
 import importlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -192,7 +193,7 @@ def import_event_writer() -> None:
     To make folders it would import TensorFlow, if that is installed, which takes seconds.
     TensorBoard has a stand-in, and keeps what it had for everything else.
     """
-    compat = importlib.import_module("tensorboard.compat")
+    compat: Any = importlib.import_module("tensorboard.compat")
     before = compat.tf
     compat.tf = importlib.import_module("tensorboard.compat.tensorflow_stub")
     try:
