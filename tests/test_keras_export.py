@@ -24,7 +24,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 # Every block is traced for each signature, and a shift needs two in the bottleneck.
 random_model = functools.partial(deeper_model, depths=(1, 1, 2))
-one_block_each = functools.partial(deeper_model, depths=(1, 1, 1), heads=(1, 1, 1))
+one_block_each = functools.partial(
+    deeper_model, depths=(1, 1, 1), heads=(1, 1, 1), feed_forward="mlp", branches="dense"
+)
 
 
 def check_a_saved_model_alone_gives_what_pytorch_gives(fk: Any, tmp_path: Path) -> None:

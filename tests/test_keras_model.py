@@ -314,7 +314,7 @@ def check_fit_trains_every_weight(fk: Any) -> None:
     import keras
 
     keras.utils.set_random_seed(0)
-    model = fk.from_torch(random_model(depths=(1, 1, 2), stochastic_depth=0.2))
+    model = fk.from_torch(random_model(depths=(1, 1, 1), stochastic_depth=0.2))
     before = [keras.ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
     optimizer = keras.optimizers.AdamW(1e-3, clipnorm=1.0)
     model.compile(optimizer=optimizer, loss="mae", jit_compile=backend() == "jax")

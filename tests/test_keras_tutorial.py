@@ -8,6 +8,7 @@ import pytest
 from parity import random_model
 from PIL import Image
 from tiny_runs import write_images
+from tiny_sets import FEWEST_OPERATIONS
 
 from fairweather.models import save_model
 
@@ -33,7 +34,7 @@ def check_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "data", clean=0, pairs=4)
     (tmp_path / "data" / "pairs").rename(tmp_path / "pairs")
-    save_model(random_model(depths=(1, 1, 1)), tmp_path / "tiny.safetensors")
+    save_model(random_model(FEWEST_OPERATIONS), tmp_path / "tiny.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("photo.jpg")
     text = (ROOT / "docs" / "keras.md").read_text("utf-8")

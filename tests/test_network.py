@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tiny_runs import STAGES, make_recipe, write_images
-from tiny_sets import write_weights
+from tiny_sets import FEWEST_OPERATIONS, write_weights
 
 from fairweather.training import dump_recipe
 
@@ -77,7 +77,7 @@ def asked_by(folder: Path, *commands: str, seconds: float = 0.0, status: int = 0
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights, pairs and a recipe."""
     folder = tmp_path_factory.mktemp("offline")
-    write_weights(folder / "mine.safetensors", strength=0.3)
+    write_weights(folder / "mine.safetensors", strength=0.3, config=FEWEST_OPERATIONS)
     write_images(folder)
     recipe = make_recipe(stages=[{**STAGES[0], "steps": 2}])
     (folder / "tiny.yaml").write_text(dump_recipe(recipe), encoding="utf-8")

@@ -1,5 +1,6 @@
 """What the tests of the evaluation share: small test sets on disk, and tiny weights."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 from fairweather.models import AST, ASTConfig, save_model
 
 NETWORK = ASTConfig(embed_dim=4, depths=(1, 1, 1), heads=(1, 1, 1), window=4)
+# For exports, which take as long as there are operations to trace.
+FEWEST_OPERATIONS = dataclasses.replace(NETWORK, feed_forward="mlp", branches="dense")
 HEIGHT, WIDTH = 24, 32
 
 
@@ -41,18 +44,25 @@ def write_set(root: Path, *, count: int = 3, sides: tuple[str, str] = ("input", 
     return root
 
 
-def tiny_model(*, strength: float = 0.0, seed: int = 0) -> AST:
+def tiny_model(*, strength: float = 0.0, seed: int = 0, config: ASTConfig = NETWORK) -> AST:
     """Gives back its input, changed a little with a strength."""
     torch.manual_seed(seed)
-    model = AST(NETWORK).eval()
+    model = AST(config).eval()
     with torch.no_grad():
         for parameter in model.output_conv.parameters():
             parameter *= strength
     return model
 
 
-def write_weights(path: Path, *, strength: float = 0.0, seed: int = 0, task: str = "rain") -> Path:
+def write_weights(
+    path: Path,
+    *,
+    strength: float = 0.0,
+    seed: int = 0,
+    task: str = "rain",
+    config: ASTConfig = NETWORK,
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"task": task, "training_data": "noise"}
-    save_model(tiny_model(strength=strength, seed=seed), path, metadata=metadata)
+    save_model(tiny_model(strength=strength, seed=seed, config=config), path, metadata=metadata)
     return path

@@ -35,12 +35,12 @@ pytestmark = [
 COMMAND = "from fairweather.cli import main; main()"
 WORKER = "ray::MapWorker"
 PHOTO = data.astronaut()
-COUNT = 28
+COUNT = 20
 UNUSUAL = {9: "result.jpg", 10: "a b#1?.jpg"}
 BROKEN = ("broken.jpg", "deep/cut.png")
 
 
-def cut(index: int, *, size: int = 200) -> np.ndarray:
+def cut(index: int, *, size: int = 160) -> np.ndarray:
     return np.ascontiguousarray(PHOTO[index * 4 : index * 4 + size, 120 : 120 + size + index % 7])
 
 

@@ -30,6 +30,7 @@ def start(run):
     try:
         with one_thread_of_the_cpu():
             train(recipe, data=data, run=run)
+        assert "tensorflow" not in sys.modules  # which TensorBoard would import
         status = 0
     finally:
         os._exit(status)

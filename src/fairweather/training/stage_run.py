@@ -1,7 +1,9 @@
 """A run with Lightning: how it trains one stage of a recipe, and `train`, which trains them all."""
 
+import importlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -154,6 +156,7 @@ def build_trainer(stage: StageRun, *, callbacks: list[Callback]) -> lightning.Tr
         more.append(Patience(recipe.early_stopping_validations))
     if is_first_process():
         more.append(LambdaCallback(on_validation_end=lambda *_: stage.plotter.draw(if_due=True)))
+    import_event_writer()
     return lightning.Trainer(
         accelerator="auto",
         devices=stage.machines.devices,
@@ -182,3 +185,18 @@ def build_trainer(stage: StageRun, *, callbacks: list[Callback]) -> lightning.Tr
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
+
+
+def import_event_writer() -> None:
+    """Import what writes events for TensorBoard, without TensorFlow.
+
+    To make folders it would import TensorFlow, if that is installed, which takes seconds.
+    TensorBoard has a stand-in, and keeps what it had for everything else.
+    """
+    compat: Any = importlib.import_module("tensorboard.compat")
+    before = compat.tf
+    compat.tf = importlib.import_module("tensorboard.compat.tensorflow_stub")
+    try:
+        importlib.import_module("torch.utils.tensorboard")
+    finally:
+        compat.tf = before
