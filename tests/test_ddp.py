@@ -1,21 +1,13 @@
-"""Two processes compute what one computes with twice the batch for each."""
+"""Several processes: how many there are, and batches that do not divide among them.
 
-import json
+`faults/test_train_at_scale.py` compares two processes with one.
+"""
+
 from pathlib import Path
 
 import lightning
-import numpy as np
 import pytest
-import torch
-from tiny_runs import (
-    QUIET,
-    of_pairs,
-    one_thread_of_the_cpu,
-    read_logs,
-    train,
-    write_images,
-)
-from two_processes import STEPS, STOPPED_AT, assert_same_as_alone, make_recipe, torchrun
+from tiny_runs import QUIET, of_pairs, train, write_images
 
 from fairweather.errors import DataError
 from fairweather.training import Machines
@@ -25,36 +17,8 @@ pytestmark = QUIET
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight pairs; three are held out, which are not equally many for two processes."""
+    """Eight pairs."""
     return write_images(tmp_path_factory.mktemp("data"), clean=0, pairs=8)
-
-
-@pytest.fixture(scope="module")
-def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process."""
-    run = tmp_path_factory.mktemp("alone")
-    with one_thread_of_the_cpu():
-        train(make_recipe(), data=data, run=run)
-    return run
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_and_go_on_where_they_stopped(
-    data: Path, alone: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    stopped = torchrun(tmp_path, recipe=make_recipe(), data=data, run=run, stop_at=STOPPED_AT)
-    assert stopped.returncode != 0
-    assert torch.load(run / "stage-0/last.ckpt", weights_only=True)["global_step"] == 10
-    done = torchrun(tmp_path, recipe=make_recipe(), data=data, run=run)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("trained: ") >= 1
-    assert_same_as_alone(run, alone)
-    starts = json.loads((run / "starts.json").read_text())
-    assert [(start["devices"], start["nodes"]) for start in starts] == [(2, 1), (2, 1)]
-    losses = list(read_logs(run)[0]["train_loss"].values())
-    assert len(set(losses)) == STEPS
-    assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
 def test_torchrun_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,6 @@
 """A run of one process, and torchrun with two, which can be stopped and tell what they train on."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -60,29 +57,6 @@ def write_script(folder: Path, *, stop_at: int | None = None) -> Path:
     script, tests = folder / "command.py", str(Path(__file__).parent)
     script.write_text(SCRIPT.format(tests=tests, stop_at=stop_at, told=str(folder / "told")))
     return script
-
-
-def torchrun(
-    folder: Path,
-    *,
-    recipe: Recipe,
-    data: str | Path,
-    run: Path,
-    stop_at: int | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """`torchrun --nproc_per_node=2 fairweather train …` on the CPU."""
-    script = write_script(folder, stop_at=stop_at)
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
-    words += ["train", save_recipe(recipe, folder), "--data", data, "-o", run]
-    words += ["--cache", folder / "cache"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [sys.executable, *map(str, words)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def trained_on(folder: Path) -> list[tuple[int, list[int], list[int]]]:
