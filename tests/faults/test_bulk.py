@@ -35,13 +35,14 @@ pytestmark = [
 COMMAND = "from fairweather.cli import main; main()"
 WORKER = "ray::MapWorker"
 PHOTO = data.astronaut()
-COUNT = 20
+COUNT = int(os.environ.get("FAIRWEATHER_PHOTOS", "20"))
 UNUSUAL = {9: "result.jpg", 10: "a b#1?.jpg"}
 BROKEN = ("broken.jpg", "deep/cut.png")
 
 
 def cut(index: int, *, size: int = 160) -> np.ndarray:
-    return np.ascontiguousarray(PHOTO[index * 4 : index * 4 + size, 120 : 120 + size + index % 7])
+    top = index * 4 % (len(PHOTO) - size)
+    return np.ascontiguousarray(PHOTO[top : top + size, 120 : 120 + size + index % 7])
 
 
 def make_photos(folder: Path, *, count: int) -> None:
