@@ -195,15 +195,9 @@ def layouts_page() -> str:
         " not download data sets; their licences are their authors'.",
     ]
     for name in list_layouts():
-        about, *rest = describe_layout(name).splitlines()
-        parts += [f"## {name}", f"{about.partition(': ')[2]}.", "```text", *rest, "```"]
-    text = "\n\n".join(parts) + "\n"
-    return re.sub(r"```text\n\n(.*?)\n\n```", tighten, text, flags=re.DOTALL)
-
-
-def tighten(block: re.Match[str]) -> str:
-    """Return a block of code without the blank lines between its lines."""
-    return "```text\n" + block[1].replace("\n\n", "\n") + "\n```"
+        about, _, tree = describe_layout(name).partition("\n")
+        parts += [f"## {name}", f"{about.partition(': ')[2]}.", f"```text\n{tree}\n```"]
+    return "\n\n".join(parts) + "\n"
 
 
 def protocols_page() -> str:
