@@ -178,7 +178,8 @@ def run(contestants: Sequence[Contestant], pairs: Sequence[Pair]) -> list[Row]:
             restored = one.restore(degraded)
             seconds = time.process_time() - start
             reached.append((*score(restored, clean), seconds))
-    rows = [Row("input", "", None, *map(statistics.mean, zip(*untouched, strict=True)), None)]
+    psnr_db, ssim = zip(*untouched, strict=True)
+    rows = [Row("input", "", None, statistics.mean(psnr_db), statistics.mean(ssim), None)]
     for one, reached in zip(contestants, scores, strict=True):
         psnr_db, ssim, seconds = zip(*reached, strict=True)
         means = statistics.mean(psnr_db), statistics.mean(ssim)
