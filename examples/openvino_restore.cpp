@@ -108,6 +108,9 @@ int main(int count, char** words) try {
     }
     std::ifstream in(words[2], std::ios::binary);
     if (!in) throw std::runtime_error(std::string(words[2]) + " cannot be read");
+    if (std::filesystem::is_regular_file(words[3]) &&
+        std::filesystem::equivalent(words[2], words[3]))
+        throw std::runtime_error(std::string(words[3]) + " is the input itself; choose another name");
     std::ofstream out(words[3], std::ios::binary);
     restore_all(words[1], in, out, count == 5 ? std::stoi(words[4]) : 0);
 } catch (const std::exception& error) {
