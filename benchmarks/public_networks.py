@@ -8,14 +8,11 @@ the cards of the weights. All networks restore whole images, on one thread, in f
 Takes about ten minutes.
 """
 
-import importlib.util
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -27,6 +24,7 @@ from fairweather import Restorer, load_model
 from fairweather.data import Pair, find_layout_pairs, read_bytes
 from fairweather.errors import OptionError
 from fairweather.evaluation import PROTOCOLS, measure
+from laboratory.official import import_file
 from laboratory.pages import RESULTS, line_of, machine_line
 
 SETS = {
@@ -72,22 +70,15 @@ class Contestant:
     restore: Callable[[np.ndarray], np.ndarray]
 
 
-def load_module(file: Path, *, name: str) -> ModuleType:
-    """Import a file of a checkout.
+def file_of(checkout: Path, name: str, *, repository: str) -> Path:
+    """Return a file of a checkout.
 
     Raises:
         OptionError: if it is not there.
     """
-    if not file.is_file():
-        raise OptionError(f"{file}: no such file; give a checkout of {name}")
-    for unused in UNUSED:
-        sys.modules.setdefault(unused, ModuleType(unused))
-    spec = importlib.util.spec_from_file_location(f"{name}_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    if not (checkout / name).is_file():
+        raise OptionError(f"{checkout / name}: no such file; give a checkout of {repository}")
+    return checkout / name
 
 
 def load_weights(network: Any, file: Path) -> Any:
@@ -113,7 +104,7 @@ def to_image(tensor: Tensor) -> np.ndarray:
 
 def prenets(checkout: Path) -> list[Contestant]:
     """Return PReNet with the weights of both of its training sets."""
-    module = load_module(checkout / "networks.py", name="PReNet")
+    module = import_file(file_of(checkout, "networks.py", repository="PReNet"), unused=UNUSED)
 
     def restoring(network: Any) -> Callable[[np.ndarray], np.ndarray]:
         return lambda image: to_image(network(to_tensor(image) / 255)[0] * 255)
@@ -129,9 +120,10 @@ def prenets(checkout: Path) -> list[Contestant]:
 
 def gcanet(checkout: Path) -> Contestant:
     """Return GCANet for haze."""
-    network = load_module(checkout / "GCANet.py", name="GCANet").GCANet(in_c=4, out_c=3)
-    network = load_weights(network, checkout / "models" / "wacv_gcanet_dehaze.pth")
-    edge_compute = load_module(checkout / "utils.py", name="GCANet").edge_compute
+    module = import_file(file_of(checkout, "GCANet.py", repository="GCANet"))
+    file = checkout / "models" / "wacv_gcanet_dehaze.pth"
+    network = load_weights(module.GCANet(in_c=4, out_c=3), file)
+    edge_compute = import_file(checkout / "utils.py").edge_compute
 
     def restore(image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]

@@ -8,7 +8,7 @@ from tiny_runs import make_recipe, of_pairs, write_images
 from torch import Tensor
 
 from fairweather.data import DEGRADATIONS, WEATHERS, ImageCache
-from fairweather.training.batches import (
+from fairweather.training import (
     degrade_crops,
     degrade_held_out,
     seed_of,

@@ -5,7 +5,7 @@ node calls. What the middleware does (that a queue of one keeps the latest frame
 """
 
 import array
-import importlib.util
+import importlib
 import itertools
 import sys
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from parity import random_model
 
 import fairweather as fw
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "ros2_node.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 CHANNELS = {"mono": 1, "rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4}
 ENCODINGS = [f"{name}{bits}" for name, bits in itertools.product(CHANNELS, (8, 16))]
 
@@ -79,12 +79,9 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr("fairweather.hardware.use_threads", lambda threads: None)
     monkeypatch.setattr("fairweather.hardware.keep_freed_memory", lambda: None)
-    spec = importlib.util.spec_from_file_location("ros2_node", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.delitem(sys.modules, "ros2_node", raising=False)  # made with other stand-ins
+    return importlib.import_module("ros2_node")
 
 
 def image(encoding: str, *, big: int = 0, gap: int = 0) -> tuple[FakeImage, np.ndarray]:

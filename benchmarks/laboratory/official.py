@@ -8,6 +8,7 @@ einops.
 import ast
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -119,8 +120,14 @@ def build_ast(path: Path, model: AST) -> nn.Module:
     )
 
 
-def import_file(path: Path) -> ModuleType:
-    """Run a Python file as a module, with stand-ins for what it takes from a missing library."""
+def import_file(path: Path, *, unused: Sequence[str] = ()) -> ModuleType:
+    """Run a Python file as a module, with stand-ins for what it takes from a missing library.
+
+    `unused` are libraries that it imports and does not use.
+    """
+    for name in unused:
+        if name not in sys.modules and importlib.util.find_spec(name) is None:
+            sys.modules[name] = ModuleType(name)
     for name in missing_modules(path):
         dots = [at for at, letter in enumerate(name) if letter == "."]
         for parent in (name[:dot] for dot in dots):

@@ -5,11 +5,10 @@ falls into the work.
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_script
 from tiny_sets import FEWEST_OPERATIONS, write_weights
 
 KILLS = """
@@ -19,8 +18,8 @@ os.chdir(folder)
 import torch
 torch.set_num_threads(1)
 import fairweather.export
-from fairweather.cli import main
 from fairweather.models import load_model
+from forked import start_command
 torch.export.export(torch.nn.Linear(1, 1), (torch.ones(1, 1),))  # loads what an export needs
 choose = random.Random(0)
 COMMANDS = [
@@ -29,33 +28,18 @@ COMMANDS = [
     ("export", "mine.safetensors", "new.pt2", "--to", "torch", "--overwrite"),
 ]
 
-def start(command):
-    pid = os.fork()
-    if pid:
-        return pid
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.argv = ["fairweather", *command]
-    status = 1
-    try:
-        main()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code or 0
-    finally:
-        os._exit(status)
-
 killed = 0
 for command in COMMANDS:
     name = command[3] if command[0] == "models" else command[2]
     started = time.monotonic()
-    assert os.waitpid(start(command), 0)[1] == 0, command
+    assert os.waitpid(start_command(*command), 0)[1] == 0, command
     took = time.monotonic() - started
     for number in range(count):
         if number % 2:
             open(name, "wb").write(b"what was there before")
         elif os.path.exists(name):
             os.unlink(name)
-        pid = start(command)
+        pid = start_command(*command)
         time.sleep(choose.uniform(0, took))
         os.kill(pid, choose.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
         killed += os.waitpid(pid, 0)[1] != 0
@@ -64,7 +48,7 @@ for command in COMMANDS:
                 load_model(name)
             else:
                 torch.export.load(name)
-    assert os.waitpid(start(command), 0)[1] == 0, command
+    assert os.waitpid(start_command(*command), 0)[1] == 0, command
     left = [one for one in os.listdir() if one.startswith(".")]
     assert not left, left
 print(killed)
@@ -76,12 +60,4 @@ print(killed)
 def test_killed_conversions_leave_whole_files(tmp_path: Path) -> None:
     write_weights(tmp_path / "mine.safetensors", strength=0.3, config=FEWEST_OPERATIONS)
     count = os.environ.get("FAIRWEATHER_KILLS", "3")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLS, count, str(tmp_path)],
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 0
+    assert int(run_script(KILLS, count, tmp_path)) > 0

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import run_script
 from PIL import Image
 from tiny_sets import scene, write_weights
 
@@ -27,30 +28,14 @@ import os, random, signal, sys, time
 count, seed, folder, weights = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 import torch
 torch.set_num_threads(1)
-from fairweather.cli import main
 from fairweather.restoration import Restorer, run_jobs
+from forked import start_command
 from PIL import Image
 Image.init()
 choose = random.Random(seed)
 
-def command(*more):
-    sys.argv = ["fairweather", "restore", folder, "--weights", weights, "--device", "cpu", *more]
-    main()
-
 def run(*more):
-    pid = os.fork()
-    if pid:
-        return pid
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    status = 1
-    try:
-        command(*more)
-        status = 0
-    except SystemExit as stop:
-        status = stop.code or 0
-    finally:
-        os._exit(status)
+    return start_command("restore", folder, "--weights", weights, "--device", "cpu", *more)
 
 def contents(place):
     return {
@@ -102,16 +87,8 @@ def environment() -> dict[str, str]:
 
 
 def kill_runs(count: int, *, folder: Path, weights: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLS, str(count), "0", str(folder), str(weights)],
-        capture_output=True,
-        encoding="utf-8",
-        env=environment(),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert int(done.stdout) > count // 4  # the others had finished
+    killed = int(run_script(KILLS, count, 0, folder, weights))
+    assert killed > count // 4  # the others had finished
     hidden = [path.name for path in folder.with_name("photos-restored").glob(".*")]
     assert hidden == []
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import run_script
 from parity import random_model
 from tiny_clips import frames_of, make_clip
 
@@ -29,27 +30,15 @@ count, folder = int(sys.argv[1]), sys.argv[2]
 os.chdir(folder)
 import av, torch
 torch.set_num_threads(1)
-from fairweather.cli import main
 from fairweather.restoration import Restorer
+from forked import start_command
 choose = random.Random(0)
 TARGET = "clip.restored.mp4"
 MAY_BE_THERE = {"net.safetensors", "clip.mp4", "." + TARGET + ".fairweather", TARGET}
 
 def start():
-    pid = os.fork()
-    if pid:
-        return pid
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.argv = ["fairweather", "restore", "clip.mp4", "--weights", "net.safetensors"]
-    sys.argv += ["--device", "cpu", "--levels", "0", "--threads", "1"]
-    status = 1
-    try:
-        main()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code or 0
-    finally:
-        os._exit(status)
+    words = "restore clip.mp4 --weights net.safetensors --device cpu --levels 0 --threads 1"
+    return start_command(*words.split())
 
 started = time.monotonic()
 assert os.waitpid(start(), 0)[1] == 0
@@ -89,15 +78,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     save_model(random_model(std=0.05), work / "net.safetensors")
     make_clip(work / "clip.mp4", frames=150, size=(64, 80))  # three segments
     count = os.environ.get("FAIRWEATHER_KILLS", "6")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLS, count, str(work), str(whole)],
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == count
+    assert run_script(KILLS, count, work, whole).strip() == count
     result, expected = frames_of(work / "clip.restored.mp4"), frames_of(whole)
     assert [time for time, _ in result] == [time for time, _ in expected]
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(result, expected, strict=True))

@@ -5,52 +5,43 @@ falls into the work.
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_script
 from tiny_runs import write_images
 
-TESTS = Path(__file__).parents[1]
 KILLS = """
 import os, random, signal, sys, time
-count, tests, data, folder = int(sys.argv[1]), *sys.argv[2:]
-sys.path.insert(0, tests)
+count, data, folder = int(sys.argv[1]), *sys.argv[2:]
+from functools import partial
 from pathlib import Path
 import lightning.pytorch, torch, torchdata
+from forked import start
 from tiny_runs import assert_same_run, make_recipe, one_thread_of_the_cpu, train
 choose, recipe, data = random.Random(0), make_recipe(), Path(data)
 
-def start(run):
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        with one_thread_of_the_cpu():
-            train(recipe, data=data, run=run)
-        assert "tensorflow" not in sys.modules  # which TensorBoard would import
-        status = 0
-    finally:
-        os._exit(status)
+def work(run):
+    with one_thread_of_the_cpu():
+        train(recipe, data=data, run=run)
+    assert "tensorflow" not in sys.modules  # which TensorBoard would import
 
 started = time.monotonic()
 whole = Path(folder, "whole")
-assert os.waitpid(start(whole), 0)[1] == 0
+assert os.waitpid(start(partial(work, whole)), 0)[1] == 0
 took, killed, number = time.monotonic() - started, 0, 0
 while killed < count:
     number += 1
     run = Path(folder, str(number))
     while True:
-        pid = start(run)
+        pid = start(partial(work, run))
         time.sleep(choose.uniform(0, took))
         os.kill(pid, choose.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
         if os.waitpid(pid, 0)[1] == 0:
             break
         killed += 1
         if killed >= count:
-            assert os.waitpid(start(run), 0)[1] == 0
+            assert os.waitpid(start(partial(work, run)), 0)[1] == 0
             break
     assert_same_run(run, whole)
 print(killed, number)
@@ -59,15 +50,8 @@ print(killed, number)
 
 def kill_trainings(count: int, folder: Path) -> None:
     data = write_images(folder / "data")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLS, str(count), str(TESTS), str(data), str(folder)],
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].split()[0] == str(count)
+    printed = run_script(KILLS, count, data, folder)
+    assert printed.splitlines()[-1].split()[0] == str(count)
 
 
 @pytest.mark.slow

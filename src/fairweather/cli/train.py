@@ -113,7 +113,7 @@ def train_command(
         raise OptionError("--fresh does not go with torchrun; choose another folder with -o")
     if framework == "keras" and (devices > 1 or workers):
         raise OptionError("--framework keras takes neither --devices nor --workers")
-    # Otherwise TensorFlow, which TensorBoard imports where it is, tells what it was built with.
+    # Otherwise TensorFlow, where Keras runs on it, tells what it was built with.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     folder = None if data is None else bring_data(data, cache=cache)
     work: dict[str, Any] = {"run": run, "weights": weights, "unchecked": unchecked, "fresh": fresh}

@@ -8,10 +8,10 @@ import contextlib
 import hashlib
 import io
 import tarfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, Protocol
+from typing import IO, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -140,12 +140,6 @@ class Hashing(io.RawIOBase):
         return len(data)
 
 
-class Counter(Protocol):
-    """What is told how far the work is."""
-
-    def __call__(self, done: int, total: int, /) -> object: ...
-
-
 @dataclass(frozen=True)
 class Packed:
     """What was packed.
@@ -218,7 +212,7 @@ def pack_folder(
     *,
     shard_mb: int = 512,
     overwrite: bool = False,
-    on_done: Counter = lambda done, total: None,
+    on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> Packed:
     """Pack the images and lists under a folder into tar files, which keep the relative paths.
 
