@@ -64,6 +64,11 @@ out_console = PlainConsole(soft_wrap=True, highlight=False, markup=False, emoji=
 err_console = PlainConsole(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
+def counted(number: int, thing: str) -> str:
+    """Return `1 photograph`, `2 photographs`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def print_json(document: Any, *, indent: int | None = None) -> None:
     """Print a document, in one line by default."""
     try:

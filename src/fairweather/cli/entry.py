@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 INTERRUPT_AGAIN_S = 0.01
+SIGNALLED = 128  # and the signal's number is the exit status, as shells have it
+INTERRUPTED = SIGNALLED + signal.SIGINT
 
 
 def main() -> None:
@@ -16,7 +18,7 @@ def main() -> None:
         try:
             from fairweather.cli.commands import app, run_command
         except KeyboardInterrupt:  # as a later one ends
-            sys.exit(1)
+            sys.exit(INTERRUPTED)
         run_command(app)
 
 

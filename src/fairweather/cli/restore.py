@@ -277,7 +277,9 @@ def restore_planned(
         except KeyboardInterrupt:
             interrupted = True
     print_summary(summary, asked=asked, interrupted=interrupted, as_json=as_json)
-    return not (summary.failed or interrupted)
+    if interrupted:
+        raise KeyboardInterrupt
+    return not summary.failed
 
 
 class Shown:

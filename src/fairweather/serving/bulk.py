@@ -26,7 +26,7 @@ from fairweather.hardware import pick_device, usable_cores
 from fairweather.imaging import WRITTEN_SUFFIXES
 from fairweather.serving.bulk_worker import BulkWorker, Register, Setting, Task, facts_of, way_of
 from fairweather.serving.cluster import connected
-from fairweather.serving.ledger import Entry, Ledger
+from fairweather.serving.ledger import WRITTEN, Entry, Ledger
 from fairweather.serving.orders import Order, find_orders
 from fairweather.serving.stores import Place, open_place, remove_halves
 from fairweather.serving.uploads import RestoreOptions
@@ -44,19 +44,21 @@ class Report:
     Attributes:
         files: that were found.
         restored: by this run.
-        unchanged: that were restored before.
+        left: as they were by this run, since `auto` found no degradation in them.
+        unchanged: that were done by an earlier run.
         failed: that could not be.
         passed_over: that are no photographs.
-        megapixels: restored by this run.
+        megapixels: of what was restored or left by this run.
         seconds: that it took.
         workers: megapixels a second of each, while it worked.
         failures: how many of each class of error.
-        degradations: how many of each were found, or given, and restored.
+        degradations: how many of each were found, or given.
         errors: what is wrong with files that failed; of the first thousand.
     """
 
     files: int = 0
     restored: int = 0
+    left: int = 0
     unchanged: int = 0
     failed: int = 0
     passed_over: int = 0
@@ -278,7 +280,7 @@ def sum_up(entries: Iterable[Entry], *, passed_over: int, seconds: float) -> Rep
             failures[entry.error] += 1
             if len(report.errors) < NAMED:
                 report.errors.append(entry.message)
-        elif entry.status == "restored":
+        elif entry.status in WRITTEN:
             degradations[entry.degradation] += 1
             report.megapixels += entry.pixels / 1e6
             worked[entry.worker][0] += entry.pixels / 1e6
