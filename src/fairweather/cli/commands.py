@@ -17,7 +17,6 @@ from fairweather.cli.benchmark import benchmark_command
 from fairweather.cli.bulk import bulk_command
 from fairweather.cli.console import err_console, give_up_output, out_console
 from fairweather.cli.data import data_check, data_degrade, data_layouts, data_pack, data_unpack
-from fairweather.cli.entry import INTERRUPTED, SIGNALLED
 from fairweather.cli.evaluate import evaluate_command
 from fairweather.cli.export import export_command
 from fairweather.cli.models import models_convert, models_info, models_list
@@ -26,6 +25,8 @@ from fairweather.cli.serve import serve_command
 from fairweather.cli.train import train_command
 from fairweather.cli.tune import tune_command
 from fairweather.errors import FairweatherError, OptionError, RecipeError
+
+SIGNALLED = 128  # and the signal's number is the exit status, as shells have it
 
 app = typer.Typer(
     name="fairweather",
@@ -95,7 +96,7 @@ def run_command(command: Callable[[], object]) -> None:
         err_console.print(f"error: {error}".replace("\n", "\n  "))
         sys.exit(2 if isinstance(error, OptionError | RecipeError) else 1)
     except KeyboardInterrupt:
-        sys.exit(SIGNALLED + received[0] if received else INTERRUPTED)
+        sys.exit(SIGNALLED + (received or [signal.SIGINT])[0])
     except SystemExit as stop:  # typer and Lightning each have a status of their own
         if stop.code and received:
             sys.exit(SIGNALLED + received[0])

@@ -22,6 +22,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column, Table
 from rich.text import Text
 
 # Control characters but tab and newline, separators of lines, and what turns the writing direction.
@@ -62,6 +63,12 @@ class PlainConsole(Console):
 
 out_console = PlainConsole(soft_wrap=True, highlight=False, markup=False, emoji=False)
 err_console = PlainConsole(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def table_of(name: str, *heads: str, **options: Any) -> Table:
+    """Return a table that cuts nothing: names, its first column, stay whole, the rest is folded."""
+    folded = (Column(head, overflow="fold") for head in heads)
+    return Table(Column(name, no_wrap=True), *folded, **options)
 
 
 def counted(number: int, thing: str) -> str:

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 INTERRUPT_AGAIN_S = 0.01
-SIGNALLED = 128  # and the signal's number is the exit status, as shells have it
-INTERRUPTED = SIGNALLED + signal.SIGINT
 
 
 def main() -> None:
@@ -18,7 +16,7 @@ def main() -> None:
         try:
             from fairweather.cli.commands import app, run_command
         except KeyboardInterrupt:  # as a later one ends
-            sys.exit(INTERRUPTED)
+            sys.exit(128 + signal.SIGINT)
         run_command(app)
 
 

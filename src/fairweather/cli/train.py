@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from fairweather.cli.console import out_console, print_json
+from fairweather.cli.console import out_console, print_json, table_of
 from fairweather.cli.options import AllowCode, Cache, Unchecked, Workers
 from fairweather.errors import OptionError
 
@@ -175,7 +174,7 @@ def print_recipes() -> None:
     """Print a table of the bundled recipes, with the figure that each has to reach."""
     from fairweather.training import list_recipes, load_recipe
 
-    table = Table("recipe", "task", "model", "figure to reach", "hours")
+    table = table_of("recipe", "task", "model", "figure to reach", "hours")
     for name in list_recipes():
         recipe = load_recipe(name)
         figure, cost = recipe.published, recipe.cost
@@ -197,7 +196,8 @@ def print_plan(recipe: "Recipe", *, data: Path | None, devices: int) -> None:
     out_console.print(f"{recipe.name}: {recipe.description.strip()}")
     out_console.print(f"model: {recipe.preset}, {plan.parameters / 1e6:.2f} M parameters")
     out_console.print(describe_images(plan))
-    table = Table("stage", "crop", "batch", "steps", "warm-up", "validated every", "rate", "memory")
+    heads = ("stage", "crop", "batch", "steps", "warm-up", "validated every", "rate", "memory")
+    table = table_of(*heads)
     for index, (stage, planned) in enumerate(zip(recipe.stages, plan.stages, strict=True)):
         length = planned.length
         table.add_row(

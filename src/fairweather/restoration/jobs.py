@@ -103,7 +103,8 @@ def plan_jobs(
             elif out is None:
                 target = image.with_stem(image.stem + MARK)
             else:
-                target = out / (image.name if image == path else image.relative_to(fixed_part(path)))
+                within = path.parent if image == path else fixed_part(path)
+                target = out / image.relative_to(within)
             jobs.append(
                 Job(image, target if names_file else as_written(target, suffix, lossless=lossless))
             )
