@@ -16,7 +16,7 @@ from fairweather.cli.console import (
     printable,
 )
 from fairweather.cli.options import AsJson, Device
-from fairweather.errors import MissingExtraError
+from fairweather.errors import MissingExtraError, installing
 from fairweather.models import list_weights
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def bulk_command(
         from fairweather.serving import RestoreOptions, Setting, restore_bulk
     except ModuleNotFoundError as missing:
         raise MissingExtraError(
-            "bulk needs Ray, which is missing; install it with: pip install 'fairweather[ray]'"
+            f"bulk needs Ray, which is missing; install it with: {installing('ray')}"
         ) from missing
     options = RestoreOptions.of(
         {"task": task, "strength": strength, "levels": levels, "format": format, "quality": quality}

@@ -12,7 +12,7 @@ import typer
 
 from fairweather.cli.console import out_console, print_json, table_of
 from fairweather.cli.options import AsJson, Overwrite, WeightsFile
-from fairweather.errors import CheckpointError
+from fairweather.errors import TAKEN, CheckpointError
 
 if TYPE_CHECKING:
     from fairweather.models import Network
@@ -98,7 +98,7 @@ def models_convert(
         suffixes = " or ".join(SUFFIXES[to])
         raise typer.BadParameter(f"{target}: {to} weights are written as {suffixes}")
     if target.exists() and not overwrite:
-        raise CheckpointError(f"'{target}' exists already; use --overwrite to replace it")
+        raise CheckpointError(f"'{target}' {TAKEN}")
     model, metadata = load_source(source, bottleneck_shift=bottleneck_shift or None)
     try:
         write_target(model, target, to=to, metadata=metadata)

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairweather.errors import FileTakenError, ImageError
+from fairweather.errors import TAKEN, FileTakenError, ImageError, installing
 from fairweather.files import replacing
 from fairweather.imaging.decoding import READS_AVIF, Decoded, Truncated, decode
 from fairweather.imaging.encoding import FORMATS, Chroma, Format, encode
@@ -47,7 +47,6 @@ _MISSING = {
 WRITTEN_SUFFIXES: frozenset[str] = frozenset(
     suffix for suffix in FORMATS if not _MISSING.get(suffix)
 )
-_TAKEN = "exists already; choose another name or allow overwriting (overwrite=True)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +172,7 @@ def check_writable(path: Path, *, shape: tuple[int, ...] = (1, 1)) -> Format:
     if suffix not in WRITTEN_SUFFIXES:
         way = f"use one of {', '.join(sorted(WRITTEN_SUFFIXES))}"
         if suffix in HEIF_SUFFIXES:
-            way = f"install it with pip install 'fairweather[heif]', or {way}"
+            way = f"install what writes it with: {installing('heif')}; or {way}"
         raise ImageError(f"'{path}' cannot be written as '{path.suffix}'; {way}")
     target, (height, width) = FORMATS[suffix], shape[:2]
     if max(height, width) > target.max_side_px:
@@ -243,7 +242,7 @@ def _explained(path: Path, deed: str) -> Iterator[None]:
     except ImageError:
         raise
     except FileExistsError as error:
-        raise FileTakenError(f"'{path}' {_TAKEN}") from error
+        raise FileTakenError(f"'{path}' {TAKEN}") from error
     except MemoryError as error:
         raise ImageError(
             f"'{path}' cannot be {deed}: the memory does not suffice; close other programs"

@@ -125,7 +125,9 @@ def restore_bulk(
         is_others = is_there and (known is None or known.source != order.path)
         if is_others and not overwrite:
             text = f"'{order.path}': '{out}/{order.name}' exists, and is not its result"
-            error = FileTakenError(f"{text}; allow it with --overwrite, or choose another --out")
+            error = FileTakenError(
+                f"{text}; choose another --out, or allow it with --overwrite (overwrite=True)"
+            )
             entries.append(Entry(order.name, order.path, **facts_of(error, order.path)))
         elif known is not None and known.source == order.path and known.way == way:
             if is_settled(known, order, setting, is_there=is_there, retry_failed=retry_failed):
