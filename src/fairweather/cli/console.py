@@ -25,6 +25,8 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from fairweather.hardware import in_notebook
+
 # Control characters but tab and newline, separators of lines, and what turns the writing direction.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
@@ -61,8 +63,10 @@ class PlainConsole(Console):
         give_up_output(BrokenPipeError(errno.EPIPE, ""))
 
 
-out_console = PlainConsole(soft_wrap=True, highlight=False, markup=False, emoji=False)
-err_console = PlainConsole(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+# None lets rich look for a terminal.
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False, "emoji": False}
+_PLAIN["force_terminal"] = False if in_notebook() else None
+out_console, err_console = PlainConsole(**_PLAIN), PlainConsole(stderr=True, **_PLAIN)
 
 
 def table_of(name: str, *heads: str, **options: Any) -> Table:

@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import logging
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -121,8 +120,10 @@ def train_command(
         return
     finished = not fresh and is_finished(run, loaded)
     if framework == "keras":
+        from fairweather.hardware import shows_bars
+
         keras = importlib.import_module("fairweather.keras")  # an extra, and seconds to import
-        verbose = 1 if sys.stdout.isatty() else 2
+        verbose = 1 if shows_bars() else 2
         path = keras.train(loaded, data=folder, cache=cache, verbose=verbose, **work)
     else:
         from fairweather.training import Machines, train
