@@ -110,7 +110,10 @@ def read_image(
             raise ImageError(f"'{path}' is not a regular file; copy its content into one")
         with path.open("rb") as file:
             decoded = decode(file, path=path, max_pixels=max_pixels, truncated=truncated)
-        return _photo(decoded)
+            size = file.seek(0, os.SEEK_END)
+        about = decoded.metadata
+        beside = sum(len(block or b"") for block in (about.exif, about.icc_profile, about.xmp))
+        return _photo(replace(decoded, metadata=replace(about, coded_bytes=max(0, size - beside))))
 
 
 def write_image(
@@ -131,8 +134,9 @@ def write_image(
         photo: The photo, whose metadata goes along as far as the format carries it.
         overwrite: False refuses to replace a file, even one that appears while this one is written.
         quality: 1 to 100, for JPEG, WebP, AVIF and HEIC; WebP is lossless at 100. None keeps that
-            of a JPEG in a JPEG, makes lossless WebP of what comes from a lossless file, and is 95
-            otherwise.
+            of a JPEG in a JPEG, makes lossless WebP of what comes from a lossless file, makes WebP,
+            AVIF and HEIC from a file of the same format about as large as that, up to 95, and is
+            95 otherwise.
         chroma: Resolution of the colours in JPEG, AVIF and HEIC. None keeps that of a JPEG in a
             JPEG, and is full resolution otherwise.
 
