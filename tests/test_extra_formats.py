@@ -212,3 +212,16 @@ def test_a_camera_raw_file_is_developed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, photo.pixels)
     with pytest.raises(ImageError, match="pixels, more than the 1,000 allowed"):
         read_image(tmp_path / "a.dng", max_pixels=1000)
+
+
+@pytest.mark.parametrize("part", [0.001, 0.01, 0.5, 0.99])
+def test_a_camera_raw_file_that_is_cut_off_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], part: float
+) -> None:
+    pytest.importorskip("rawpy")
+    camera_raw(tmp_path / "a.dng", np.full((200, 300), 1000, np.uint16))
+    content = (tmp_path / "a.dng").read_bytes()
+    (tmp_path / "a.dng").write_bytes(content[: int(part * len(content))])
+    with pytest.raises(ImageError, match=r"a\.dng' is cut off: .* truncated; copy it again"):
+        read_image(tmp_path / "a.dng")
+    assert capfd.readouterr() == ("", "")

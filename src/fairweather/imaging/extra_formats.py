@@ -158,6 +158,8 @@ def _size_of_jxl(content: bytes) -> tuple[int, int]:
 
 def _read_raw(package: Any, file: BinaryIO, check_size: CheckSize) -> Extra:
     content = file.read()
+    if tiff.lacks_pixels(content):  # LibRaw would print a line of its own
+        raise ValueError("its pixels are truncated")
     with package.imread(io.BytesIO(content)) as raw:
         check_size((raw.sizes.raw_width, raw.sizes.raw_height))
         samples = raw.postprocess(output_bps=16, use_camera_wb=True, gamma=(2.4, 12.92))
