@@ -51,7 +51,7 @@ def read_directory(file: BinaryIO, *, at: int | None = None) -> ImageFileDirecto
     if is_big:
         header += file.read(8)
     directory = ImageFileDirectory_v2(header)
-    at = directory.next if at is None else at
+    at = (directory.next or 0) if at is None else at
     file.seek(at)
     count_bytes, entry_bytes = (8, 20) if is_big else (2, 12)
     count = int.from_bytes(file.read(count_bytes), "big" if header[:1] == b"M" else "little")
