@@ -84,15 +84,16 @@ class Restoring(Node):
         self.subscription = self.create_subscription(Image, "image", self.restore, latest)
 
     def restore(self, message):
-        """Restore a frame and publish it; log once what cannot be restored."""
+        """Restore a frame and publish it; log each fault once, and again after a frame without."""
         start = time.monotonic()
         try:
             restored = self.restorer(to_pixels(message))
         except (ValueError, fw.FairweatherError) as error:
-            if message.encoding not in self.refused:
+            if str(error) not in self.refused:
                 self.get_logger().warning(f"not published: {error}")
-            self.refused.add(message.encoding)
+            self.refused.add(str(error))
             return
+        self.refused.clear()
         self.publisher.publish(fill(Image(), restored, message))
         taken = f"{message.width}x{message.height}: {1000 * (time.monotonic() - start):.0f} ms"
         self.get_logger().info(taken, throttle_duration_sec=10.0)

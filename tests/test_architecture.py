@@ -1,5 +1,6 @@
 """The rules of the house that a machine can keep: who imports whom, and what is left out."""
 
+import ast
 import graphlib
 import importlib
 import re
@@ -310,6 +311,16 @@ def test_the_source_does_without_torchvision_timm_and_basicsr() -> None:
         path for path, text in text_files() if path.startswith("src/") and unwanted.search(text)
     ]
     assert found == []
+
+
+def test_a_message_names_the_option_beside_the_argument() -> None:
+    """`--overwrite (overwrite=True)`: who types a command has no arguments of Python."""
+    trees = (ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py"))
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    said = [ast.unparse(node) for node in nodes if isinstance(node, ast.Raise | ast.Assign)]
+    shown = [(text, name) for text in said for name in re.findall(r" \((\w+)=", text)]
+    assert len(shown) > 5
+    assert [text for text, name in shown if f"--{name.replace('_', '-')}" not in text] == []
 
 
 def test_no_file_holds_a_path_of_one_machine() -> None:

@@ -10,8 +10,10 @@ from PIL import Image
 
 pytest.importorskip("ray", reason="NOT TESTED: bulk work, because Ray is not installed")
 
+from fairweather.cli.bulk import print_report
 from fairweather.errors import OptionError
 from fairweather.serving import Entry, Ledger, RestoreOptions, find_orders, open_place
+from fairweather.serving.bulk import sum_up
 
 RAIN = RestoreOptions()
 
@@ -39,6 +41,9 @@ def test_a_folder_is_mirrored(photos: Path, tmp_path: Path) -> None:
     assert names([str(photos)], out) == every
     assert find_orders([str(photos)], open_place(out), RAIN).passed_over == 3
     assert names([str(photos / "deep/*")], out) == ["c.webp"]
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(photos / "deep/a.jpg")
+    assert names([str(photos / "**/a.jpg")], out) == ["a.jpg", "deep/a.jpg"]
+    (photos / "deep/a.jpg").unlink()
     assert names([str(photos)], "memory://out") == every
     tif = RestoreOptions(format="tif")
     assert names([str(photos / "deep")], out, tif) == ["c.tif", "er/d.tif"]
@@ -164,3 +169,15 @@ def test_a_table_remembers_what_a_killed_run_noted(tmp_path: Path, kind: str) ->
     assert Ledger(target).entries == {"a": later}
     left = sorted(one.path.rpartition("/")[2] for one in target.files())
     assert left == ["files.parquet", "report.json"]
+
+
+def test_a_report_tells_restored_photographs_from_those_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    left = Entry("a", "in/a", status="left", degradation="clean", pixels=10**6, seconds=2.0)
+    report = sum_up([left], passed_over=0, seconds=4.0)
+    assert (report.restored, report.left, report.degradations) == (0, 1, {"clean": 1})
+    print_report(report, "out")
+    first, second, _ = capsys.readouterr().out.splitlines()
+    assert first == "1 photograph: 0 restored, 1 left as they were, 0 done before"
+    assert second.startswith("1.0 megapixels in 4.0 s")

@@ -155,6 +155,7 @@ class CurvesSeen(Callback):
         self.drawn: list[bool] = []
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        assert trainer.progress_bar_callback is None  # no terminal here
         self.drawn.append((self.run / "curves/loss.png").exists())
         if len(self.drawn) == 3:
             stop()

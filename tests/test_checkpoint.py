@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,26 @@ def test_weights_are_found_by_folder_and_missing_ones_are_named(tmp_path: Path) 
     save_official(a_model(), tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=r"model\.pth, model\.safetensors"):
         find_weights(tmp_path)
+
+
+def test_a_run_that_is_not_finished_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "stage-0").mkdir()
+    with pytest.raises(CheckpointError, match=r"not finished; .* wait for its first checkpoint"):
+        find_weights(tmp_path)
+    best = tmp_path / "stage-0/best.ckpt"
+    torch.save({"state_dict": a_model().state_dict()}, best)
+    with pytest.raises(CheckpointError, match=f"not finished; .* give {re.escape(str(best))}"):
+        find_weights(tmp_path)
+    assert load_model(best)
+
+
+@pytest.mark.parametrize("name", ["rain.keras", "rain.weights.h5"])
+def test_weights_of_keras_are_converted_first(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(
+        CheckpointError, match=f"Keras port.* models convert .*{name} .*safetensors"
+    ):
+        load_model(tmp_path / name)
 
 
 @pytest.mark.parametrize(

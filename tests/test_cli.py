@@ -357,7 +357,7 @@ def test_an_interrupt_tells_what_was_done(
     inputs = (tmp_path / "?.png", tmp_path / "*.gif")
     arguments = (*inputs, "-o", tmp_path / "out", "--threads", 1)
     done = restore(*arguments)
-    assert done.status == 1
+    assert done.status == 130
     assert done.err.splitlines()[-1] == "1 restored, 1 failed, stopped with 3 not done"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
     document = json.loads(restore("--json", "--skip-existing", *arguments).out)

@@ -52,7 +52,7 @@ def test_unpack_takes_halves_apart(run: Run, tmp_path: Path) -> None:
     Image.fromarray(np.hstack([clean // 2, clean])).save(folder / "1.png")
     words = ("unpack", tmp_path / "set", "-o", tmp_path / "out", "--layout", "did-mdn")
     done = run(*words, "--split", "test", "--degraded", "left")
-    assert (done.status, done.out.split()[:2]) == (0, ["1", "pairs"])
+    assert (done.status, done.out.split()[:2]) == (0, ["1", "pair"])
     for side, expected in (("input", clean // 2), ("target", clean)):
         with Image.open(tmp_path / "out/test" / side / "DID-MDN-test/1.png") as image:
             assert np.array_equal(np.asarray(image), expected)

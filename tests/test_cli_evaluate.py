@@ -90,8 +90,10 @@ def test_a_test_set_gives_a_table_and_a_report(
         assert word in done.out
     assert done.out.splitlines()[-1] == f"report: {out / 'report.html'}"
     tree = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    taken = run(data, "--weights", weights, "-o", out)
+    assert (taken.status, "exists already" in taken.err) == (1, True)
     again = run(data, "--weights", weights, "--weights", "rain", "--device", "cpu", "--json",
-                "-o", out)  # fmt: skip
+                "-o", out, "--overwrite")  # fmt: skip
     assert (again.status, again.err) == (0, "")
     printed = json.loads(again.out)
     assert printed["sets"][0]["mean"] == tree["sets"][0]["mean"]
@@ -273,7 +275,7 @@ def test_ctrl_c_leaves_no_half_of_a_report(
 
     monkeypatch.setattr(room, "measure", interrupted)
     done = run(data, "--weights", weights, "-o", tmp_path / "report")
-    assert done.status not in (0, 2)
+    assert done.status == 130
     assert not (tmp_path / "report").exists()
 
 

@@ -38,7 +38,7 @@ COMMANDS = {
     "evaluate": {
         "data", "--weights", "--protocol", "--layout", "--split", "--degradation", "--inference",
         "--self-ensemble", "--device", "--restored", "--clean", "--degraded", "--photos", "--masks",
-        "-o", "--out", "--json", "--list-protocols",
+        "-o", "--out", "--overwrite", "--json", "--list-protocols",
     },
     "export": {
         "weights", "target", "--to", "--size", "--int8", "--largest-loss", "--overwrite",

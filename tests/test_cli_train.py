@@ -178,6 +178,12 @@ def test_a_dry_run_of_a_bundled_recipe(run: Run) -> None:
         assert part in done.stdout
 
 
+def test_names_of_recipes_are_never_cut(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    listed = run("--list").stdout.split()
+    assert set(list_recipes()) <= set(listed)
+
+
 def test_the_recipes_are_listed(run: Run, tmp_path: Path) -> None:
     done = run("--list")
     assert done.exit_code == 0

@@ -1,5 +1,6 @@
 """What is printed: text and nothing else, wherever it comes from; and where it goes."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -73,3 +74,22 @@ def test_closed_streams_do_no_harm(closed: str) -> None:
     command = f'"{sys.executable}" -m fairweather --version {closed}'
     done = subprocess.run(command, shell=True, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals")
+@pytest.mark.parametrize(("kernel", "escapes"), [("", True), ("1", False)])
+def test_a_notebook_gets_no_escape_codes(kernel: str, escapes: bool) -> None:
+    """It gives commands a terminal, and keeps what they would redraw."""
+    screen, terminal = os.openpty()
+    environment = {**os.environ, "TERM": "xterm-color", "JPY_PARENT_PID": kernel}
+    if not kernel:
+        del environment["JPY_PARENT_PID"]
+    text = b""
+    with subprocess.Popen([*FAIRWEATHER, "models", "list"], stdout=terminal, env=environment):
+        os.close(terminal)
+        with contextlib.suppress(OSError):  # as the end of a pseudo-terminal is told on Linux
+            while part := os.read(screen, 1 << 16):
+                text += part
+    os.close(screen)
+    assert b"ast_n" in text
+    assert (b"\x1b" in text) is escapes

@@ -257,6 +257,25 @@ def natural(height: int = 300, width: int = 400) -> np.ndarray:
     return np.ascontiguousarray(data.astronaut()[:height, 100 : 100 + width])
 
 
+@pytest.mark.parametrize(
+    ("suffix", "side_px"), [(".webp", 150), (".avif", 150), (".heic", 150), (".webp", 600)]
+)
+def test_a_file_of_a_format_with_loss_stays_about_as_large(
+    tmp_path: Path, suffix: str, side_px: int
+) -> None:
+    """Of a large one only pieces are tried."""
+    if suffix not in WRITTEN_SUFFIXES:
+        pytest.skip(f"no {suffix} here")
+    source, target = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    pixels = np.asarray(Image.fromarray(natural(512, 400)).resize((side_px, side_px)))
+    write_image(source, Photo(pixels), quality=55)
+    photo = read_image(source)
+    write_image(target, photo)
+    assert 0.7 < target.stat().st_size / source.stat().st_size < 1.3
+    write_image(target, photo, quality=95)
+    assert target.stat().st_size > 1.5 * source.stat().st_size
+
+
 @pytest.mark.parametrize("chroma", ["4:4:4", "4:2:2", "4:2:0"])
 @pytest.mark.parametrize("quality", [30, 75, 92])
 def test_a_jpeg_stays_about_as_large_as_it_was(tmp_path: Path, quality: int, chroma: str) -> None:

@@ -61,7 +61,7 @@ def test_what_cannot_be_written_is_refused_with_a_way_out(
     with pytest.raises(ImageError, match=r"cannot be written as '\.dng'; use one of .*\.tif"):
         check_writable(tmp_path / "a.dng")
     monkeypatch.setattr("fairweather.imaging.image.WRITTEN_SUFFIXES", frozenset({".png"}))
-    with pytest.raises(ImageError, match=r"fairweather\[heif\]', or use one of \.png"):
+    with pytest.raises(ImageError, match=r"fairweather\[heif\]' .*; or use one of \.png"):
         check_writable(tmp_path / "a.HEIC")
 
 
@@ -212,3 +212,16 @@ def test_a_camera_raw_file_is_developed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, photo.pixels)
     with pytest.raises(ImageError, match="pixels, more than the 1,000 allowed"):
         read_image(tmp_path / "a.dng", max_pixels=1000)
+
+
+@pytest.mark.parametrize("part", [0.001, 0.01, 0.5, 0.99])
+def test_a_camera_raw_file_that_is_cut_off_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], part: float
+) -> None:
+    pytest.importorskip("rawpy")
+    camera_raw(tmp_path / "a.dng", np.full((200, 300), 1000, np.uint16))
+    content = (tmp_path / "a.dng").read_bytes()
+    (tmp_path / "a.dng").write_bytes(content[: int(part * len(content))])
+    with pytest.raises(ImageError, match=r"a\.dng' is cut off: .* truncated; copy it again"):
+        read_image(tmp_path / "a.dng")
+    assert capfd.readouterr() == ("", "")

@@ -233,3 +233,28 @@ def test_a_long_piece_of_work_keeps_no_thread_waiting() -> None:
     results = list(hardware.map_in_threads(work, range(20), workers=2, ordered=False))
     assert sorted(results) == list(range(20))
     assert results.index(0) > 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("flags : avx2 avx512bw", ["bf16", "fp16"]),
+        ("flags : avx2 avx512_bf16", ["fp16"]),
+        ("Features : fphp asimdhp bf16", []),
+        ("", []),  # no Linux
+    ],
+)
+def test_a_precision_without_instructions_is_told_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    flags: str,
+    said: list[str],
+) -> None:
+    (tmp_path / "cpuinfo").write_text(flags)
+    monkeypatch.setattr(hardware, "_CPU_INFO", tmp_path / "cpuinfo")
+    hardware.warn_of_slow.cache_clear()
+    for precision in (*hardware.PRECISIONS, *hardware.PRECISIONS):
+        hardware.warn_of_slow(precision)
+    assert [record.args for record in caplog.records] == [(precision,) for precision in said]
+    hardware.warn_of_slow.cache_clear()

@@ -119,10 +119,13 @@ def test_an_interrupt_that_falls_into_a_callback_is_not_lost(kind: str) -> None:
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
-def test_an_interrupted_run_ends_in_order(weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_in_order(
+    weights: Path, tmp_path: Path, kind: int, status: int
+) -> None:
     process = start_long(weights, tmp_path)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(kind)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == status
     assert (out, err) == ("", "1 restored, stopped with 1 not done\n")
     assert contents(tmp_path) == ["a.png", "a.restored.png", "b.png"]

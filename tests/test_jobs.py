@@ -97,8 +97,9 @@ class TestNames:
         assert list(planned("**/a*.jpg")) == ["a1.jpg", "in/a4.jpg", "in/deep/a5.jpg"]
         assert planned("in/**/*.jpg", out="x") == {
             "in/a4.jpg": "x/a4.jpg",
-            "in/deep/a5.jpg": "x/a5.jpg",
+            "in/deep/a5.jpg": "x/deep/a5.jpg",
         }
+        assert planned("*/a4.jpg", out="x") == {"in/a4.jpg": "x/in/a4.jpg"}
 
     def test_a_name_with_brackets_is_a_name_where_it_exists(self) -> None:
         touch("a[1].jpg", "a1.jpg", "[x]/b.jpg")

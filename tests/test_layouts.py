@@ -118,6 +118,18 @@ def test_the_pairs_of_a_tree(tmp_path: Path, layout: str, split: str) -> None:
     assert names(tmp_path, layout, split=split) == expected
 
 
+@pytest.mark.parametrize(("layout", "split"), TREES)
+def test_another_split_is_named(tmp_path: Path, layout: str, split: str) -> None:
+    grow(tmp_path, *TREES[layout, split].replace(";", " ").split())
+    messages: list[str] = []
+    for other in LAYOUTS[layout].split_names:
+        try:
+            find_layout_pairs(tmp_path, layout, split=other)
+        except DataError as error:
+            messages.append(str(error))
+    assert all(re.search(rf"choose .*\b{split}\b.* with --split", told) for told in messages)
+
+
 def test_every_layout_has_a_tree_here() -> None:
     assert set(list_layouts()) - {layout for layout, _ in TREES} == {"csv", "spad"}
 
@@ -148,7 +160,7 @@ def test_unknown_names_are_wrong_calls(tmp_path: Path) -> None:
         find_layout_pairs(tmp_path, "spada")
     with pytest.raises(OptionError, match=r"'spada': is none of"):
         describe_layout("spada")
-    with pytest.raises(OptionError, match=r"'train': layout 'sots' .* only indoor, outdoor, all"):
+    with pytest.raises(OptionError, match="choose indoor, outdoor or all with --split"):
         find_layout_pairs(tmp_path, "sots")
 
 

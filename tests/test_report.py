@@ -48,7 +48,7 @@ def make(tmp_path: Path, weights: Path) -> Make:
 
     def make(folder: Path, *more: Path, protocol: str = "plain") -> Evaluation:
         sets = find_test_sets(tmp_path / "sets")
-        with ReportWriter(folder, images=5) as writer:
+        with ReportWriter(folder, images=5, overwrite=True) as writer:
             done = evaluate(
                 sets,
                 weights=[weights, *more],
@@ -191,6 +191,9 @@ def test_an_older_report_is_replaced_and_nothing_else(make: Make, tmp_path: Path
     (folder / "figures" / "paper.pdf").touch()
     (folder / "figures" / "old-best.png").touch()
     before = (folder / "report.html").read_bytes()
+    with pytest.raises(DataError, match=r"report\.html' exists already; .* --overwrite"):
+        ReportWriter(folder, images=1)
+    assert (folder / "report.html").read_bytes() == before
     make(folder, protocol="agan")
     assert (folder / "report.html").read_bytes() != before
     assert (folder / "figures" / "paper.pdf").exists()
@@ -214,7 +217,7 @@ def test_what_only_looks_like_a_report_is_kept(tmp_path: Path, name: str) -> Non
 def test_an_interrupt_leaves_no_half_of_a_report(make: Make, tmp_path: Path, weights: Path) -> None:
     def interrupted(folder: Path) -> None:
         sets = find_test_sets(tmp_path / "sets")
-        writer = ReportWriter(folder, images=5)
+        writer = ReportWriter(folder, images=5, overwrite=True)
 
         def stop(*given) -> None:
             writer.add(*given)

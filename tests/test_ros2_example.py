@@ -158,13 +158,17 @@ def test_what_cannot_be_restored_is_logged_once(
     narrow.step = 10
     empty, _ = image("mono8")
     empty.height = 0
-    for message in (depth, cut, narrow, empty, depth, cut, narrow, empty):
+    frames = (depth, cut, narrow, empty, depth, cut, narrow, empty)
+    for message in frames:
         node.callbacks["image"][0](message)
     assert node.published == []
     unknown, *misfits = node.logged
     assert "encoding '16UC1' is none of mono8, mono16, rgb8" in unknown
     assert len(misfits) == 3
     assert "48×50, step 150 does not fit 7199 bytes of rgb8" in misfits[0]
+    for message in (image("rgb8")[0], *frames):
+        node.callbacks["image"][0](message)
+    assert node.logged == 2 * [unknown, *misfits]
 
 
 def test_parameters_reach_the_restorer(

@@ -382,7 +382,7 @@ def test_the_command_packs_and_trains_on_what_is_packed(
     target = tmp_path / "packed"
     done = run("data", "pack", folder, "-o", target, "--shard-mb", "1")
     assert (done.status, done.err) == (0, "")
-    assert "13 files in 1 shards" in done.out
+    assert "13 files in 1 shard," in done.out
     assert run("data", "pack", folder, "-o", target).status == 1
     assert run("data", "pack", folder, "-o", "nowhere://a").status == 2
     plain, packed = (

@@ -1,4 +1,10 @@
-"""What fairweather raises: one tree, so that a caller can catch all of it or one kind."""
+"""What fairweather raises: one tree, so that a caller can catch all of it or one kind.
+
+A message names options as the command line has them, with Python's argument behind where that is
+another word: `--overwrite (overwrite=True)`.
+"""
+
+TAKEN = "exists already; choose another name, or allow it with --overwrite (overwrite=True)"
 
 
 class FairweatherError(Exception):
@@ -43,3 +49,11 @@ class BenchmarkError(FairweatherError):
 
 class MissingExtraError(FairweatherError, ImportError):
     """An optional part that is not installed; the message gives the command that installs it."""
+
+
+def installing(extra: str) -> str:
+    """Return the commands that install an extra."""
+    return (
+        f"pip install -c constraints/cpu.txt -e '.[{extra}]' in a clone of the repository, or"
+        f" pip install 'fairweather[{extra}]' for a release"
+    )

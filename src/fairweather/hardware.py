@@ -6,6 +6,7 @@ groups of this process.
 """
 
 import ctypes
+import functools
 import logging
 import math
 import os
@@ -43,8 +44,22 @@ _pools_lock = threading.Lock()
 _pools = 0
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_CPU_FLAGS = {  # of x86 and of ARM
+    "bf16": {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"},
+    "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
+}
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
+
+
+def in_notebook() -> bool:
+    """Tell whether a kernel of Jupyter runs this, whose terminal keeps all that is redrawn."""
+    return "JPY_PARENT_PID" in os.environ
+
+
+def shows_bars() -> bool:
+    """Tell whether standard output is where a bar can be redrawn."""
+    return sys.stdout.isatty() and not in_notebook()
 
 
 def check_precision(precision: str) -> None:
@@ -55,6 +70,21 @@ def check_precision(precision: str) -> None:
     """
     if precision not in PRECISIONS:
         raise OptionError(f"precision {precision!r}: is none of {', '.join(PRECISIONS)}")
+
+
+@functools.cache
+def warn_of_slow(precision: str) -> None:
+    """Say once that the processor computes in one of `PRECISIONS` without instructions for it.
+
+    Only Linux says which instructions there are; elsewhere nothing is said.
+    """
+    told = set(_read(_CPU_INFO).split())
+    if told and precision in _CPU_FLAGS and not told & _CPU_FLAGS[precision]:
+        log.warning(
+            "note: this processor has no instructions for %s, which is slower here than fp32;"
+            " choose --precision fp32",
+            precision,
+        )
 
 
 def dtype_of(precision: str) -> "torch.dtype":

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -184,6 +185,25 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_bytes_of_the_command(tmp_pat
     code, report = run("bulk", str(tmp_path / "other"), "-o", str(out))
     assert (code, report["failures"]) == (1, {"FileTakenError": 1})
     assert (out / "4.jpg").read_bytes() == held
+
+
+def test_a_run_that_is_stopped_says_what_is_done(tmp_path: Path) -> None:
+    """By SIGTERM, for which Ray has a handler with another status."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    make_photos(source, count=COUNT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "bulk", source, "-o", out, "--workers", "1"],
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    while not list(out.glob("_fairweather/part-*.parquet")) or not files_in(out):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert re.fullmatch(r"stopped with .* done; the same command goes on", told.splitlines()[-1])
+    assert len(files_in(out)) < COUNT
 
 
 def test_a_file_over_which_workers_die_is_given_up(tmp_path: Path) -> None:

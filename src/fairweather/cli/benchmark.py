@@ -4,9 +4,14 @@ import dataclasses
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from fairweather.cli.console import counting, err_console, out_console, print_json
+from fairweather.cli.console import (
+    counting,
+    err_console,
+    out_console,
+    print_json,
+    table_of,
+)
 from fairweather.cli.options import AsJson, Device
 
 
@@ -44,7 +49,7 @@ def benchmark_command(
         }
         print_json(document)
     else:
-        table = Table(
+        table = table_of(
             *("engine", "precision", "seconds", "processor seconds", "memory", "differs by"),
             title=f"{weights}, {size}×{size}",
         )

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fairweather.cli.console import counting, err_console, out_console, print_json, printable
+from fairweather.cli.console import (
+    counted,
+    counting,
+    err_console,
+    out_console,
+    print_json,
+    printable,
+)
 from fairweather.cli.options import AsJson, Device
-from fairweather.errors import MissingExtraError
+from fairweather.errors import MissingExtraError, installing
 from fairweather.models import list_weights
 
 if TYPE_CHECKING:
@@ -93,7 +100,7 @@ def bulk_command(
         from fairweather.serving import RestoreOptions, Setting, restore_bulk
     except ModuleNotFoundError as missing:
         raise MissingExtraError(
-            "bulk needs Ray, which is missing; install it with: pip install 'fairweather[ray]'"
+            f"bulk needs Ray, which is missing; install it with: {installing('ray')}"
         ) from missing
     options = RestoreOptions.of(
         {"task": task, "strength": strength, "levels": levels, "format": format, "quality": quality}
@@ -101,26 +108,31 @@ def bulk_command(
     setting = Setting(
         device=device, engine=engine, precision=precision, cpus=cpus, pixels=max_pixels
     )
-    megapixels, begun = 0.0, time.monotonic()
+    megapixels, begun, worked = 0.0, time.monotonic(), "nothing done"
     with counting("starting Ray", hidden=as_json) as show:
 
         def follow(entry: "Entry", done: int, total: int) -> None:
-            nonlocal megapixels
+            nonlocal megapixels, worked
             megapixels += entry.pixels / 1e6
+            worked = f"{done} of {total} done"
             show(done, total, f"{megapixels / (time.monotonic() - begun):.2f} MP/s")
 
-        report = restore_bulk(
-            sources,
-            out,
-            options=options,
-            setting=setting,
-            ray_address=ray,
-            workers=workers,
-            gpus=gpus,
-            retry_failed=retry_failed,
-            overwrite=overwrite,
-            on_entry=follow,
-        )
+        try:
+            report = restore_bulk(
+                sources,
+                out,
+                options=options,
+                setting=setting,
+                ray_address=ray,
+                workers=workers,
+                gpus=gpus,
+                retry_failed=retry_failed,
+                overwrite=overwrite,
+                on_entry=follow,
+            )
+        except KeyboardInterrupt:
+            err_console.print(f"stopped with {worked}; the same command goes on")
+            raise
     if as_json:
         print_json({**dataclasses.asdict(report), "out": out})
     else:
@@ -135,14 +147,17 @@ def print_report(report: "Report", out: str) -> None:
         err_console.print(f"error: {printable(message)}")
     if (more := report.failed - SHOWN_FAILURES) > 0:
         err_console.print(f"error: and {more} more; {out}/_fairweather has them")
-    words = [f"{report.restored} restored", f"{report.unchanged} were done before"]
+    words = [f"{report.restored} restored"]
+    if report.left:
+        words.append(f"{report.left} left as they were")
+    words.append(f"{report.unchanged} done before")
     if report.failed:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.failures.items()))
         words.append(f"{report.failed} failed ({kinds})")
     if report.passed_over:
-        words.append(f"{report.passed_over} are no photographs")
-    out_console.print(f"{report.files} photographs: {', '.join(words)}")
-    if report.restored:
+        words.append(f"{report.passed_over} passed over, which are no photographs")
+    out_console.print(f"{counted(report.files, 'photograph')}: {', '.join(words)}")
+    if report.restored or report.left:
         rate = report.megapixels / report.seconds
         out_console.print(
             f"{report.megapixels:.1f} megapixels in {report.seconds:.1f} s, {rate:.3f} a second;"

@@ -26,7 +26,7 @@ from fairweather.cli.train import train_command
 from fairweather.cli.tune import tune_command
 from fairweather.errors import FairweatherError, OptionError, RecipeError
 
-INTERRUPTED = 130  # what typer makes of Ctrl-C
+SIGNALLED = 128  # and the signal's number is the exit status, as shells have it
 
 app = typer.Typer(
     name="fairweather",
@@ -78,10 +78,16 @@ def run_command(command: Callable[[], object]) -> None:
         command: parses the arguments and does what they say, as `typer.Typer` does.
     """
     open_standard_streams()
-    for name in ("SIGTERM", "SIGHUP"):  # cleaned up like Ctrl-C; after nohup, SIGHUP stays ignored
+    received: list[int] = []  # signals
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         kind = getattr(signal, name, None)
-        if kind is not None and signal.getsignal(kind) != signal.SIG_IGN:
-            signal.signal(kind, signal.default_int_handler)
+        if kind is not None and signal.getsignal(kind) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(kind, interrupt)
     try:
         refuse_empty(sys.argv[1:])
         command()
@@ -89,9 +95,11 @@ def run_command(command: Callable[[], object]) -> None:
         # What goes on in a further line is indented, so that no name can forge one.
         err_console.print(f"error: {error}".replace("\n", "\n  "))
         sys.exit(2 if isinstance(error, OptionError | RecipeError) else 1)
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            sys.exit(1)  # like other work that is not done
+    except KeyboardInterrupt:
+        sys.exit(SIGNALLED + (received or [signal.SIGINT])[0])
+    except SystemExit as stop:  # typer and Lightning each have a status of their own
+        if stop.code and received:
+            sys.exit(SIGNALLED + received[0])
         raise
     finally:  # what could not be printed is still there, and fails again
         try:

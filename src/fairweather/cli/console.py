@@ -22,7 +22,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column, Table
 from rich.text import Text
+
+from fairweather.hardware import in_notebook
 
 # Control characters but tab and newline, separators of lines, and what turns the writing direction.
 _UNPRINTABLE = re.compile(
@@ -60,8 +63,21 @@ class PlainConsole(Console):
         give_up_output(BrokenPipeError(errno.EPIPE, ""))
 
 
-out_console = PlainConsole(soft_wrap=True, highlight=False, markup=False, emoji=False)
-err_console = PlainConsole(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+# None lets rich look for a terminal.
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False, "emoji": False}
+_PLAIN["force_terminal"] = False if in_notebook() else None
+out_console, err_console = PlainConsole(**_PLAIN), PlainConsole(stderr=True, **_PLAIN)
+
+
+def table_of(name: str, *heads: str, **options: Any) -> Table:
+    """Return a table that cuts nothing: names, its first column, stay whole, the rest is folded."""
+    folded = (Column(head, overflow="fold") for head in heads)
+    return Table(Column(name, no_wrap=True), *folded, **options)
+
+
+def counted(number: int, thing: str) -> str:
+    """Return `1 photograph`, `2 photographs`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def print_json(document: Any, *, indent: int | None = None) -> None:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fairweather.cli.console import counting, err_console, out_console, print_json, printable
+from fairweather.cli.console import (
+    counted,
+    counting,
+    err_console,
+    out_console,
+    print_json,
+    printable,
+)
 from fairweather.cli.options import AsJson, Overwrite
 
 if TYPE_CHECKING:
@@ -44,7 +51,7 @@ def tell_made(made: "Made", out: Path, more: str = "") -> None:
         err_console.print(printable(f"failed: {fault}"))
     kept = f" ({made.kept} of them from before)" if made.kept else ""
     failed = f", {len(made.faults)} failed" if made.faults else ""
-    out_console.print(f"{made.new + made.kept} pairs{kept} in {out}{more}{failed}")
+    out_console.print(f"{counted(made.new + made.kept, 'pair')}{kept} in {out}{more}{failed}")
     if made.faults:
         raise typer.Exit(1)
 
@@ -84,7 +91,8 @@ def data_check(
     else:
         for finding in findings:
             out_console.print(f"{finding.severity}: {finding.kind}: {finding.message}")
-        out_console.print(f"{len(pairs)} pairs, {errors} errors, {len(findings) - errors} warnings")
+        numbers = {"pair": len(pairs), "error": errors, "warning": len(findings) - errors}
+        out_console.print(", ".join(counted(number, thing) for thing, number in numbers.items()))
     if errors:
         raise typer.Exit(1)
 
@@ -141,8 +149,8 @@ def data_pack(
 
     with counting("files") as show:
         packed = pack_folder(folder, out, shard_mb=shard_mb, overwrite=overwrite, on_done=show)
-    size = f"{packed.size_bytes / 1e6:.1f} MB"
-    out_console.print(f"{packed.files} files in {packed.shards} shards, {size}, in {out}")
+    files, shards = counted(packed.files, "file"), counted(packed.shards, "shard")
+    out_console.print(f"{files} in {shards}, {packed.size_bytes / 1e6:.1f} MB, in {out}")
 
 
 def data_layouts(

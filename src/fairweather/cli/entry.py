@@ -4,8 +4,10 @@ import _thread
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FunctionType
 
 INTERRUPT_AGAIN_S = 0.01
 
@@ -16,7 +18,7 @@ def main() -> None:
         try:
             from fairweather.cli.commands import app, run_command
         except KeyboardInterrupt:  # as a later one ends
-            sys.exit(1)
+            sys.exit(128 + signal.SIGINT)
         run_command(app)
 
 
@@ -38,14 +40,26 @@ def interrupts_kept() -> Iterator[None]:
         kind = next((each for each in kinds if each and callable(signal.getsignal(each))), None)
         if kind is not None:
             with suppress(RuntimeError):  # Python starts no more threads and is about to end
-                # From a thread of its own, for here it would be lost once more.
-                threading.Timer(INTERRUPT_AGAIN_S, interrupt, [kind]).start()
+                # From a thread of its own and afterwards, for here it would be lost once more.
+                threading.Thread(target=interrupt_after, args=(hook, kind)).start()
 
     sys.unraisablehook = hook
     try:
         yield
     finally:
         sys.unraisablehook = report
+
+
+def interrupt_after(hook: FunctionType, kind: signal.Signals) -> None:
+    """Interrupt the main thread once a function has ended there."""
+    while True:
+        time.sleep(INTERRUPT_AGAIN_S)
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        while frame is not None and frame.f_code is not hook.__code__:
+            frame = frame.f_back
+        if frame is None:
+            interrupt(kind)
+            return
 
 
 def interrupt(kind: signal.Signals) -> None:

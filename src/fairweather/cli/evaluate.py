@@ -95,6 +95,9 @@ def evaluate_command(
         Path | None, typer.Option(help="Folder of shadow masks, for --protocol istd.")
     ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the report.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an older report in that folder.")
+    ] = False,
     as_json: AsJson = False,
     list_protocols: Annotated[
         bool, typer.Option("--list-protocols", help="Describe every protocol, and stop.")
@@ -138,7 +141,9 @@ def evaluate_command(
         run = partial(wing.evaluate, sets, **scores, **models)
     count = sum(len(one.items) for one in sets)
     with (
-        wing.ReportWriter(out, images=count) if out else nullcontext() as writer,
+        wing.ReportWriter(out, images=count, overwrite=overwrite)
+        if out
+        else nullcontext() as writer,
         counting("images", total=count, hidden=as_json) as show,
     ):
         evaluation = run(on_image=writer.add if writer else None, on_progress=show)

@@ -9,11 +9,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from fairweather.cli.console import out_console, print_json
+from fairweather.cli.console import out_console, print_json, table_of
 from fairweather.cli.options import AsJson, Overwrite, WeightsFile
-from fairweather.errors import CheckpointError
+from fairweather.errors import TAKEN, CheckpointError
 
 if TYPE_CHECKING:
     from fairweather.models import Network
@@ -35,7 +34,7 @@ def models_list(*, as_json: AsJson = False) -> None:
     if as_json:
         print_json([dataclasses.asdict(entry) for entry in entries])
         return
-    table = Table("name", "kind", "what", "parameters", "GMACs at 256 × 256")
+    table = table_of("name", "kind", "what", "parameters", "GMACs at 256 × 256")
     for entry in entries:
         table.add_row(
             entry.name, entry.kind, entry.description, f"{entry.parameters:,}", f"{entry.gmacs:.2f}"
@@ -62,7 +61,7 @@ def models_info(
     if as_json:
         print_json(facts)
         return
-    table = Table(show_header=False, box=None)
+    table = table_of("", "", show_header=False, box=None)
     table.add_row("weights", weights)
     table.add_row("parameters", f"{facts['parameters']:,}")
     for section in (facts["config"], metadata):
@@ -99,7 +98,7 @@ def models_convert(
         suffixes = " or ".join(SUFFIXES[to])
         raise typer.BadParameter(f"{target}: {to} weights are written as {suffixes}")
     if target.exists() and not overwrite:
-        raise CheckpointError(f"'{target}' exists already; use --overwrite to replace it")
+        raise CheckpointError(f"'{target}' {TAKEN}")
     model, metadata = load_source(source, bottleneck_shift=bottleneck_shift or None)
     try:
         write_target(model, target, to=to, metadata=metadata)

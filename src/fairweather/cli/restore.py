@@ -126,7 +126,7 @@ def restore_command(
             help="Quality of JPEG, WebP, AVIF and HEIC, 1 to 100.",
             min=1,
             max=100,
-            show_default="that of a JPEG in a JPEG, else 95",
+            show_default="as large as a file of that format was, else 95",
         ),
     ] = None,
     lossless: Annotated[
@@ -191,7 +191,7 @@ def restore_command(
 
     photo.jpg becomes photo.restored.jpg beside it; a folder photos is mirrored in photos-restored.
     Clips (extra video) keep sound, subtitles and the times of all frames; a stopped one goes on.
-    JPEGs stay about as large as they were, unless --quality or --lossless asks for more.
+    JPEG, WebP, AVIF and HEIC stay about as large, unless --quality or --lossless asks for more.
     """
     if sample and inputs:
         raise typer.BadParameter("--sample restores a photograph of its own; leave out the inputs")
@@ -277,7 +277,9 @@ def restore_planned(
         except KeyboardInterrupt:
             interrupted = True
     print_summary(summary, asked=asked, interrupted=interrupted, as_json=as_json)
-    return not (summary.failed or interrupted)
+    if interrupted:
+        raise KeyboardInterrupt
+    return not summary.failed
 
 
 class Shown:

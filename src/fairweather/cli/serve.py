@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fairweather.cli.options import Device, Threads
-from fairweather.errors import MissingExtraError, OptionError
+from fairweather.errors import MissingExtraError, OptionError, installing
 
 
 def serve_command(
@@ -62,7 +62,7 @@ def serve_command(
     except ModuleNotFoundError as missing:
         raise MissingExtraError(
             "the service needs FastAPI and Gradio, which are missing; install them with:"
-            " pip install 'fairweather[serve]'"
+            f" {installing('serve')}"
         ) from missing
     from fairweather.hardware import keep_freed_memory, use_threads
 
@@ -112,7 +112,7 @@ def start_on_ray(
         from fairweather.serving import Settings, serve_on_ray
     except ModuleNotFoundError as missing:
         raise MissingExtraError(
-            "--ray needs Ray, which is missing; install it with: pip install 'fairweather[ray]'"
+            f"--ray needs Ray, which is missing; install it with: {installing('ray')}"
         ) from missing
     import torch
 

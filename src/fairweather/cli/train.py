@@ -4,15 +4,13 @@ import contextlib
 import importlib
 import logging
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from fairweather.cli.console import out_console, print_json
+from fairweather.cli.console import out_console, print_json, table_of
 from fairweather.cli.options import AllowCode, Cache, Unchecked, Workers
 from fairweather.errors import OptionError
 
@@ -122,8 +120,10 @@ def train_command(
         return
     finished = not fresh and is_finished(run, loaded)
     if framework == "keras":
+        from fairweather.hardware import shows_bars
+
         keras = importlib.import_module("fairweather.keras")  # an extra, and seconds to import
-        verbose = 1 if sys.stdout.isatty() else 2
+        verbose = 1 if shows_bars() else 2
         path = keras.train(loaded, data=folder, cache=cache, verbose=verbose, **work)
     else:
         from fairweather.training import Machines, train
@@ -175,7 +175,7 @@ def print_recipes() -> None:
     """Print a table of the bundled recipes, with the figure that each has to reach."""
     from fairweather.training import list_recipes, load_recipe
 
-    table = Table("recipe", "task", "model", "figure to reach", "hours")
+    table = table_of("recipe", "task", "model", "figure to reach", "hours")
     for name in list_recipes():
         recipe = load_recipe(name)
         figure, cost = recipe.published, recipe.cost
@@ -197,7 +197,8 @@ def print_plan(recipe: "Recipe", *, data: Path | None, devices: int) -> None:
     out_console.print(f"{recipe.name}: {recipe.description.strip()}")
     out_console.print(f"model: {recipe.preset}, {plan.parameters / 1e6:.2f} M parameters")
     out_console.print(describe_images(plan))
-    table = Table("stage", "crop", "batch", "steps", "warm-up", "validated every", "rate", "memory")
+    heads = ("stage", "crop", "batch", "steps", "warm-up", "validated every", "rate", "memory")
+    table = table_of(*heads)
     for index, (stage, planned) in enumerate(zip(recipe.stages, plan.stages, strict=True)):
         length = planned.length
         table.add_row(

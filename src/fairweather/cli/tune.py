@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from fairweather.cli.console import out_console
+from fairweather.cli.console import out_console, table_of
 from fairweather.cli.options import AllowCode, Cache, Unchecked, Workers
 from fairweather.cli.train import be_quiet, quiet_lightning
 from fairweather.errors import OptionError, TrainingError
@@ -104,7 +104,7 @@ def tune_command(
         machines=Machines(workers=workers, cache=cache),
         unchecked=unchecked,
     )
-    out_console.print(table_of(result))
+    out_console.print(trials_table(result))
     if not result.trained:
         out_console.print(f"this search was finished before, nothing was trained: {out}")
     out_console.print(f"all trials: {out / 'trials.csv'}, {result.summary_path}")
@@ -118,13 +118,11 @@ def tune_command(
     )
 
 
-def table_of(result: "SearchResult") -> Table:
+def trials_table(result: "SearchResult") -> Table:
     """Return a table of the best trials, then of those that were pruned."""
     order = sorted(result.trials, key=lambda t: (not t.complete, -(t.psnr_db or 0.0), t.number))
     labels = [".\n".join(d.label.rsplit(".", 1)) for d in result.dimensions]
-    table = Table()
-    for name in ("trial", "held-out\nPSNR", *labels, "trained", "minutes"):
-        table.add_column(name, overflow="fold")
+    table = table_of("trial", "held-out\nPSNR", *labels, "trained", "minutes")
     for trial in order[:SHOWN_TRIALS]:
         table.add_row(
             str(trial.number),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairweather.data.shards import FORM, INDEX, Index, Shard, Store, open_store, read_index
-from fairweather.errors import DataError, MissingExtraError
+from fairweather.errors import DataError, MissingExtraError, installing
 from fairweather.files import read_document
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _alone(lock: Path, store: Store) -> Iterator[None]:
         import filelock
     except ImportError as error:
         raise MissingExtraError(
-            f"{store.text}: shards need filelock; pip install 'fairweather[train]'"
+            f"{store.text}: shards need filelock; install it with: {installing('train')}"
         ) from error
     held = filelock.FileLock(lock)
     try:

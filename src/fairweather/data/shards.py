@@ -16,7 +16,13 @@ from typing import IO, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fairweather.data.pairs import iterate_images
-from fairweather.errors import DataError, FairweatherError, MissingExtraError, OptionError
+from fairweather.errors import (
+    DataError,
+    FairweatherError,
+    MissingExtraError,
+    OptionError,
+    installing,
+)
 
 INDEX = "index.json"
 FORM = "fairweather shards 1"
@@ -166,7 +172,7 @@ def open_store(text: str) -> Store:
         from fsspec.core import url_to_fs
     except ImportError as error:
         raise MissingExtraError(
-            f"{text}: shards need fsspec; pip install 'fairweather[train]'"
+            f"{text}: shards need fsspec; install it with: {installing('train')}"
         ) from error
     scheme = text.partition("://")[0]
     try:
@@ -272,6 +278,7 @@ def _make_way(store: Store, *, overwrite: bool) -> set[str]:
     if not overwrite:
         raise DataError(
             f"{store.text}: has an {INDEX}; choose another target, or replace it with --overwrite"
+            " (overwrite=True)"
         )
     index, _ = read_index(store)
     store.remove(INDEX)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from fairweather.errors import MissingExtraError
+from fairweather.errors import MissingExtraError, installing
 from fairweather.export.verification import (
     Exported,
     Runner,
@@ -363,7 +363,7 @@ def import_extra(name: str, *, extra: str = "export") -> Any:
     except ModuleNotFoundError as missing:
         raise MissingExtraError(
             f"exporting needs {missing.name}, which is missing; install it with:"
-            f" pip install 'fairweather[{extra}]'"
+            f" {installing(extra)}"
         ) from missing
 
 

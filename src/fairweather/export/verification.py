@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairweather.errors import ExportError, OptionError
+from fairweather.errors import TAKEN, ExportError, OptionError
 from fairweather.models import Config, architecture_of, look_margin_px, overlap_px
 
 Size = tuple[int, int]
@@ -204,10 +204,7 @@ def check_target(path: Path, *, suffix: str, overwrite: bool) -> None:
     if path.is_dir():
         raise ExportError(f"'{path}' is a folder; choose another name")
     if path.exists() and not overwrite:
-        raise ExportError(
-            f"'{path}' exists already; choose another name, or allow it with --overwrite"
-            " (overwrite=True)"
-        )
+        raise ExportError(f"'{path}' {TAKEN}")
 
 
 def size_bytes(*paths: Path) -> int:

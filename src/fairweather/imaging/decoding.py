@@ -166,8 +166,8 @@ def _refuse_bomb(size: tuple[int, int], *, path: object, max_pixels: int) -> Non
     if width * height > max_pixels:
         raise ImageError(
             f"'{path}' is {width} × {height} = {width * height:,} pixels, more than the "
-            f"{max_pixels:,} allowed; if you trust the file, allow it with "
-            f"--max-pixels {width * height} (max_pixels={width * height})"
+            f"{max_pixels:,} allowed; if you trust the file, `fairweather restore "
+            f"--max-pixels {width * height}` (max_pixels={width * height}) restores it"
         )
 
 
@@ -215,8 +215,8 @@ def _cut_off(path: object, *, row: int, height: int, truncated: Truncated) -> tu
     if truncated == "allow":
         return (f"the file is cut off: {where}",)
     raise ImageError(
-        f"'{path}' is cut off: {where}; copy it again from where it came from, or restore what"
-        ' there is with --truncated allow (truncated="allow")'
+        f"'{path}' is cut off: {where}; copy it again from where it came from;"
+        ' `fairweather restore --truncated allow` (truncated="allow") restores what there is'
     )
 
 

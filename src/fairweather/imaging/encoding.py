@@ -1,5 +1,7 @@
 """Samples → image file: what each format holds, and what becomes of the rest."""
 
+import io
+import math
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -75,6 +77,9 @@ FORMATS = {
 
 
 DEFAULT_QUALITY = 95
+_SIZED = ("WEBP", "AVIF", "HEIF")  # that do not tell the quality that they were written with
+_TRIED = (20, 45, 70, 85, DEFAULT_QUALITY)
+_SAMPLE_PX, _SAMPLES = 128, 4  # side of a piece, and pieces in each direction
 
 
 def encode(
@@ -97,7 +102,7 @@ def encode(
         alpha: (H, W) of the same type, or None.
         grey: Write the luma of the pixels as one channel.
         metadata: What goes along, as far as the format carries it.
-        quality: See `write_image`; None is lossless WebP for what was lossless.
+        quality: See `write_image`.
         chroma: The same.
 
     Returns:
@@ -107,6 +112,8 @@ def encode(
     if quality is None:
         if metadata.is_lossless and target.name == "WEBP":
             quality = 100
+        elif metadata.format == target.name in _SIZED and metadata.coded_bytes:
+            quality = _quality_of_source(pixels, alpha, metadata=metadata, chroma=chroma)
         if metadata.is_lossless and not target.lossless:
             notes.append(f"{target.name} changes each pixel a little (.png is exact)")
     if not target.deep and pixels.dtype == np.uint16:
@@ -140,6 +147,43 @@ def encode(
             metadata=metadata,
         )
     return tuple(notes)
+
+
+def _quality_of_source(
+    pixels: np.ndarray, alpha: np.ndarray | None, *, metadata: Metadata, chroma: Chroma | None
+) -> int:
+    """Return the quality at which a photo takes about as many bytes as the file it came from.
+
+    It is found on pieces of a large photo, and is no higher than the default.
+    """
+    name = str(metadata.format)
+    sample = _sample(as_bytes(pixels))
+    opacity = None if alpha is None else _sample(as_bytes(alpha))
+    wanted = metadata.coded_bytes * sample[..., 0].size / pixels[..., 0].size
+    sizes: list[int] = []
+    for quality in _TRIED:
+        file = io.BytesIO()
+        options = _options(name, Metadata(), quality=quality, chroma=chroma)
+        _write_with_pillow(file, sample, opacity, name=name, options=options, metadata=Metadata())
+        sizes.append(file.tell())
+    return round(np.interp(math.log(wanted), np.log(np.maximum.accumulate(sizes)), _TRIED))
+
+
+def _sample(samples: np.ndarray) -> np.ndarray:
+    """Return pieces from all over a large image, side by side; a small one as it is."""
+    height, width = samples.shape[:2]
+    if height * width <= (_SAMPLES * _SAMPLE_PX) ** 2:
+        return np.ascontiguousarray(samples)
+    tops, lefts = (
+        np.linspace(0, max(0, side - _SAMPLE_PX), _SAMPLES, dtype=int) for side in (height, width)
+    )
+    rows = (samples[top : top + _SAMPLE_PX] for top in tops)
+    return np.concatenate(
+        [
+            np.concatenate([row[:, left : left + _SAMPLE_PX] for left in lefts], axis=1)
+            for row in rows
+        ]
+    )
 
 
 def _carried(metadata: Metadata, target: Format, *, grey: bool) -> tuple[Metadata, list[str]]:

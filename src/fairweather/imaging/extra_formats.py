@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from fairweather.errors import ImageError
+from fairweather.errors import ImageError, installing
 from fairweather.imaging import tiff
 from fairweather.imaging.metadata import EXIF_PREFIX, Metadata, read_tiff_metadata
 
@@ -56,7 +56,7 @@ def read_extra(name: str, file: BinaryIO, *, path: object, check_size: CheckSize
         package = importlib.import_module(module)
     except ImportError as error:
         raise ImageError(
-            f"'{path}' is {what}; to read it, install: pip install 'fairweather[{extra}]'; or"
+            f"'{path}' is {what}; to read it, install what does with: {installing(extra)}; or"
             " convert it to JPEG, PNG or TIFF first"
         ) from error
     readers = {"HEIF": _read_heif, "JXL": _read_jxl, "RAW": _read_raw}
@@ -158,6 +158,8 @@ def _size_of_jxl(content: bytes) -> tuple[int, int]:
 
 def _read_raw(package: Any, file: BinaryIO, check_size: CheckSize) -> Extra:
     content = file.read()
+    if tiff.lacks_pixels(content):  # LibRaw would print a line of its own
+        raise ValueError("its pixels are truncated")
     with package.imread(io.BytesIO(content)) as raw:
         check_size((raw.sizes.raw_width, raw.sizes.raw_height))
         samples = raw.postprocess(output_bps=16, use_camera_wb=True, gamma=(2.4, 12.92))
@@ -181,7 +183,7 @@ def write_heif(
     try:
         package = importlib.import_module("pillow_heif")
     except ImportError as error:
-        raise ImageError("HEIC is written after: pip install 'fairweather[heif]'") from error
+        raise ImageError(f"HEIC is written after: {installing('heif')}") from error
     image.info = {"icc_profile": metadata.icc_profile} if metadata.icc_profile else {}
     told = {"exif": metadata.exif, "xmp": metadata.xmp}
     chroma = int(subsampling.replace(":", ""))

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairweather.errors import FileTakenError, ImageError
+from fairweather.errors import TAKEN, FileTakenError, ImageError, installing
 from fairweather.files import replacing
 from fairweather.imaging.decoding import READS_AVIF, Decoded, Truncated, decode
 from fairweather.imaging.encoding import FORMATS, Chroma, Format, encode
@@ -47,7 +47,6 @@ _MISSING = {
 WRITTEN_SUFFIXES: frozenset[str] = frozenset(
     suffix for suffix in FORMATS if not _MISSING.get(suffix)
 )
-_TAKEN = "exists already; choose another name or allow overwriting (overwrite=True)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +110,10 @@ def read_image(
             raise ImageError(f"'{path}' is not a regular file; copy its content into one")
         with path.open("rb") as file:
             decoded = decode(file, path=path, max_pixels=max_pixels, truncated=truncated)
-        return _photo(decoded)
+            size = file.seek(0, os.SEEK_END)
+        about = decoded.metadata
+        beside = sum(len(block or b"") for block in (about.exif, about.icc_profile, about.xmp))
+        return _photo(replace(decoded, metadata=replace(about, coded_bytes=max(0, size - beside))))
 
 
 def write_image(
@@ -132,8 +134,9 @@ def write_image(
         photo: The photo, whose metadata goes along as far as the format carries it.
         overwrite: False refuses to replace a file, even one that appears while this one is written.
         quality: 1 to 100, for JPEG, WebP, AVIF and HEIC; WebP is lossless at 100. None keeps that
-            of a JPEG in a JPEG, makes lossless WebP of what comes from a lossless file, and is 95
-            otherwise.
+            of a JPEG in a JPEG, makes lossless WebP of what comes from a lossless file, makes WebP,
+            AVIF and HEIC from a file of the same format about as large as that, up to 95, and is
+            95 otherwise.
         chroma: Resolution of the colours in JPEG, AVIF and HEIC. None keeps that of a JPEG in a
             JPEG, and is full resolution otherwise.
 
@@ -173,7 +176,7 @@ def check_writable(path: Path, *, shape: tuple[int, ...] = (1, 1)) -> Format:
     if suffix not in WRITTEN_SUFFIXES:
         way = f"use one of {', '.join(sorted(WRITTEN_SUFFIXES))}"
         if suffix in HEIF_SUFFIXES:
-            way = f"install it with pip install 'fairweather[heif]', or {way}"
+            way = f"install what writes it with: {installing('heif')}; or {way}"
         raise ImageError(f"'{path}' cannot be written as '{path.suffix}'; {way}")
     target, (height, width) = FORMATS[suffix], shape[:2]
     if max(height, width) > target.max_side_px:
@@ -243,7 +246,7 @@ def _explained(path: Path, deed: str) -> Iterator[None]:
     except ImageError:
         raise
     except FileExistsError as error:
-        raise FileTakenError(f"'{path}' {_TAKEN}") from error
+        raise FileTakenError(f"'{path}' {TAKEN}") from error
     except MemoryError as error:
         raise ImageError(
             f"'{path}' cannot be {deed}: the memory does not suffice; close other programs"

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -67,6 +67,7 @@ class Metadata:
             that say the same as another file.
         coding: How a JPEG file was written.
         is_lossless: Whether the file keeps each pixel exactly, as a PNG does.
+        coded_bytes: What the file takes without EXIF, profile and XMP; 0 if it is not known.
     """
 
     format: str | None = None
@@ -80,6 +81,7 @@ class Metadata:
     png_colour: tuple[tuple[bytes, bytes], ...] = ()
     coding: JPEGCoding | None = None
     is_lossless: bool = False
+    coded_bytes: int = field(default=0, compare=False)
 
     def without(self, *fields: str) -> "Metadata":
         """Return a copy in which the named fields are empty."""

@@ -4,8 +4,10 @@ Pillow's decoders still do some of the work. 8-bit TIFF is written here as well,
 carries the same metadata.
 """
 
+import io
 import lzma
 import math
+import os
 import struct
 import sys
 import zlib
@@ -25,6 +27,11 @@ from fairweather.imaging.pixels import by_rows
 _COLOURS = {
     PHOTOMETRIC.RGB: 3, PHOTOMETRIC.SEPARATED: 4, PHOTOMETRIC.YCBCR: 3, PHOTOMETRIC.CIELAB: 3
 }  # fmt: skip
+_PIECES = (
+    (Tag.StripOffsets, Tag.StripByteCounts),
+    (Tag.TileOffsets, Tag.TileByteCounts),
+)
+_MOST_INNER = 16  # directories within the first one; cameras write a few
 _IMAGE_DEPTH = 32997  # slices of a volume (SGI)
 _DEFLATE = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE)
 _LZMA_MEMORY_BYTES = 1 << 28
@@ -32,16 +39,50 @@ _BAND_BYTES = 1 << 20
 _CLASSIC_LIMIT_BYTES = 2**32 - 2**25
 
 
-def read_directory(file: BinaryIO) -> ImageFileDirectory_v2:
-    """Return the tags of the first image in a TIFF file."""
+def read_directory(file: BinaryIO, *, at: int | None = None) -> ImageFileDirectory_v2:
+    """Return the tags of the first image in a TIFF file, or of that whose directory lies there.
+
+    Raises:
+        ValueError: The file ends within the directory, of which Pillow would read a part.
+    """
     file.seek(0)
     header = file.read(8)
-    if header[2:4] in (b"\x2b\x00", b"\x00\x2b"):  # BigTIFF
+    is_big = header[2:4] in (b"\x2b\x00", b"\x00\x2b")  # BigTIFF
+    if is_big:
         header += file.read(8)
     directory = ImageFileDirectory_v2(header)
-    file.seek(directory.next)
+    at = (directory.next or 0) if at is None else at
+    file.seek(at)
+    count_bytes, entry_bytes = (8, 20) if is_big else (2, 12)
+    count = int.from_bytes(file.read(count_bytes), "big" if header[:1] == b"M" else "little")
+    ends = at + count_bytes + count * entry_bytes
+    if file.seek(0, os.SEEK_END) < ends:
+        raise ValueError("its list of tags is truncated")
+    file.seek(at)
     directory.load(file)
     return directory
+
+
+def lacks_pixels(content: bytes) -> bool:
+    """Tell whether a file ends before the pixels do that its tags name; not so without tags."""
+    file = io.BytesIO(content)
+    try:
+        first = read_directory(file)
+        inner = np.atleast_1d(first.get(Tag.SubIFDs, ()))[:_MOST_INNER]
+        directories = [first, *(read_directory(file, at=int(at)) for at in inner)]
+    except Exception:  # of nearly any kind: not every raw file is a TIFF file
+        return False
+    ends = (
+        int(start) + int(length)
+        for directory in directories
+        for starts, lengths in _PIECES
+        for start, length in zip(
+            np.atleast_1d(directory.get(starts, ())),
+            np.atleast_1d(directory.get(lengths, ())),
+            strict=False,
+        )
+    )
+    return max(ends, default=0) > len(content)
 
 
 def is_raw(directory: ImageFileDirectory_v2) -> bool:

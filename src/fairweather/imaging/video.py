@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fairweather.errors import ImageError, MissingExtraError, OptionError
+from fairweather.errors import ImageError, MissingExtraError, OptionError, installing
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 # The largest constant rate factor of each codec; ffv1, which loses nothing, has none.
@@ -130,7 +130,7 @@ def import_av() -> Any:
         av: Any = importlib.import_module("av")
     except ModuleNotFoundError as missing:
         raise MissingExtraError(
-            "clips need PyAV, which is missing; install it with: pip install 'fairweather[video]'"
+            f"clips need PyAV, which is missing; install it with: {installing('video')}"
         ) from missing
     os.environ.setdefault("SVT_LOG", "1")  # errors alone
     # What FFmpeg's threads say would wait for Python, which waits for them when a clip is closed.

@@ -4,7 +4,7 @@ Needs the extra `keras`. The backend is Keras' own choice (`KERAS_BACKEND`); ima
 (B, H, W, 3), RGB in [0, 1].
 """
 
-from fairweather.errors import MissingExtraError
+from fairweather.errors import MissingExtraError, installing
 
 try:
     from fairweather.keras.convert import from_torch, load_model, save_model, to_torch
@@ -22,7 +22,7 @@ except ModuleNotFoundError as missing:
         raise
     raise MissingExtraError(
         f"fairweather.keras needs Keras 3 and TensorFlow (or the backend that KERAS_BACKEND names),"
-        f" and {missing.name} is missing; install them with: pip install 'fairweather[keras]'"
+        f" and {missing.name} is missing; install them with: {installing('keras')}"
     ) from missing
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from fairweather.errors import ExportError, OptionError
+from fairweather.errors import TAKEN, ExportError, OptionError
 from fairweather.export import (
     Exported,
     Images,
@@ -226,10 +226,7 @@ def check_folder(path: Path, *, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
-        raise ExportError(
-            f"'{path}' exists already; choose another name, or allow it with --overwrite"
-            " (overwrite=True)"
-        )
+        raise ExportError(f"'{path}' {TAKEN}")
     if not (path / "saved_model.pb").is_file():
         raise ExportError(f"'{path}' holds no SavedModel, so it is not replaced; choose another")
 

@@ -9,7 +9,6 @@ from .astv2 import ChannelBlock as ChannelBlock
 from .bundled import CLASSIFIER_WEIGHTS as CLASSIFIER_WEIGHTS
 from .bundled import list_weights as list_weights
 from .catalog import ModelEntry as ModelEntry
-from .catalog import describe_config as describe_config
 from .catalog import list_models as list_models
 from .checkpoint import find_weights as find_weights
 from .checkpoint import load_model as load_model

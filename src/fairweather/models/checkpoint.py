@@ -23,7 +23,7 @@ from fairweather.models.config import (
     make_config,
 )
 from fairweather.models.creation import Network, build_network
-from fairweather.models.hub import find_in_hub, may_be_repository
+from fairweather.models.hub import HUB_NAME, find_in_hub
 from fairweather.models.official import to_official
 from fairweather.models.official_v2 import to_official_v2
 from fairweather.models.presets import PRESETS
@@ -149,8 +149,7 @@ def find_weights(weights: str | Path) -> Path:
             a name that `list_weights` gives;
             a weights file, or a folder that holds one;
             a repository on the Hugging Face Hub, `hf:OWNER/NAME`, and after it `@REVISION`, `:FILE`
-            and `#sha256=…` where they are wanted; a text `OWNER/NAME` that is no path here is one,
-            too, a `Path` never is;
+            and `#sha256=…` where they are wanted;
             `https://…/NAME.safetensors#sha256=…`, with the 64 digits of the file's SHA-256.
 
     Returns:
@@ -170,18 +169,14 @@ def find_weights(weights: str | Path) -> Path:
     path = Path(weights)
     if path.is_dir():
         return only_weights(path)
-    if not path.exists() and isinstance(weights, str) and may_be_repository(weights):
-        try:
-            return find_in_hub(f"hf:{weights}")
-        except CheckpointError as error:  # it may be a path misspelt
-            raise CheckpointError(
-                f"{weights}: is no file or folder here, and nothing was found on the Hub: {error}"
-            ) from error
     if not path.is_file():
-        what = "is a preset, which has no weights" if str(weights) in PRESETS else "is no file"
+        is_preset = str(weights) in PRESETS
+        what = "is a preset, which has no weights" if is_preset else "is no file or folder"
+        may_be_hub = path.suffix not in WEIGHTS_SUFFIXES and HUB_NAME.fullmatch(f"hf:{weights}")
+        hub = f", or hf:{weights} for that of the Hub" if may_be_hub else ""
         raise CheckpointError(
-            f"{weights}: {what}; give a weights file or one of the bundled names:"
-            f" {', '.join(bundled)}"
+            f"{weights}: {what}; give a weights file, one of the bundled names"
+            f" ({', '.join(bundled)}){hub}"
         )
     return path
 
@@ -189,6 +184,13 @@ def find_weights(weights: str | Path) -> Path:
 def only_weights(folder: Path) -> Path:
     """Return the one weights file in a folder."""
     found = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHTS_SUFFIXES]
+    if not found and any(folder.glob("stage-*/")):
+        kept = [path for name in ("best", "last") for path in folder.glob(f"stage-*/{name}.ckpt")]
+        best = max(kept, key=lambda path: path.stat().st_mtime_ns, default=None)
+        raise CheckpointError(
+            f"{folder}: is a training run that is not finished; train on with the same command, or"
+            + (f" give {best}, its newest checkpoint" if best else " wait for its first checkpoint")
+        )
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise CheckpointError(f"{folder}: holds {names}; name the one weights file to load")

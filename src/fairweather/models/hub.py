@@ -23,14 +23,12 @@ from fairweather.models.sources import SUFFIXES_TEXT, WEIGHTS_SUFFIXES, is_offli
 
 log = logging.getLogger(__name__)
 
-KERAS_SUFFIXES = (".keras", ".h5")
 TIMEOUT_SECONDS = 10.0  # for the list of files; huggingface_hub has its own for the rest
 HUB_NAME = re.compile(
     r"hf:(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[^:#]+))?(:(?P<file>[^#]+))?"
     r"(#sha256=(?P<sha256>[0-9a-fA-F]{64}))?",
     re.ASCII,
 )
-BARE_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 class HubName(NamedTuple):
@@ -47,12 +45,6 @@ class HubFile(NamedTuple):
 
     path: Path
     told: str | None
-
-
-def may_be_repository(weights: str) -> bool:
-    """Return whether this is `OWNER/NAME`, a repository where it is no local path."""
-    suffixes = (*WEIGHTS_SUFFIXES, *KERAS_SUFFIXES)
-    return BARE_NAME.fullmatch(weights) is not None and not weights.endswith(suffixes)
 
 
 def find_in_hub(weights: str) -> Path:

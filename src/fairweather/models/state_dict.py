@@ -41,6 +41,11 @@ def read_content(path: Path) -> tuple[dict[Any, Any], Metadata]:
     Raises:
         CheckpointError: if the file cannot be read, or holds more than tensors and plain data.
     """
+    if path.suffix in (".keras", ".h5"):
+        raise CheckpointError(
+            f"{path}: is for the Keras port, fairweather.keras; convert it with: fairweather models"
+            f" convert {path} {path.with_suffix('.safetensors')}"
+        )
     if path.suffix == ".safetensors":
         try:
             with safetensors.safe_open(path, framework="pt") as file:

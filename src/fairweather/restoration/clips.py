@@ -16,7 +16,7 @@ from pathlib import Path
 
 import filelock
 
-from fairweather.errors import FileTakenError, ImageError
+from fairweather.errors import TAKEN, FileTakenError, ImageError
 from fairweather.files import replacing, write_text
 from fairweather.imaging import (
     ClipFacts,
@@ -207,7 +207,7 @@ def move(whole: Path, target: Path, *, overwrite: bool) -> None:
     try:
         os.link(whole, target)  # unlike a rename, it replaces nothing
     except FileExistsError:
-        raise FileTakenError(f"'{target}' exists already; allow it with --overwrite") from None
+        raise FileTakenError(f"'{target}' {TAKEN}") from None
     except OSError:  # no links here
         with replacing(target, overwrite=False) as made, whole.open("rb") as file:
             shutil.copyfileobj(file, made)

@@ -4,7 +4,7 @@ import functools
 import importlib.util
 from dataclasses import dataclass
 
-from fairweather.errors import MissingExtraError, OptionError
+from fairweather.errors import MissingExtraError, OptionError, installing
 from fairweather.export import onnx_runner
 from fairweather.models import Network
 from fairweather.restoration.converted import (
@@ -80,7 +80,7 @@ def pick_engine(name: str) -> str:
     if missing := missing_packages(name):
         raise MissingExtraError(
             f"engine {name!r} needs {', '.join(missing)}, which is missing; install it with:"
-            f" pip install 'fairweather[cpu]'"
+            f" {installing('cpu')}"
         )
     return name
 

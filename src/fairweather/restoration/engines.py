@@ -5,7 +5,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from fairweather.hardware import check_precision, host_budget_bytes, lowered, pick_device
+from fairweather.hardware import (
+    check_precision,
+    host_budget_bytes,
+    lowered,
+    pick_device,
+    warn_of_slow,
+)
 from fairweather.models import (
     AST,
     ASTConfig,
@@ -90,6 +96,8 @@ class TorchEngine:
         """
         check_precision(precision)
         self.device = pick_device(device)
+        if self.device.type == "cpu":
+            warn_of_slow(precision)
         self.precision = precision
         self.config = model.config
         in_bf16 = precision == "bf16" and isinstance(model, AST) and multiplies_in_bf16()

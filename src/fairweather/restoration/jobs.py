@@ -1,6 +1,7 @@
 """Files, folders and globs → jobs with names that overwrite no input."""
 
 import glob
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,8 @@ def plan_jobs(
     """Find the images that the inputs stand for, and name their targets.
 
     A file becomes `name.restored.ext` beside it, or OUT itself if that has an image suffix, or
-    OUT/name. A folder `photos` is searched with all below and mirrored in `photos-restored` or OUT.
+    OUT/name. A folder `photos` is searched with all below and mirrored in `photos-restored` or OUT;
+    so is the folder above the first wildcard of a glob in OUT.
     The suffix stays where it names a format that is written, and becomes `.png` otherwise.
 
     Args:
@@ -98,8 +100,11 @@ def plan_jobs(
                 target = out
             elif is_folder(path):
                 target = (out or mirror_of(path)) / image.relative_to(path)
+            elif out is None:
+                target = image.with_stem(image.stem + MARK)
             else:
-                target = out / image.name if out else image.with_stem(image.stem + MARK)
+                within = path.parent if image == path else fixed_part(path)
+                target = out / image.relative_to(within)
             jobs.append(
                 Job(image, target if names_file else as_written(target, suffix, lossless=lossless))
             )
@@ -167,6 +172,11 @@ def mirror_of(folder: Path) -> Path:
     """Return `photos-restored` beside `photos`, also where that is called `.` or `..`."""
     named = Path(os.path.realpath(folder)) if folder.name in ("", "..") else folder
     return named.parent / f"{named.name}-restored"
+
+
+def fixed_part(pattern: Path) -> Path:
+    """Return the folder above the first wildcard of a glob."""
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
 
 
 @dataclass
@@ -250,7 +260,7 @@ def without_clashes(
         elif target in taken:
             reason = (
                 f"'{job.source}' would be written to '{job.target}', as '{taken[target]}';"
-                " use another -o"
+                " give their folder or a quoted glob, which keep folders, or use another -o"
             )
             failures.append(Failure(job.source, reason))
         else:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from fairweather.errors import FileTakenError, OptionError
+from fairweather.errors import TAKEN, FileTakenError, OptionError
 from fairweather.restoration.engines import Engine
 from fairweather.restoration.finishing import list_finishes
 from fairweather.restoration.scales import MOST_LEVELS, Levels
@@ -18,10 +18,7 @@ def refuse_existing(*paths: Path | None, overwrite: bool) -> None:
     """Raise, before any work, an ImageError for files that may not be replaced."""
     for path in filter(None, paths):
         if path.exists() and not overwrite:
-            raise FileTakenError(
-                f"'{path}' exists already; choose another name, or allow it with --overwrite"
-                " (overwrite=True)"
-            )
+            raise FileTakenError(f"'{path}' {TAKEN}")
 
 
 def check_options(*, tile: TilePx, overlap_px: int | None, batch: int | None) -> None:

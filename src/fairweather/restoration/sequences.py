@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fairweather.errors import FileTakenError, ImageError
+from fairweather.errors import TAKEN, FileTakenError, ImageError
 from fairweather.imaging import Chroma, Photo, check_writable, read_image, write_image
 from fairweather.restoration.options import Existing
 from fairweather.restoration.shots import FrameRestorer, RestoredClip, restore_frames
@@ -89,10 +89,7 @@ def restore_sequence(
         raise ImageError(f"'{min(clash)}' would be overwritten by its own result; use another -o")
     there = [path for path in targets if path.exists()]
     if there and existing == "refuse":
-        raise FileTakenError(
-            f"'{there[0]}' exists already; choose another name, or allow it with --overwrite"
-            " (overwrite=True)"
-        )
+        raise FileTakenError(f"'{there[0]}' {TAKEN}")
     done = next((i for i, path in enumerate(targets) if not path.exists()), len(targets))
     skip = done if existing == "skip" else 0
     check_writable(target)

@@ -26,7 +26,7 @@ from fairweather.hardware import pick_device, usable_cores
 from fairweather.imaging import WRITTEN_SUFFIXES
 from fairweather.serving.bulk_worker import BulkWorker, Register, Setting, Task, facts_of, way_of
 from fairweather.serving.cluster import connected
-from fairweather.serving.ledger import Entry, Ledger
+from fairweather.serving.ledger import WRITTEN, Entry, Ledger
 from fairweather.serving.orders import Order, find_orders
 from fairweather.serving.stores import Place, open_place, remove_halves
 from fairweather.serving.uploads import RestoreOptions
@@ -44,19 +44,21 @@ class Report:
     Attributes:
         files: that were found.
         restored: by this run.
-        unchanged: that were restored before.
+        left: as they were by this run, since `auto` found no degradation in them.
+        unchanged: that were done by an earlier run.
         failed: that could not be.
         passed_over: that are no photographs.
-        megapixels: restored by this run.
+        megapixels: of what was restored or left by this run.
         seconds: that it took.
         workers: megapixels a second of each, while it worked.
         failures: how many of each class of error.
-        degradations: how many of each were found, or given, and restored.
+        degradations: how many of each were found, or given.
         errors: what is wrong with files that failed; of the first thousand.
     """
 
     files: int = 0
     restored: int = 0
+    left: int = 0
     unchanged: int = 0
     failed: int = 0
     passed_over: int = 0
@@ -123,7 +125,9 @@ def restore_bulk(
         is_others = is_there and (known is None or known.source != order.path)
         if is_others and not overwrite:
             text = f"'{order.path}': '{out}/{order.name}' exists, and is not its result"
-            error = FileTakenError(f"{text}; allow it with --overwrite, or choose another --out")
+            error = FileTakenError(
+                f"{text}; choose another --out, or allow it with --overwrite (overwrite=True)"
+            )
             entries.append(Entry(order.name, order.path, **facts_of(error, order.path)))
         elif known is not None and known.source == order.path and known.way == way:
             if is_settled(known, order, setting, is_there=is_there, retry_failed=retry_failed):
@@ -278,7 +282,7 @@ def sum_up(entries: Iterable[Entry], *, passed_over: int, seconds: float) -> Rep
             failures[entry.error] += 1
             if len(report.errors) < NAMED:
                 report.errors.append(entry.message)
-        elif entry.status == "restored":
+        elif entry.status in WRITTEN:
             degradations[entry.degradation] += 1
             report.megapixels += entry.pixels / 1e6
             worked[entry.worker][0] += entry.pixels / 1e6

@@ -21,7 +21,7 @@ from ray.util.metrics import Counter, Histogram
 from fairweather.errors import FairweatherError, ImageError
 from fairweather.hardware import keep_freed_memory, use_threads
 from fairweather.restoration import Restored
-from fairweather.serving.ledger import Entry, table_of
+from fairweather.serving.ledger import WRITTEN, Entry, table_of
 from fairweather.serving.orders import Order
 from fairweather.serving.service import BUCKETS
 from fairweather.serving.stores import Place
@@ -120,7 +120,7 @@ class BulkWorker:
             entries = self._restore_all(table, folder)
         for entry in entries:
             self.files.inc(tags={"status": entry.status})
-            if entry.status == "restored":
+            if entry.status in WRITTEN:
                 self.megapixels.inc(entry.pixels / 1e6)
                 self.seconds.observe(entry.seconds)
         return table_of(entries)
@@ -181,8 +181,11 @@ class BulkWorker:
             except Exception as error:  # each store raises what it likes
                 return noted(**facts_of(error, task.path))
             found = restored.diagnosis
-            degradation = found.degradation if found else task.options.task
-            return noted(pixels=restored.height * restored.width, degradation=degradation)
+            return noted(
+                status="left" if found and found.weights is None else "restored",
+                pixels=restored.height * restored.width,
+                degradation=found.degradation if found else task.options.task,
+            )
 
         return self.pool.submit(write)
 
@@ -252,7 +255,7 @@ class Task:
         cls, order: Order, way: str, setting: Setting, known: Entry | None = None
     ) -> "Task":
         """Return the task of an order; known is what a table says of its result."""
-        is_done = known is not None and known.status in ("restored", "unchanged")
+        is_done = known is not None and known.status in (*WRITTEN, "unchanged")
         entry = known if known is not None and is_done else Entry(order.name, order.path)
         entry = dataclasses.replace(
             entry, size=order.size, mtime_ns=order.mtime_ns, way=way, limit=setting.pixels

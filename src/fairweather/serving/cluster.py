@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -29,6 +30,7 @@ def connected(*, cores: int, address: str | None = None, quiet: bool = False) ->
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell others of its use
     address = address or os.environ.get(ADDRESS)
+    kept = signal.getsignal(signal.SIGTERM)
     with contextlib.redirect_stdout(sys.stderr):
         try:
             if address:
@@ -38,6 +40,8 @@ def connected(*, cores: int, address: str | None = None, quiet: bool = False) ->
         except (OSError, ValueError, RuntimeError) as error:
             raise OptionError(f"Ray at {address or 'this machine'}: {error}") from error
         try:
+            if callable(kept):  # Ray's own handler ends with a status of its own
+                signal.signal(signal.SIGTERM, kept)
             yield
         finally:
             ray.shutdown()

@@ -23,6 +23,7 @@ TABLE = "files.parquet"
 PARTS = "part-"
 REPORT = "report.json"
 FLUSH_SECONDS = 2.0
+WRITTEN = ("restored", "left")  # statuses of files whose results were written
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Entry:
         mtime_ns: when it was last changed.
         sha256: of its bytes; empty if it could not be read.
         way: of all that decides what is made of it: weights, options, versions.
-        status: `restored`, `unchanged` or `failed`; `begun` if a run was stopped before.
+        status: `restored`, `left` (as it was, by `auto`), `unchanged` (done by an earlier run) or
+            `failed`; `begun` if a run was stopped before.
         error: the class of the error.
         message: what it says.
         attempts: how often it was begun.

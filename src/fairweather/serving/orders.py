@@ -284,4 +284,8 @@ def without_clashes(found: Orders, target: Place) -> Iterable[Order]:
             yield order
         elif (real(found.roots[other.root], other.path), other.options) != (source, order.options):
             text = f"'{order.path}' would be written to '{order.name}', as '{other.path}'"
-            found.fail(order.path, f"{text}; restore it in another run, or name it in a list")
+            found.fail(
+                order.path,
+                f"{text}; give their folder or a quoted glob, which keep folders, or a list that"
+                " names it",
+            )

@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-from fairweather.errors import MissingExtraError
+from fairweather.errors import MissingExtraError, installing
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
@@ -15,5 +15,5 @@ def __getattr__(name: str) -> object:
         if missing.name is None or missing.name.startswith("fairweather"):
             raise
         raise MissingExtraError(
-            f"training needs {missing.name}; install it with: pip install 'fairweather[train]'"
+            f"training needs {missing.name}; install it with: {installing('train')}"
         ) from missing

@@ -363,7 +363,7 @@ def refuse_broken_pairs(pairs: list[Pair]) -> None:
             f"{len(errors)} of the pairs looked at cannot be trained on:\n{shown}\n"
             + (f"  and {more} more\n" if more > 0 else "")
             + "`fairweather data check` looks at all of them; mend or remove them, or train all the"
-            " same with --unchecked"
+            " same with --unchecked (unchecked=True)"
         )
 
 

@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 PACKAGES = ("fairweather", "torch", "lightning", "torchmetrics", "torchdata", "numpy", "pillow")
 READ_FILES, READ_BYTES = 256, 1 << 16  # of how many files how much of the content is compared
 WEIGHTS = "weights"  # the key of the start weights
-WAYS_ON = "choose another folder with -o, or move this run aside and begin anew with --fresh"
+WAYS_ON = (
+    "choose another folder with -o, or move this run aside and begin anew with --fresh (fresh=True)"
+)
 
 Facts = dict[str, Any]
 

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from fairweather.errors import CheckpointError, RecipeError, TrainingError
+from fairweather.hardware import shows_bars
 from fairweather.models import Network
 from fairweather.training.batches import crops_of_a_part
 from fairweather.training.callbacks import (
@@ -184,6 +185,7 @@ def build_trainer(stage: StageRun, *, callbacks: list[Callback]) -> lightning.Tr
         log_every_n_steps=max(1, min(50, length.steps // 20)),
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        enable_progress_bar=shows_bars(),
     )
 
 

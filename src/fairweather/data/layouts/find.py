@@ -57,8 +57,8 @@ def find_layout_pairs(root: Path, layout: str, *, split: str = "train") -> list[
     table = layout_named(layout)
     if split not in table.split_names:
         raise OptionError(
-            f"split {split!r}: layout '{layout}' has none of that name, only"
-            f" {', '.join(table.split_names)}"
+            f"split {split!r}: layout '{layout}' has none of that name; choose"
+            f" {one_of(table.split_names)} with --split"
         )
     if table.lists:
         is_csv, file = layout == "csv", table.lists[split]
@@ -70,7 +70,13 @@ def find_layout_pairs(root: Path, layout: str, *, split: str = "train") -> list[
     arrangement = first_fitting(root, table.splits[part])
     if arrangement is None:
         raise DataError(wrong_tree(root, name=layout, split=part))
-    pairs = match(root, arrangement)
+    try:
+        pairs = match(root, arrangement)
+    except DataError as error:
+        others = [other for other in fitting_splits(root, table) if other != "all"]
+        if part != "all" or not others:
+            raise
+        raise DataError(f"{error}, or choose {one_of(others)} with --split") from error
     return _cut(root, pairs, last=table.last_for_test, split=split)
 
 
@@ -92,6 +98,7 @@ def _cut(root: Path, pairs: list[Pair], *, last: int, split: str) -> list[Pair]:
     if len(pairs) <= last:
         raise DataError(
             f"{root}: holds {len(pairs)} pairs, but the last {last} are the test; is it complete?"
+            " If so, choose all with --split"
         )
     return pairs[-last:] if split == "test" else pairs[:-last]
 
@@ -110,12 +117,27 @@ def wrong_tree(root: Path, *, name: str, split: str, expected: Sequence[str] = (
         folders = [[Path(f) for s in form for f in (s.degraded, s.clean)] for form in forms]
         named = [" + ".join(dict.fromkeys(f"{f.as_posix()}/" for f in form)) for form in folders]
         expected = list(dict.fromkeys(named))
-    inner = fitting_folder(root, forms)
-    whole = f"see layout '{name}' as a whole:\n{textwrap.indent(table.tree, '    ')}"
+    if others := fitting_splits(root, table):
+        way = f"it does as another split: choose {one_of(others)} with --split"
+    elif inner := fitting_folder(root, forms):
+        way = f"{inner} does: give that folder"
+    else:
+        way = f"see layout '{name}' as a whole:\n{textwrap.indent(table.tree, '    ')}"
     lines = (
         f"{root}: does not lie as layout '{name}' (split '{split}') does",
         "  expected: " + "\n        or: ".join(expected),
         f"  found:    {contents_of(root)}",
-        f"  {inner} does: give that folder" if inner else f"  {whole}",
+        f"  {way}",
     )
     return "\n".join(lines)
+
+
+def fitting_splits(root: Path, table: Layout) -> list[str]:
+    """Return the splits of a layout that a folder holds."""
+    listed = [split for split, file in table.lists.items() if (root / file).is_file()]
+    return listed + [split for split, forms in table.splits.items() if first_fitting(root, forms)]
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Return `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fairweather.errors import DataError
+from fairweather.errors import TAKEN, DataError
 from fairweather.evaluation.report.page import page_parts, render_card
 from fairweather.evaluation.report.pictures import FigureFiles, close_ups
 from fairweather.evaluation.results import Evaluation, Images, Row, SetResult, as_table, as_tree
@@ -27,17 +27,19 @@ class ReportWriter:
             writer.finish(evaluate(…, on_image=writer.add))
     """
 
-    def __init__(self, folder: Path, *, images: int):
+    def __init__(self, folder: Path, *, images: int, overwrite: bool = False):
         """Prepare the folder.
 
         Args:
-            folder: of the report; it may hold an older report, and nothing else.
+            folder: of the report.
             images: how many will come; the more, the smaller their pictures.
+            overwrite: whether an older report in the folder is replaced.
 
         Raises:
-            DataError: if the folder holds something else, or cannot be written.
+            DataError: if the folder holds an older report that is not replaced, or something else,
+                or cannot be written.
         """
-        check_is_free(folder)
+        check_is_free(folder, overwrite=overwrite)
         self.folder, self.is_new = folder, not folder.exists()
         self.work = folder / UNFINISHED
         self.budget_bytes = PAGE_BYTES / max(1, images)
@@ -106,8 +108,8 @@ class ReportWriter:
             (self.work / name).replace(self.folder / name)
 
 
-def check_is_free(folder: Path) -> None:
-    """Refuse a folder that holds anything but a report.
+def check_is_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds anything but a report that is replaced.
 
     Raises:
         DataError: if it does, or is no folder.
@@ -123,6 +125,8 @@ def check_is_free(folder: Path) -> None:
         raise DataError(
             f"{folder}: holds '{first}', which is no part of a report; choose a new folder"
         )
+    if held and not overwrite:
+        raise DataError(f"'{folder / PAGE}' {TAKEN}")
 
 
 def is_report(page: Path) -> bool:
