@@ -16,7 +16,7 @@ STARTS = 'import ray; ray.init("local", num_cpus=1, include_dashboard=False)'
 
 @pytest.fixture(scope="session")
 def ray_lock(tmp_path_factory: pytest.TempPathFactory) -> filelock.FileLock:
-    """A lock for tests with Ray, where Ray by itself starts, which is tried once for all workers."""
+    """A lock for tests with Ray, where Ray by itself starts: that is tried once for all workers."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
     told, lock = shared / "ray.log", filelock.FileLock(LOCK)
