@@ -124,8 +124,10 @@ def link(found: importlib.metadata.Distribution, packages: Path) -> None:
     place = Path(str(found.locate_file("")))
     listed = [place / file for file in found.files or () if ".." not in file.parts]
     compiled = [Path(cache_from_source(file)) for file in listed if file.suffix == ".py"]
-    for source in filter(Path.exists, {*listed, *compiled}):
+    for source in filter(Path.exists, (*listed, *compiled)):
         target = packages / source.relative_to(place)
+        if target.exists():
+            continue
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(source, target)
