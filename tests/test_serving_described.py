@@ -25,6 +25,7 @@ def test_every_answer_is_as_described(tmp_path: Path) -> None:
                 *(str(Path(sys.executable).parent / "schemathesis"), "run"),
                 *(f"{served.url}/openapi.json", "--checks", "all", "--exclude-checks", EXCLUDED),
                 *("-n", "100", "--phases", "examples,coverage,fuzzing", "--seed", "1"),
+                *("--request-timeout", "100"),  # its default is short for a busy machine
             ],
             capture_output=True,
             encoding="utf-8",
