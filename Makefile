@@ -19,7 +19,7 @@ override OUT := $(value OUT)
 export IN OUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup keras kernels restore test test-slow fuzz check format docs clean
+.PHONY: help setup keras kernels restore test test-slow test-all fuzz kills check format docs clean
 
 help:
 	@echo 'make restore              restore a sample photograph, into ./sample'
@@ -29,8 +29,10 @@ help:
 	@echo 'make keras                install Keras, TensorFlow and JAX too, so that they are tested'
 	@echo 'make kernels              install Triton too, on Linux, so that GPU kernels are tested on the CPU'
 	@echo 'make test                 run the tests, on WORKERS=2 cores'
-	@echo 'make test-slow            run those that take longest too, as continuous integration does'
+	@echo 'make test-slow            run those that take longest'
+	@echo 'make test-all             run both, as continuous integration does'
 	@echo 'make fuzz                 damage files at random and look for crashes, SECONDS=300 for each kind'
+	@echo 'make kills                kill runs at random moments, KILLS=30 times for each kind'
 	@echo 'make check                formatting, lint, types and the rules of the house'
 	@echo 'make format               fix what the formatter and the linter can fix'
 	@echo 'make docs                 build the site into build/site'
@@ -52,16 +54,26 @@ restore: $(CORE)
 	fi
 
 # One thread for each worker: two pools of two threads on two cores would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
 test: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-slow: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
+	$(PYTEST) -m slow
+
+test-all: $(DEV)
+	$(PYTEST)
 
 SECONDS ?= 300
 
 fuzz: $(DEV)
 	OMP_NUM_THREADS=1 FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -n $(WORKERS) -rP tests/fuzz
+
+KILLS ?= 30
+
+kills: $(DEV)
+	OMP_NUM_THREADS=1 FAIRWEATHER_KILLS=$(KILLS) $(BIN)/python -m pytest -n $(WORKERS) tests/faults
 
 check: $(DEV)
 	$(BIN)/ruff format --check .

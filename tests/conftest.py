@@ -28,6 +28,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fairweather")
 
 
+LONGEST = {"test_keras_backends.py", "test_deployed_service.py", "test_bulk.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the tests that take longest, so that no worker is left with one in the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_collection_finish() -> None:
     """Keeps what was imported and collected out of garbage collections, which would go through it.
 

@@ -43,10 +43,14 @@ def errors(found: list[Tensor], expected: list[Tensor]) -> list[float]:
 
 
 def in_every_dtype(cases: Iterable[Any], *, in_float32: Iterable[Any]) -> list[Any]:
-    """Cases of every dtype, and more of them in float32, for `pytest.mark.parametrize`."""
+    """Cases of every dtype, and more of them in float32, for `pytest.mark.parametrize`.
+
+    The interpreter, which is slow, takes each case in one of the half precisions.
+    """
     cases = list(cases)
-    every = [(case, dtype) for dtype in (torch.float32, *HALVES) for case in cases]
-    return [*every, *((case, torch.float32) for case in in_float32)]
+    step = len(HALVES) if INTERPRETED else 1
+    halves = [(case, half) for i, half in enumerate(HALVES) for case in cases[i % step :: step]]
+    return [*((case, torch.float32) for case in (*cases, *in_float32)), *halves]
 
 
 def check(

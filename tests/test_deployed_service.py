@@ -1,5 +1,7 @@
 """The steps of the Dockerfile, in a fresh environment, and what it starts."""
 
+import contextlib
+import importlib.metadata
 import os
 import re
 import shlex
@@ -8,12 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from skimage import data
 
 from fairweather import Restorer
@@ -65,6 +69,8 @@ def test_the_steps_make_a_service(tmp_path: Path) -> None:
             step = rest.replace(INSTALLED, str(installed)).replace(WHEELS, "")
             step = step.replace("python -m venv", f"{sys.executable} -m venv")
             subprocess.run(["sh", "-ec", step], cwd=build, env=environment, check=True)
+            if "-m venv" in step:
+                provide("fairweather[serve]", installed)
     before = set(installed.rglob("*"))
 
     (entry,) = [rest for word, rest in instructions() if word == "ENTRYPOINT"]
@@ -90,6 +96,43 @@ def test_the_steps_make_a_service(tmp_path: Path) -> None:
         assert process.wait(60) == 0
     new = {path.name for path in set(installed.rglob("*")) - before}
     assert new <= {"hash_seed.txt"}  # of Gradio, which does without where it cannot write
+
+
+def provide(wanted: str, installed: Path) -> None:
+    """Link what a package needs from here into another environment, where pip then finds it.
+
+    Pip still says what is needed, and fetches what is not here; all of it would take minutes.
+    """
+    (packages,) = installed.glob("lib/python*/site-packages")
+    waiting, seen = [Requirement(wanted)], set[str]()
+    while waiting:
+        requirement = waiting.pop()
+        if str(requirement) in seen:
+            continue
+        seen.add(str(requirement))
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found = importlib.metadata.distribution(requirement.name)
+            for one in map(Requirement, found.requires or ()):
+                extras = [{"extra": extra} for extra in ("", *requirement.extras)]
+                if one.marker is None or any(map(one.marker.evaluate, extras)):
+                    waiting.append(one)
+            if requirement.name != Requirement(wanted).name:
+                link(found, packages)
+
+
+def link(found: importlib.metadata.Distribution, packages: Path) -> None:
+    place = Path(str(found.locate_file("")))
+    listed = [place / file for file in found.files or () if ".." not in file.parts]
+    compiled = [Path(cache_from_source(file)) for file in listed if file.suffix == ".py"]
+    for source in filter(Path.exists, (*listed, *compiled)):
+        target = packages / source.relative_to(place)
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # on another disk
+            shutil.copy2(source, target)
 
 
 def copy(source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 import skimage.data
 import torch
+from command import Run
 from parity import random_model
 from typer.testing import CliRunner
 
@@ -300,20 +301,13 @@ def test_the_command_writes_compares_and_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_calls_are_refused(
-    words: list[str], status: int, message: str, tmp_path: Path
+    words: list[str], status: int, message: str, here: Path, run: Run
 ) -> None:
-    (tmp_path / "here.pt2").touch()
-    code = f"import sys; sys.argv = {['fairweather', 'export', *words]}\n"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}from fairweather.cli import main; main()"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == status, done.stderr
-    assert message in " ".join(done.stderr.replace("│", " ").split())
-    assert "Traceback" not in done.stderr
-    assert [file.name for file in tmp_path.iterdir()] == ["here.pt2"]
+    (here / "here.pt2").touch()
+    done = run("export", *words)
+    assert done.status == status, done.err
+    assert message in " ".join(done.err.replace("│", " ").split())
+    assert [file.name for file in here.iterdir()] == ["here.pt2"]
 
 
 @pytest.mark.slow

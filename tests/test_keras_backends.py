@@ -70,8 +70,7 @@ def test_keras_on(name: str) -> None:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"NOT TESTED: Keras on {backend}, because {module} is not installed")
     files = [str(TESTS / check) for check in checks]
-    unused = ("-p", "no:cacheprovider", "-p", "no:schemathesis")
-    options = ("-q", "-rP", *unused, "-o", "python_functions=check_")
+    options = ("-q", "-rP", "-p", "no:cacheprovider", "-o", "python_functions=check_")
     settings = JAX_SETTINGS if backend == "jax" else {}
     done = run("-m", "pytest", *options, *files, KERAS_BACKEND=backend, **settings)
     print(done.stdout)

@@ -1,5 +1,6 @@
 """examples/openvino_restore.cpp, compiled as examples/CMakeLists.txt says."""
 
+import functools
 import importlib.util
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import fairweather as fw
 from fairweather.export import export_openvino
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+one_block_each = functools.partial(random_model, depths=(1, 1, 1), heads=(1, 1, 1))
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,17 +58,16 @@ def restored_by(program: Path, *words: str | Path) -> subprocess.CompletedProces
 
 @pytest.mark.parametrize("global_context", [False, True])
 def test_frames_are_those_of_a_restorer(
-    global_context: bool, program: Path, tmp_path: Path
+    global_context: bool, program: Path, exported: Path, tmp_path: Path
 ) -> None:
-    model = random_model(global_context=global_context, depths=(1, 1, 1), heads=(1, 1, 1))
-    export_openvino(model, tmp_path / "model.xml")
+    model = one_block_each(global_context=global_context)
+    if global_context:
+        export_openvino(model, exported := tmp_path / "model.xml")
     frames = [skimage.data.astronaut()[:96, :128], skimage.data.coffee()[50:133, 60:181]]
     with (tmp_path / "frames.ppm").open("wb") as file:
         for frame in frames:
             PIL.Image.fromarray(frame).save(file, "ppm")
-    done = restored_by(
-        program, tmp_path / "model.xml", tmp_path / "frames.ppm", tmp_path / "out.ppm", "1"
-    )
+    done = restored_by(program, exported, tmp_path / "frames.ppm", tmp_path / "out.ppm", "1")
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stderr.splitlines()] == ["128x96:", "121x83:"]
 
@@ -89,8 +90,7 @@ def next_frame(ppm: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def test_weights_with_a_proxy_are_refused(program: Path, tmp_path: Path) -> None:
-    model = random_model(proxy_px=96, depths=(1, 1, 1), heads=(1, 1, 1))
-    export_openvino(model, tmp_path / "model.xml")
+    export_openvino(one_block_each(proxy_px=96), tmp_path / "model.xml")
     PIL.Image.fromarray(skimage.data.astronaut()[:96, :128]).save(tmp_path / "in.ppm")
     done = restored_by(
         program, tmp_path / "model.xml", tmp_path / "in.ppm", tmp_path / "out.ppm", "1"
@@ -122,7 +122,7 @@ def test_a_damaged_frame_is_named(
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "model.xml"
-    export_openvino(random_model(depths=(1, 1, 1), heads=(1, 1, 1)), path)
+    export_openvino(one_block_each(), path)
     return path
 
 

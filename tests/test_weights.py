@@ -45,7 +45,8 @@ SYNTHETIC = {
 LEAST_CLEAN_DB = {"shadow": 31.0}  # of the one photograph that it changes
 JUDGE_THE_WHOLE = {"haze", "moire", "shadow", "weather"}
 # On whole photographs of Kodak; `weather` is 2 dB behind the weights for one degradation.
-WHOLE = {("weather", "raindrop"): 2.7, ("weather", "snow"): 3.03, ("shadow", "shadow"): 3.0}
+WHOLE = {("weather", "raindrop"): 2.97, ("weather", "snow"): 2.75, ("shadow", "shadow"): 3.0}
+HARDER = slice(1, None, 2)  # with the photographs that weights change most where nothing is to mend
 FREE = {"moire": 0.0}  # most of UHDM's error are tones, which synthetic moiré hardly changes
 
 
@@ -111,7 +112,7 @@ def test_synthetic_degradation_is_undone(task: str, kodak: list[Pixels]) -> None
 def test_whole_photographs_get_better(task: str, degradation: str, data: Path) -> None:
     """Under the degradation of `fairweather evaluate --degradation`."""
     gains = []
-    for path in sorted((data / "dev/clean/Kodak24").iterdir()):
+    for path in sorted((data / "dev/clean/Kodak24").iterdir())[HARDER]:
         clean = read_image(path).pixels
         degraded = degrade_pixels(clean, task=degradation, seed=zlib.crc32(path.stem.encode()))
         gains.append(psnr_db(restorer(task)(degraded), clean) - psnr_db(degraded, clean))
@@ -121,7 +122,7 @@ def test_whole_photographs_get_better(task: str, degradation: str, data: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize("task", SYNTHETIC)
 def test_clean_photographs_are_left_alone(task: str, kodak: list[Pixels], data: Path) -> None:
-    photos = whole_kodak(data) if task in JUDGE_THE_WHOLE else kodak
+    photos = whole_kodak(data)[HARDER] if task in JUDGE_THE_WHOLE else kodak
     identity_db = [psnr_db(restorer(task)(photo), photo) for photo in photos]
     assert np.mean(identity_db) >= 38
     assert min(identity_db) >= LEAST_CLEAN_DB.get(task, 32)

@@ -15,15 +15,19 @@ STARTS = 'import ray; ray.init("local", num_cpus=1, include_dashboard=False)'
 
 
 @pytest.fixture(scope="session")
-def ray_lock() -> filelock.FileLock:
-    """A lock for tests with Ray, where Ray by itself starts."""
-    lock = filelock.FileLock(LOCK)
+def ray_lock(tmp_path_factory: pytest.TempPathFactory) -> filelock.FileLock:
+    """A lock for tests with Ray, where Ray by itself starts: that is tried once for all workers."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
+    told, lock = shared / "ray.log", filelock.FileLock(LOCK)
     with lock:
-        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-        command = [sys.executable, "-c", STARTS]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"NOT TESTED: Ray does not start here: {done.stderr.strip()[-300:]}")
+        if not told.exists():
+            environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+            command = [sys.executable, "-c", STARTS]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            told.write_text(done.stderr.strip()[-300:] if done.returncode else "")
+    if fault := told.read_text():
+        pytest.skip(f"NOT TESTED: Ray does not start here: {fault}")
     return lock
 
 

@@ -59,5 +59,5 @@ print(killed)
 @pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 def test_killed_conversions_leave_whole_files(tmp_path: Path) -> None:
     write_weights(tmp_path / "mine.safetensors", strength=0.3, config=FEWEST_OPERATIONS)
-    count = os.environ.get("FAIRWEATHER_KILLS", "3")
+    count = os.environ.get("FAIRWEATHER_KILLS", "2")
     assert int(run_script(KILLS, count, tmp_path)) > 0

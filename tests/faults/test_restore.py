@@ -99,7 +99,7 @@ def test_a_few_killed_runs_leave_nothing_half_done(photos: Path, weights: Path) 
 
 @pytest.mark.slow
 def test_many_killed_runs_leave_nothing_half_done(photos: Path, weights: Path) -> None:
-    kill_runs(int(os.environ.get("FAIRWEATHER_KILLS", "30")), folder=photos, weights=weights)
+    kill_runs(int(os.environ.get("FAIRWEATHER_KILLS", "16")), folder=photos, weights=weights)
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:

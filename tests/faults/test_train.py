@@ -57,4 +57,4 @@ def kill_trainings(count: int, folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 def test_killed_trainings_end_as_if_they_had_not_been(tmp_path: Path) -> None:
-    kill_trainings(int(os.environ.get("FAIRWEATHER_KILLS", "3")), tmp_path)
+    kill_trainings(int(os.environ.get("FAIRWEATHER_KILLS", "2")), tmp_path)
