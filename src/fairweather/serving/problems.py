@@ -16,10 +16,11 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from fairweather.errors import FairweatherError, MissingExtraError
-from fairweather.serving.studio import BusyError
+from fairweather.serving.studio import BusyError, LostError
 from fairweather.serving.workplace import without_paths
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = "5"  # for what is soon over
 REST = "{path:path}"  # of routes that take whatever is left
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ MEANINGS = {
     415: "The upload is no photograph that is read here.",
     422: "The photograph cannot be restored, or an option is wrong.",
     429: "Too many requests wait; `Retry-After` says when to come again.",
-    503: "The service is starting or about to stop.",
+    503: "The service is starting, about to stop, or without any worker process.",
 }
 
 
@@ -76,7 +77,7 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": MEANINGS[status],
             "content": {MEDIA_TYPE: {"schema": schema, "example": example}},
         }
-        if status == 429:
+        if status in (429, 503):
             found[status]["headers"] = {
                 "Retry-After": {"description": "seconds", "schema": {"type": "integer"}}
             }
@@ -114,6 +115,8 @@ def as_problem(error: Exception, folder: Path) -> Response:
     text = for_clients(error, folder)
     if isinstance(error, BusyError):
         return problem_response(429, text, headers={"Retry-After": f"{error.seconds:.0f}"})
+    if isinstance(error, LostError):
+        return problem_response(503, text, headers={"Retry-After": RETRY_SECONDS})
     is_strange = "is not an image" in text or "convert it to JPEG" in text
     if isinstance(error, MissingExtraError) or is_strange:
         return problem_response(415, text)
