@@ -5,10 +5,12 @@ import contextlib
 import dataclasses
 import functools
 import html
+import math
 import os
 import re
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairweather.data import degrade_pixels
 from fairweather.errors import FairweatherError
@@ -30,8 +33,9 @@ from fairweather.imaging import (
     write_image,
 )
 from fairweather.restoration import Restored
+from fairweather.serving.guard import UPLOAD
 from fairweather.serving.jobs import JobFile, shown_name, zip_files
-from fairweather.serving.problems import Problem, for_clients
+from fairweather.serving.problems import Problem, for_clients, problem_response
 from fairweather.serving.service import Service
 from fairweather.serving.studio import BusyError, Ticket
 from fairweather.serving.uploads import RestoreOptions, clip_suffix, restore_upload
@@ -101,6 +105,7 @@ def mount_page(app: FastAPI, service: Service) -> FastAPI:
     ).set(**COLOURS)
     page = make_page(service)
     page.has_launched = True  # or else Gradio takes any path of this machine for an upload
+    app.add_middleware(Uploads, folder=service.folder / PAGE)
     return gr.mount_gradio_app(
         app,
         page,
@@ -114,6 +119,52 @@ def mount_page(app: FastAPI, service: Service) -> FastAPI:
         enable_monitoring=False,
         max_file_size=service.limits.upload_bytes,
     )
+
+
+class Uploads:
+    """ASGI middleware: remove what is left of uploads that broke off; Gradio keeps it.
+
+    It writes into loose files, and moves those of a whole upload into folders.
+    """
+
+    def __init__(self, app: ASGIApp, *, folder: Path):
+        """Stand before an application whose uploads lie in a folder."""
+        self.app = app
+        self.folder = folder
+        self.begun: list[float] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if not scope.get("path", "").startswith(UPLOAD):
+            await self.app(scope, receive, send)
+            return
+        is_gone = False
+
+        async def watched() -> Message:
+            nonlocal is_gone
+            message = await receive()
+            is_gone = is_gone or message["type"] == "http.disconnect"
+            return message
+
+        async def answer(message: Message) -> None:
+            if not is_gone:
+                await send(message)
+
+        begun = time.time() - 1  # clocks of files are coarser
+        self.begun.append(begun)
+        try:
+            await self.app(scope, watched, answer)
+        except Exception:
+            if not is_gone:
+                raise
+            await problem_response(400, "the upload broke off")(scope, receive, send)
+        finally:
+            self.begun.remove(begun)
+            oldest = min(self.begun, default=math.inf)
+            for path in self.folder.glob("*"):
+                with contextlib.suppress(OSError):
+                    if path.is_file() and path.stat().st_mtime < oldest:
+                        path.unlink()
 
 
 def make_page(service: Service) -> gr.Blocks:
