@@ -73,9 +73,13 @@ COLOURS = {
     "body_text_color_subdued": "#4b5563",
     "body_text_color_subdued_dark": "#d1d5db",
 }
+WAITING = "The restored photograph appears here."
 STYLE = """
 .gradio-container { max-width: 1100px !important; margin: auto; }
 body:not(.dark) button[role=tab].selected { color: #1d4ed8 !important; }
+input[type=range]::-webkit-slider-thumb { border: 2px solid #1d4ed8; }
+input[type=range]::-moz-range-thumb { border: 2px solid #1d4ed8; }
+#found { min-height: 6rem; }
 :focus-visible { outline: 3px solid #2563eb !important; outline-offset: 2px; }
 """
 
@@ -207,12 +211,16 @@ def one_photograph(service: Service) -> None:
             task, strength = choices()
             start = gr.Button("Restore", variant="primary")
         with gr.Column():
-            with gr.Column(visible=False) as seen:
-                slider = gr.ImageSlider(
-                    label="Before and after", type="filepath", interactive=False, max_height=520
-                )
-            found = gr.Markdown(elem_id="found")
-            download = gr.DownloadButton("Download the result", interactive=False)
+            slider = gr.ImageSlider(
+                label="Before and after",
+                type="filepath",
+                interactive=False,
+                max_height=520,
+                visible=False,
+                buttons=["fullscreen"],  # a download would be that of a preview
+            )
+            found = gr.Markdown(WAITING, elem_id="found")
+            download = gr.DownloadButton("Download the result", variant="primary", visible=False)
     gr.Examples(make_examples(service.folder / "examples"), [photo, task], label="Examples")
 
     async def restore(path: str | None, task: str, strength: float) -> tuple[Any, ...]:
@@ -221,16 +229,18 @@ def one_photograph(service: Service) -> None:
         options = RestoreOptions(task=task, strength=strength)
         result = await restore_for_page(service, Path(path), options)
         previews = await asyncio.to_thread(make_previews, result)
-        file = gr.DownloadButton(value=result.target, interactive=True)
-        return gr.Column(visible=True), previews, describe(result, options), file
+        shown = gr.ImageSlider(value=previews, visible=True)
+        file = gr.DownloadButton(value=result.target, visible=True)
+        return shown, describe(result, options), file
 
-    inputs, outputs = [photo, task, strength], [seen, slider, found, download]
-    start.click(restore, inputs, outputs, api_visibility="private")
-    photo.clear(
-        lambda: (gr.Column(visible=False), None, "", gr.DownloadButton(interactive=False)),
-        outputs=outputs,
-        api_visibility="private",
-    )
+    def clear() -> tuple[Any, ...]:
+        """Show no result, since it is that of another photograph."""
+        slider = gr.ImageSlider(value=None, visible=False)
+        return slider, WAITING, gr.DownloadButton(value=None, visible=False)
+
+    outputs = [slider, found, download]
+    start.click(restore, [photo, task, strength], outputs, api_visibility="private")
+    photo.change(clear, outputs=outputs, api_visibility="private", show_progress="hidden")
 
 
 def several_files(service: Service) -> None:
