@@ -62,6 +62,7 @@ DEGRADATIONS = {
 }
 EXAMPLES = {"rain": "rocket", "haze": "coffee", "snow": "chelsea"}
 EXAMPLE_SEED = 1
+FIRST_BYTES = re.compile(r" \(its first bytes are .*?\)(?=;)")  # for programmers
 # With enough contrast to be read, light and dark.
 COLOURS = {
     **dict.fromkeys(("button_primary_background_fill", "slider_color"), "#1d4ed8"),
@@ -74,12 +75,13 @@ COLOURS = {
     "body_text_color_subdued_dark": "#d1d5db",
 }
 WAITING = "The restored photograph appears here."
+WAITING_MANY = "What becomes of each file appears here."
 STYLE = """
 .gradio-container { max-width: 1100px !important; margin: auto; }
 body:not(.dark) button[role=tab].selected { color: #1d4ed8 !important; }
 input[type=range]::-webkit-slider-thumb { border: 2px solid #1d4ed8; }
 input[type=range]::-moz-range-thumb { border: 2px solid #1d4ed8; }
-#found { min-height: 6rem; }
+.told { min-height: 4rem; }
 :focus-visible { outline: 3px solid #2563eb !important; outline-offset: 2px; }
 """
 
@@ -219,9 +221,16 @@ def one_photograph(service: Service) -> None:
                 visible=False,
                 buttons=["fullscreen"],  # a download would be that of a preview
             )
-            found = gr.Markdown(WAITING, elem_id="found")
+            found = gr.Markdown(WAITING, elem_id="found", elem_classes="told")
             download = gr.DownloadButton("Download the result", variant="primary", visible=False)
-    gr.Examples(make_examples(service.folder / "examples"), [photo, task], label="Examples")
+    # Not gr.Examples: what that asks for is refused, and its answer would make a new `photo`.
+    examples = gr.Dataset(
+        components=[photo, task],
+        samples=make_examples(service.folder / "examples"),
+        label="Examples",
+        type="values",
+    )
+    examples.click(tuple, examples, [photo, task], api_visibility="private", show_progress="hidden")
 
     async def restore(path: str | None, task: str, strength: float) -> tuple[Any, ...]:
         if path is None:
@@ -250,8 +259,8 @@ def several_files(service: Service) -> None:
     refuse_addresses(files)
     task, strength = choices()
     start = gr.Button("Restore all", variant="primary")
-    outcome = gr.Markdown()
-    download = gr.DownloadButton("Download all as a zip", interactive=False)
+    outcome = gr.Markdown(WAITING_MANY, elem_classes="told")
+    download = gr.DownloadButton("Download all as a zip", variant="primary", visible=False)
 
     async def restore(
         paths: list[str] | None,
@@ -270,18 +279,23 @@ def several_files(service: Service) -> None:
             try:
                 result = await restore_for_page(service, path, options)
                 done.append(JobFile(path, path.name, restored=result))
-                rows.append(
-                    f"- {escaped(path.name)}: {describe(result, options)}".replace("\n", " ")
-                )
+                told = describe(result, options).replace("\n- ", " ").replace("\n", " ")
+                rows.append(f"- {escaped(path.name)}: {told}")
             except gr.Error as error:
                 rows.append(f"- {escaped(path.name)}: **not restored**, {escaped(error.message)}")
         if not done:
-            return "\n".join(rows), gr.DownloadButton(interactive=False)
+            return "\n".join(rows), gr.DownloadButton(value=None, visible=False)
         archive = Path(tempfile.mkdtemp(prefix=RESULTS, dir=service.folder), "restored.zip")
         await asyncio.to_thread(zip_files, done, archive)
-        return "\n".join(rows), gr.DownloadButton(value=archive, interactive=True)
+        return "\n".join(rows), gr.DownloadButton(value=archive, visible=True)
 
-    start.click(restore, [files, task, strength], [outcome, download], api_visibility="private")
+    def clear() -> tuple[Any, ...]:
+        """Show no result, since it is that of other files."""
+        return WAITING_MANY, gr.DownloadButton(value=None, visible=False)
+
+    outputs = [outcome, download]
+    start.click(restore, [files, task, strength], outputs, api_visibility="private")
+    files.change(clear, outputs=outputs, api_visibility="private", show_progress="hidden")
 
 
 async def restore_for_page(service: Service, path: Path, options: RestoreOptions) -> Restored:
@@ -304,7 +318,8 @@ async def restore_for_page(service: Service, path: Path, options: RestoreOptions
         raise refused(f"Many people wait; try again in {error.seconds:.0f} seconds.") from error
     except (FairweatherError, OSError, MemoryError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise refused(for_clients(error, service.folder)) from error
+        text = FIRST_BYTES.sub("", for_clients(error, service.folder))
+        raise refused(text) from error
 
 
 def restore_copy(
@@ -345,7 +360,8 @@ def describe(restored: Restored, options: RestoreOptions) -> str:
     lines.append(f"{size}, at {options.strength:.0%} strength, in {restored.seconds:.1f} s.")
     if restored.levels:
         lines.append(f"Restored coarse to fine, from 1/{2**restored.levels} of its size on.")
-    return "\n".join([*lines, *(f"- {note}" for note in restored.notes)])
+    notes = [note.replace("--task restores", "choosing it above restores") for note in restored.notes]
+    return "\n".join([*lines, *(f"- {one[:1].upper()}{one[1:].rstrip('.')}." for one in notes)])
 
 
 def refused(text: str) -> gr.Error:
@@ -355,7 +371,7 @@ def refused(text: str) -> gr.Error:
 
 def escaped(text: str) -> str:
     """Return text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", html.escape(text))
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", html.escape(text, quote=False))
 
 
 def make_examples(folder: Path) -> list[list[str]]:

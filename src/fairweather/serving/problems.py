@@ -4,6 +4,7 @@ import errno
 import http
 import json
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fairweather.serving.workplace import without_paths
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = "5"  # for what is soon over
 REST = "{path:path}"  # of routes that take whatever is left
+FOR_OPERATORS = re.compile(r"(; if you trust the file|, or restore what there is with --).*")
 log = logging.getLogger(__name__)
 
 # What each status means here, for the description of the service.
@@ -91,7 +93,7 @@ def for_clients(error: BaseException, folder: Path) -> str:
         error: what was raised.
         folder: of the service, in which all of its files lie.
     """
-    return without_paths(str(error).partition("; if you trust the file")[0], folder)
+    return without_paths(FOR_OPERATORS.sub("", str(error)), folder)
 
 
 def wrong_fields(errors: Iterable[Any]) -> list[dict[str, str]]:
