@@ -212,6 +212,8 @@ def test_gradio_gives_no_other_file_and_fetches_nothing(tmp_path: Path) -> None:
     place.mkdir()
     with serving(place) as served:
         ask_for(served, secret)
+        assert httpx.head(f"{served.url}/healthz").status_code == 200  # not the page
+        assert httpx.post(f"{served.url}/metrics").status_code == 405
 
 
 def ask_for(served: Served, secret: Path) -> None:

@@ -1,5 +1,7 @@
 """The REST service: the command's bytes, bounds that hold, and refusals that say why."""
 
+import concurrent.futures
+import gzip
 import io
 import json
 import time
@@ -127,6 +129,52 @@ def test_accept_chooses_the_format(client: Client) -> None:
     assert answer.headers["content-type"] == "image/png"
     answer = client.post("/v1/restore", content=encoded(), headers={"Accept": "text/html"})
     assert "image/png" in problem(answer, 406)
+    assert client.post("/v1/restore", content=encoded(), headers={"Accept": ", ;"}).is_success
+
+
+def test_a_packed_body_is_refused(client: Client) -> None:
+    packed = gzip.compress(encoded())
+    answer = client.post("/v1/restore", content=packed, headers={"Content-Encoding": "gzip"})
+    assert "Content-Encoding" in problem(answer, 415)
+
+
+@pytest.mark.parametrize(
+    ("photo", "options", "mode", "said"),
+    [
+        (Image.new("RGB", (1, 1)), {"format": "PNG"}, "RGB", ""),
+        (Image.new("I;16", (40, 30), 50_000), {"format": "PNG"}, "I;16", ""),
+        (Image.new("CMYK", (40, 30)), {"format": "JPEG"}, "RGB", "CMYK"),
+        (
+            Image.new("RGB", (40, 30)),
+            {
+                "format": "GIF",
+                "save_all": True,
+                "append_images": [Image.new("RGB", (40, 30), "red")],
+            },
+            "P",
+            "first of 2 frames",
+        ),
+    ],
+    ids=["a pixel", "16 bits", "CMYK", "animated"],
+)
+def test_unusual_photographs(
+    client: Client, photo: Image.Image, options: dict[str, Any], mode: str, said: str
+) -> None:
+    file = io.BytesIO()
+    photo.save(file, **options)
+    answer = client.post("/v1/restore", content=file.getvalue())
+    assert answer.status_code == 200, answer.text
+    result = Image.open(io.BytesIO(answer.content))
+    assert (result.mode, result.size, result.format) == (mode, photo.size, options["format"])
+    assert said in answer.headers["fairweather-notes"]
+
+
+def test_one_job_is_cancelled_by_many(client: Client) -> None:
+    url = client.post("/v1/jobs", content=encoded()).headers["location"]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(client.delete, [url] * 8))
+    assert {answer.status_code for answer in answers} <= {204, 404}
+    problem(client.get(url), 404)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +295,9 @@ def test_models_and_description(client: Client) -> None:
     problem(client.get("/nowhere"), 404)
     problem(client.get("/v1/nowhere"), 404)
     problem(client.get("/v1/restore"), 405)
+    for path in ("/healthz", "/readyz"):
+        assert client.head(path).status_code == 200
+        assert problem(client.post(path), 405)
     answer = client.put("/v1/jobs/0")
     problem(answer, 405)
     assert answer.headers["allow"] == "DELETE, GET"
@@ -276,8 +327,18 @@ def test_a_full_queue_and_a_closed_service(tmp_path: Path) -> None:
         answer = made.post("/v1/restore", content=encoded())
         problem(answer, 429)
         assert int(answer.headers["retry-after"]) >= 1
+        for owner, name, value, said in (
+            (service, "is_ready", False, "loading its weights"),
+            (service.studio, "is_lost", True, "no worker process"),
+            (service, "is_draining", True, "about to stop"),
+        ):
+            usual = getattr(owner, name)
+            setattr(owner, name, value)
+            for answer in (made.get("/readyz"), made.post("/v1/restore", content=encoded())):
+                assert said in problem(answer, 503)
+                assert int(answer.headers["retry-after"]) >= 1
+            setattr(owner, name, usual)
         service.is_draining = True
-        problem(made.get("/readyz"), 503)
         problem(made.post("/v1/jobs", content=encoded()), 503)
     with client_of(service_in(tmp_path, uploads_per_client=0)) as made:
         problem(made.post("/v1/restore", content=encoded()), 429)

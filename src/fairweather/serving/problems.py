@@ -22,7 +22,6 @@ from fairweather.serving.workplace import without_paths
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = "5"  # for what is soon over
-REST = "{path:path}"  # of routes that take whatever is left
 FOR_OPERATORS = re.compile(r"(; if you trust the file|, or restore what there is with --).*")
 log = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def methods_at(request: Request) -> set[str]:
     """Return the methods that the address of a request takes."""
     path = request.scope["path"]
     routes = [one for one in request.app.routes if isinstance(one, Route)]
-    found = [one for one in routes if one.path_regex.match(path) and not one.path.endswith(REST)]
+    found = [one for one in routes if one.path_regex.match(path) and one.include_in_schema]
     return {way for one in found for way in one.methods or ()}
 
 
