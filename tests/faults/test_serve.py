@@ -140,9 +140,8 @@ def test_heads_have_a_size(tmp_path: Path) -> None:
         for start in ("GET /healthz HTTP/1.1\r\nX-Long: ", f"{post}1\r\na\r\n0\r\nX-Long: "):
             with socket.create_connection((place.hostname, place.port)) as client:
                 client.sendall(start.encode())
-                with pytest.raises(OSError, match="reset|pipe|abort"):
-                    for _ in range(1000):
-                        client.sendall(bytes(65_536).replace(b"\0", b"a"))
+                with pytest.raises(ConnectionError):
+                    client.sendall(b"a" * 2**26)
         photo = encoded()
         parts = (photo[at : at + 64] for at in range(0, len(photo), 64))  # in chunks, many
         assert httpx.post(f"{served.url}/v1/restore", content=parts).status_code == 200

@@ -253,7 +253,6 @@ def told_headers(restored: Restored, options: RestoreOptions) -> dict[str, str]:
 def add_rest(app: FastAPI) -> None:
     """Refuse what else is asked of the service, before the page does, which says it otherwise."""
 
-
     async def rest(request: Request) -> Response:
         raise Problem(405 if methods_at(request) else 404, "there is no such address or method")
 

@@ -360,8 +360,10 @@ def describe(restored: Restored, options: RestoreOptions) -> str:
     lines.append(f"{size}, at {options.strength:.0%} strength, in {restored.seconds:.1f} s.")
     if restored.levels:
         lines.append(f"Restored coarse to fine, from 1/{2**restored.levels} of its size on.")
-    notes = [note.replace("--task restores", "choosing it above restores") for note in restored.notes]
-    return "\n".join([*lines, *(f"- {one[:1].upper()}{one[1:].rstrip('.')}." for one in notes)])
+    for note in restored.notes:
+        text = note.replace("--task restores", "choosing it above restores").rstrip(".")
+        lines.append(f"- {text[:1].upper()}{text[1:]}.")
+    return "\n".join(lines)
 
 
 def refused(text: str) -> gr.Error:
