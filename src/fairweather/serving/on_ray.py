@@ -254,7 +254,7 @@ def is_up(deployment: Any) -> bool:
         found = application.deployments[deployment.deployment_name]
     except (RayError, KeyError):  # Ray's controller is away for a moment, or it all ends
         return True
-    return found.replica_states.get("RUNNING", 0) > 0
+    return any(count for state, count in found.replica_states.items() if state == "RUNNING")
 
 
 @serve.deployment(name="front", max_ongoing_requests=CONNECTIONS)
