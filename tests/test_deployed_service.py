@@ -49,6 +49,14 @@ def test_the_container_needs_no_root_and_writes_nowhere_else() -> None:
     assert service["ports"] == ["127.0.0.1:7860:7860"]
 
 
+def test_hadolint_finds_nothing() -> None:
+    found = shutil.which("hadolint", path=Path(sys.executable).parent) or shutil.which("hadolint")
+    if found is None:
+        pytest.skip("NOT TESTED: the Dockerfile by hadolint, which is missing")
+    done = subprocess.run([found, FILE], capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the steps are for Linux")
 def test_the_steps_make_a_service(tmp_path: Path) -> None:

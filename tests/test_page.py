@@ -69,7 +69,7 @@ def by_pillow(photo: Image.Image) -> bytes:
 
 
 def upload(page: Any, name: str, content: bytes) -> None:
-    kinds = {".jpg": "image/jpeg", ".tif": "image/tiff"}
+    kinds = {".jpg": "image/jpeg", ".tif": "image/tiff", ".txt": "text/plain"}
     kind = kinds.get(Path(name).suffix, "image/png")
     page.locator("input[type=file]").first.set_input_files(
         {"name": name, "mimeType": kind, "buffer": content}
@@ -139,6 +139,30 @@ def test_what_cannot_be_restored_is_told(page: Any) -> None:
     upload(page, "large.png", by_pillow(Image.new("RGB", (700, 700))))
     page.get_by_role("button", name="Restore", exact=True).click()
     page.get_by_text(re.compile("more than the 400,000")).first.wait_for(timeout=SECONDS)
+    for name, content, told in (
+        ("notes.txt", b"This is a letter.", "Invalid file type"),
+        ("letter.png", b"This is a letter.", "is not an image"),
+        ("heavy.png", bytes(1_100_000), "maximum allowed size"),
+    ):
+        page.reload()
+        page.get_by_role("button", name="Restore", exact=True).wait_for()
+        upload(page, name, content)
+        if name == "letter.png":
+            page.get_by_role("button", name="Restore", exact=True).click()
+        page.get_by_text(told).first.wait_for(timeout=SECONDS)
+
+
+@pytest.mark.slow
+def test_an_example_is_restored_and_gives_way_to_another(page: Any) -> None:
+    page.get_by_text("appears here").first.wait_for()
+    page.locator("table img").first.click()
+    page.locator(".image-frame img").first.wait_for()
+    assert page.get_by_label("What spoils it").first.input_value() == "Rain"
+    page.get_by_role("button", name="Restore", exact=True).click()
+    page.locator("#found").get_by_text("at 100% strength").wait_for(timeout=SECONDS)
+    page.locator("table img").last.click()
+    page.get_by_text("appears here").first.wait_for()
+    assert not page.get_by_text("Download the result").is_visible()
 
 
 @pytest.mark.slow
@@ -188,6 +212,8 @@ def test_gradio_gives_no_other_file_and_fetches_nothing(tmp_path: Path) -> None:
     place.mkdir()
     with serving(place) as served:
         ask_for(served, secret)
+        assert httpx.head(f"{served.url}/healthz").status_code == 200  # not the page
+        assert httpx.post(f"{served.url}/metrics").status_code == 405
 
 
 def ask_for(served: Served, secret: Path) -> None:

@@ -1,9 +1,8 @@
 """The REST service: the command's bytes, bounds that hold, and refusals that say why."""
 
+import gzip
 import io
 import json
-import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,37 +15,13 @@ from typer.testing import CliRunner
 
 pytest.importorskip("fastapi", reason="NOT TESTED: the service, because the extra serve is missing")
 
-from fastapi.testclient import TestClient
+from served_here import HERE, Client, by_command, client_of, encoded, problem, service_in
 
 from fairweather import cli
 from fairweather.errors import OptionError
-from fairweather.serving import Limits, Service, Studio, create_app, private_folder
+from fairweather.serving import private_folder
 
-PHOTO = np.ascontiguousarray(data.astronaut()[20:100, 180:284])
 KEY = "0123456789abcdef0123456789abcdef"
-HERE = "http://127.0.0.1"
-
-
-class Client(TestClient):
-    """A client that waits until the service is ready."""
-
-    def __enter__(self) -> "Client":
-        super().__enter__()
-        for _ in range(600):
-            if self.get("/readyz").status_code == 200:
-                break
-            time.sleep(0.05)
-        return self
-
-
-def service_in(folder: Path, *, api_key: str | None = None, **limits: Any) -> Service:
-    bounds = Limits(**limits)
-    return Service(bounds, Studio(queue=bounds.queue, device="cpu"), folder, api_key)
-
-
-def client_of(service: Service, **options: Any) -> Client:
-    app = create_app(service, page=False, **options)
-    return Client(app, base_url=HERE, raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -58,29 +33,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(folder: Path) -> Iterator[Client]:
     with client_of(service_in(folder, upload_bytes=300_000, pixels=90_000, job_files=3)) as made:
         yield made
-
-
-def encoded(form: str = "PNG", pixels: np.ndarray = PHOTO, **options: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, form, **options)
-    return file.getvalue()
-
-
-def by_command(folder: Path, name: str, content: bytes, *options: str) -> bytes:
-    folder.mkdir()
-    (folder / name).write_bytes(content)
-    arguments = ["restore", str(folder / name), "-o", str(folder / "out"), "--device", "cpu"]
-    result = CliRunner().invoke(cli.app, [*arguments, *options])
-    assert result.exit_code == 0, result.output
-    (made,) = (folder / "out").iterdir()
-    return made.read_bytes()
-
-
-def problem(answer: Any, status: int) -> str:
-    assert answer.headers["content-type"] == "application/problem+json", answer.text
-    told = answer.json()
-    assert (answer.status_code, told["status"]) == (status, status), told
-    return told["detail"]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +79,44 @@ def test_accept_chooses_the_format(client: Client) -> None:
     assert answer.headers["content-type"] == "image/png"
     answer = client.post("/v1/restore", content=encoded(), headers={"Accept": "text/html"})
     assert "image/png" in problem(answer, 406)
+    assert client.post("/v1/restore", content=encoded(), headers={"Accept": ", ;"}).is_success
+
+
+def test_a_packed_body_is_refused(client: Client) -> None:
+    packed = gzip.compress(encoded())
+    answer = client.post("/v1/restore", content=packed, headers={"Content-Encoding": "gzip"})
+    assert "Content-Encoding" in problem(answer, 415)
+
+
+@pytest.mark.parametrize(
+    ("photo", "options", "mode", "said"),
+    [
+        (Image.new("RGB", (1, 1)), {"format": "PNG"}, "RGB", ""),
+        (Image.new("I;16", (40, 30), 50_000), {"format": "PNG"}, "I;16", ""),
+        (Image.new("CMYK", (40, 30)), {"format": "JPEG"}, "RGB", "CMYK"),
+        (
+            Image.new("RGB", (40, 30)),
+            {
+                "format": "GIF",
+                "save_all": True,
+                "append_images": [Image.new("RGB", (40, 30), "red")],
+            },
+            "P",
+            "first of 2 frames",
+        ),
+    ],
+    ids=["a pixel", "16 bits", "CMYK", "animated"],
+)
+def test_unusual_photographs(
+    client: Client, photo: Image.Image, options: dict[str, Any], mode: str, said: str
+) -> None:
+    file = io.BytesIO()
+    photo.save(file, **options)
+    answer = client.post("/v1/restore", content=file.getvalue())
+    assert answer.status_code == 200, answer.text
+    result = Image.open(io.BytesIO(answer.content))
+    assert (result.mode, result.size, result.format) == (mode, photo.size, options["format"])
+    assert said in answer.headers["fairweather-notes"]
 
 
 @pytest.mark.parametrize(
@@ -247,6 +237,9 @@ def test_models_and_description(client: Client) -> None:
     problem(client.get("/nowhere"), 404)
     problem(client.get("/v1/nowhere"), 404)
     problem(client.get("/v1/restore"), 405)
+    for path in ("/healthz", "/readyz"):
+        assert client.head(path).status_code == 200
+        assert problem(client.post(path), 405)
     answer = client.put("/v1/jobs/0")
     problem(answer, 405)
     assert answer.headers["allow"] == "DELETE, GET"
@@ -276,8 +269,18 @@ def test_a_full_queue_and_a_closed_service(tmp_path: Path) -> None:
         answer = made.post("/v1/restore", content=encoded())
         problem(answer, 429)
         assert int(answer.headers["retry-after"]) >= 1
+        for owner, name, value, said in (
+            (service, "is_ready", False, "loading its weights"),
+            (service.studio, "is_lost", True, "no worker process"),
+            (service, "is_draining", True, "about to stop"),
+        ):
+            usual = getattr(owner, name)
+            setattr(owner, name, value)
+            for answer in (made.get("/readyz"), made.post("/v1/restore", content=encoded())):
+                assert said in problem(answer, 503)
+                assert int(answer.headers["retry-after"]) >= 1
+            setattr(owner, name, usual)
         service.is_draining = True
-        problem(made.get("/readyz"), 503)
         problem(made.post("/v1/jobs", content=encoded()), 503)
     with client_of(service_in(tmp_path, uploads_per_client=0)) as made:
         problem(made.post("/v1/restore", content=encoded()), 429)
@@ -288,91 +291,6 @@ def test_work_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
         big = encoded(pixels=np.ascontiguousarray(data.astronaut()))
         detail = problem(made.post("/v1/restore?levels=1", content=big), 422)
     assert "/v1/jobs" in detail
-
-
-def wait_for(client: Client, url: str) -> dict[str, Any]:
-    for _ in range(600):
-        told = client.get(url).json()
-        if told["status"] in ("done", "failed", "cancelled"):
-            return told
-        time.sleep(0.05)
-    raise AssertionError(url)
-
-
-def test_a_job_of_several_files(client: Client, tmp_path: Path, folder: Path) -> None:
-    content, other = encoded(), encoded("JPEG")
-    names = ("../../etc/cron.d/a.png", "b.txt", "b.jpg")
-    uploads = zip(names, (content, content[:500], other), strict=True)
-    answer = client.post("/v1/jobs", files=[("file", upload) for upload in uploads])
-    assert answer.status_code == 202
-    url = answer.headers["location"]
-    told = wait_for(client, url)
-    assert (told["status"], told["files"], told["restored"], told["failed"]) == ("done", 3, 2, 1)
-    assert told["progress"] == 1
-    assert str(folder) not in json.dumps(told)
-    result = client.get(f"{url}/result")
-    with zipfile.ZipFile(io.BytesIO(result.content)) as archive:
-        assert sorted(archive.namelist()) == ["a.restored.png", "b.restored.jpg"]
-        expected = by_command(tmp_path / "one", "a.png", content)
-        assert archive.read("a.restored.png") == expected
-    assert client.delete(url).status_code == 204
-    problem(client.get(url), 404)
-    assert list(folder.iterdir()) == []
-
-
-def test_jobs_are_bounded_and_removed(tmp_path: Path) -> None:
-    service = service_in(tmp_path, jobs=1, job_files=2, keep_seconds=0.3)
-    with client_of(service) as made:
-        uploads = [("file", ("a.png", encoded())) for _ in range(3)]
-        problem(made.post("/v1/jobs", files=uploads), 400)
-        url = made.post("/v1/jobs", content=encoded()).headers["location"]
-        assert wait_for(made, url)["status"] == "done"
-        assert made.get(f"{url}/result").headers["content-type"] == "image/png"
-        problem(made.post("/v1/jobs", content=encoded()), 429)
-        time.sleep(0.4)
-        problem(made.get(url), 404)
-        assert list(tmp_path.iterdir()) == []
-
-
-def test_jobs_that_wait_are_cancelled(tmp_path: Path) -> None:
-    with client_of(service_in(tmp_path)) as made:
-        large = encoded(pixels=np.ascontiguousarray(np.tile(data.astronaut(), (2, 2, 1))))
-        urls = [made.post("/v1/jobs?levels=0", content=large).headers["location"] for _ in range(4)]
-        for url in reversed(urls):  # each waits behind those before it
-            assert made.delete(url).status_code == 204
-        assert "fairweather_waiting 0.0" in made.get("/metrics").text
-        assert made.post("/v1/restore", content=encoded()).status_code == 200
-        assert list(tmp_path.iterdir()) == []
-
-
-def test_what_fails_in_a_strange_way_ends_a_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise LookupError("nothing that one expects")
-
-    service = service_in(tmp_path)
-    with client_of(service) as made:
-        monkeypatch.setattr(service.studio, "restorer", fail)
-        url = made.post("/v1/jobs", content=encoded()).headers["location"]
-        assert wait_for(made, url)["results"][0]["error"] == "nothing that one expects"
-        problem(made.get(f"{url}/result"), 422)
-
-
-def test_a_clip_is_a_job(tmp_path: Path) -> None:
-    pytest.importorskip("av", reason="NOT TESTED: clips in the service, because PyAV is missing")
-    from tiny_clips import make_clip
-
-    make_clip(tmp_path / "a.mp4", frames=3)
-    place = tmp_path / "service"
-    place.mkdir()
-    with client_of(service_in(place)) as made:
-        content = (tmp_path / "a.mp4").read_bytes()
-        url = made.post("/v1/jobs", files={"file": ("a.mov", content)}).headers["location"]
-        assert wait_for(made, url)["restored"] == 1
-        result = made.get(f"{url}/result")
-        assert result.headers["content-type"] == "video/quicktime"
-        problem(made.post("/v1/restore", content=content), 415)
 
 
 def test_folders_of_killed_services_are_removed(tmp_path: Path) -> None:

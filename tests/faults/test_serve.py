@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -82,6 +83,68 @@ def test_a_killed_service_leaves_nothing_to_the_next(tmp_path: Path) -> None:
         assert folder != left
         assert [path.name for path in folder.iterdir()] == ["lock"]
         assert httpx.post(f"{served.url}/v1/restore", content=encoded()).status_code == 200
+
+
+def test_uploads_of_the_page_that_break_off_are_removed(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        place = urlsplit(served.url)
+        (folder,) = tmp_path.iterdir()
+        content = encoded()
+        field = 'Content-Disposition: form-data; name="files"; filename="a.png"'
+        body = f"--x\r\n{field}\r\n\r\n".encode() + content + b"\r\n--x--\r\n"
+        head = (
+            f"POST /gradio_api/upload HTTP/1.1\r\nHost: {place.netloc}\r\n"
+            f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
+
+        def loose() -> int:
+            return sum(path.is_file() for path in (folder / "page").glob("*"))
+
+        with (
+            socket.create_connection((place.hostname, place.port)) as whole,
+            socket.create_connection((place.hostname, place.port)) as cut,
+        ):
+            whole.sendall(head + body[:-900])
+            cut.sendall(head + body[:-900])
+            wait_until(lambda: loose() == 2)
+            cut.close()
+            time.sleep(0.5)
+            whole.sendall(body[-900:])
+            assert whole.recv(12) == b"HTTP/1.1 200"
+        wait_until(lambda: loose() == 0)
+        (kept,) = (folder / "page").rglob("a.png")
+        assert kept.read_bytes() == content
+        with socket.create_connection((place.hostname, place.port)) as cut:
+            cut.sendall(head + body[:-900])
+            wait_until(lambda: loose() == 1)
+        wait_until(lambda: loose() == 0)
+        lines = served.lines
+    assert not [line for line in lines if "unexpected" in line or line["level"] == "error"]
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def test_heads_have_a_size(tmp_path: Path) -> None:
+    """Also what follows a body as if it were more headers."""
+    post = "POST /v1/restore HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with serving(tmp_path, "--no-page") as served:
+        answer = httpx.get(f"{served.url}/healthz", headers={"X-Long": "a" * 66_000})
+        assert answer.status_code == 431
+        assert "65,536 bytes" in answer.json()["detail"]
+        place = urlsplit(served.url)
+        for start in ("GET /healthz HTTP/1.1\r\nX-Long: ", f"{post}1\r\na\r\n0\r\nX-Long: "):
+            with socket.create_connection((place.hostname, place.port)) as client:
+                client.sendall(start.encode())
+                with pytest.raises(ConnectionError):
+                    client.sendall(b"a" * 2**26)
+        photo = encoded()
+        parts = (photo[at : at + 64] for at in range(0, len(photo), 64))  # in chunks, many
+        assert httpx.post(f"{served.url}/v1/restore", content=parts).status_code == 200
 
 
 def test_work_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The service on Ray: the same answers, also while a restorer is killed, and an end in order."""
 
 import concurrent.futures
+import contextlib
 import io
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -40,9 +42,13 @@ def encoded(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def restorers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [one for one in found if one.is_running() and RESTORER in " ".join(one.cmdline())]
+def restorers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
+    restorers = []
+    for one in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            if RESTORER in " ".join(one.cmdline()):
+                restorers.append(one)
+    return restorers
 
 
 def test_it_answers_the_same_while_a_restorer_is_killed(tmp_path: Path) -> None:
@@ -117,18 +123,39 @@ def test_the_file_for_a_cluster_is_an_application() -> None:
 
 
 def test_the_file_for_a_cluster_answers(tmp_path: Path) -> None:
-    """On one machine, with one restorer, as `serve run` of Ray starts it."""
+    """On one machine, with one restorer, as `serve run` of Ray starts it; also without any."""
     document = yaml.safe_load(DEPLOYED.read_text("utf-8"))
     document["http_options"] = {"host": "127.0.0.1", "port": (port := free_port())}
     args = document["applications"][0]["args"]
     args |= {"replicas": 1, "cpus": 1, "gpus": 0, "device": "cpu", "folder": str(tmp_path)}
     args["page"] = False
+    args["limits"]["patience_seconds"] = 1
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(document))
     program = str(Path(sys.executable).with_name("serve"))
     command = [program, "run", "--address", "local", str(tmp_path / "serve.yaml")]
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(command, env=OFFLINE, cwd=tmp_path)
     try:
+        wait_until(lambda: answers_at(url))
+        answer = httpx.post(f"{url}/v1/restore", content=encoded(PHOTO), timeout=200)
+        assert answer.status_code == 200
+        (restorer,) = restorers_of(process)
+        restorer.kill()
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:  # one is sent on, others wait
+            waiting = [
+                pool.submit(httpx.post, f"{url}/v1/restore", content=encoded(PHOTO), timeout=200)
+                for _ in range(3)
+            ]
+            while not all(one.done() for one in waiting):
+                for one in restorers_of(process):  # so that none comes up
+                    with contextlib.suppress(psutil.Error):
+                        one.kill()
+                time.sleep(0.1)
+        for answer in (one.result() for one in waiting):
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert "no worker process" in answer.json()["detail"]
+        assert httpx.get(f"{url}/readyz").status_code == 503
         wait_until(lambda: answers_at(url))
         answer = httpx.post(f"{url}/v1/restore", content=encoded(PHOTO), timeout=200)
         assert answer.status_code == 200

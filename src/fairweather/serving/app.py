@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 15.0
 WATCH_SECONDS = 0.5  # between two looks whether a client still waits
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -134,10 +135,12 @@ def create_app(
 def add_health(app: FastAPI, service: Service) -> None:
     """Add what tells how the service is."""
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Whether the process answers.", tags=["state"])
     async def healthz() -> State:
         return State(status="ok")
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get(
         "/readyz", summary="Whether it takes requests.", tags=["state"], responses=described(503)
     )
@@ -250,13 +253,11 @@ def told_headers(restored: Restored, options: RestoreOptions) -> dict[str, str]:
 def add_rest(app: FastAPI) -> None:
     """Refuse what else is asked of the service, before the page does, which says it otherwise."""
 
-    @app.api_route(
-        f"{API}{{path:path}}",
-        methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"],
-        include_in_schema=False,
-    )
     async def rest(request: Request) -> Response:
         raise Problem(405 if methods_at(request) else 404, "there is no such address or method")
+
+    for path in (f"{API}{{path:path}}", "/healthz", "/readyz", "/metrics"):
+        app.api_route(path, methods=METHODS, include_in_schema=False)(rest)
 
 
 def describe_problems(app: FastAPI) -> None:

@@ -9,12 +9,14 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fairweather.serving.limits import HEAD_BYTES
 from fairweather.serving.problems import Problem, problem_response
 from fairweather.serving.service import Service
 
@@ -139,6 +141,8 @@ class Guard:
         self, scope: Scope, headers: Headers, *, client: str, works: bool
     ) -> Problem | None:
         limits, path = self.service.limits, scope["path"]
+        if len(scope["query_string"]) + sum(map(len, chain(*scope["headers"]))) > HEAD_BYTES:
+            return Problem(431, f"address and headers may have at most {HEAD_BYTES:,} bytes")
         host = urlsplit(f"//{headers.get('Host', '')}").hostname
         if ANY_HOST not in self.hosts and host not in self.hosts:
             return Problem(403, "this service is not asked under that name; see --host")

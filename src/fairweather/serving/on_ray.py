@@ -15,13 +15,13 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from ray import serve
-from ray.exceptions import RayActorError, WorkerCrashedError
+from ray.exceptions import RayActorError, RayError, WorkerCrashedError
 
 from fairweather.errors import FairweatherError, ImageError, OptionError
 from fairweather.hardware import keep_freed_memory, use_threads
@@ -31,7 +31,7 @@ from fairweather.serving.cluster import connected
 from fairweather.serving.limits import Limits
 from fairweather.serving.run import CONNECTIONS, log_as_json
 from fairweather.serving.service import Service, read_key
-from fairweather.serving.studio import Studio, Ticket
+from fairweather.serving.studio import LostError, Studio, Ticket
 from fairweather.serving.uploads import UPLOAD
 from fairweather.serving.workplace import private_folder
 
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 NAME = "fairweather"
 TRIES = 3
 POLL_SECONDS = 0.05
+WATCH_SECONDS = 1.0
+T = TypeVar("T")
 
 
 class Settings(BaseModel):
@@ -159,21 +161,48 @@ class RemoteRestorer:
 class RemoteStudio(Studio):
     """One whose threads send files to restorers elsewhere."""
 
-    def __init__(self, restorers: Any, *, queue: int, replicas: int):
+    def __init__(self, restorers: Any, *, queue: int, replicas: int, patience_seconds: float):
         """Begin to use restorers.
 
         Args:
             restorers: handle of their deployment.
             queue: how many requests may wait.
             replicas: how many restorers there are.
+            patience_seconds: how long requests wait while none of them is up.
         """
         super().__init__(queue=queue)
         self.restorers = restorers
         self.workers = replicas
+        self.patience_seconds = patience_seconds
 
     def load(self) -> None:
-        """Wait until a restorer has its weights."""
+        """Wait until a restorer has its weights, and see from then on whether one is up."""
         self.restorers.is_ready.remote().result()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        seen = time.monotonic()
+        while True:
+            if is_up(self.restorers):
+                seen = time.monotonic()
+            self.is_lost = time.monotonic() - seen > self.patience_seconds
+            time.sleep(WATCH_SECONDS)
+
+    async def run(self, work: Callable[[], T], ticket: Ticket, *, patient: bool = False) -> T:
+        """Do work as any studio does; what is not patient ends when no restorer comes up.
+
+        Raises:
+            BusyError: if too many wait.
+            LostError: if no restorer has been up for too long.
+        """
+        working = asyncio.create_task(super().run(work, ticket, patient=patient))
+        try:
+            while not (await asyncio.wait([working], timeout=WATCH_SECONDS))[0]:
+                if self.is_lost and not patient:
+                    raise LostError("no worker process is up; come again later")
+            return working.result()
+        finally:
+            working.cancel()
 
     def restore_file(
         self,
@@ -186,7 +215,7 @@ class RemoteStudio(Studio):
         data = source.read_bytes()
         for attempt in range(TRIES):
             try:
-                done = self._restored(source.suffix, data, ticket, asked)
+                done = asyncio.run(self._restored(source.suffix, data, ticket, asked))
                 break
             except (RayActorError, WorkerCrashedError):
                 log.warning("a restorer died", extra={"facts": {"attempt": attempt + 1}})
@@ -197,12 +226,18 @@ class RemoteStudio(Studio):
         target.write_bytes(done.data)
         return dataclasses.replace(done.restored, source=source, target=target)
 
-    def _restored(self, suffix: str, data: bytes, ticket: Ticket, asked: dict[str, Any]) -> Done:
+    async def _restored(
+        self, suffix: str, data: bytes, ticket: Ticket, asked: dict[str, Any]
+    ) -> Done:
         parts = self.restorers.restore.options(stream=True).remote(
             suffix, data, seconds=ticket.seconds, **asked
         )
         try:
-            for part in parts:
+            while True:
+                coming = asyncio.ensure_future(anext(parts))
+                while not (await asyncio.wait([coming], timeout=WATCH_SECONDS))[0]:
+                    ticket.check(ticket.done, ticket.total)  # whether anybody waits for it
+                part = coming.result()
                 if isinstance(part, Done):
                     return part
                 if isinstance(part, BaseException):
@@ -210,7 +245,16 @@ class RemoteStudio(Studio):
                 ticket.check(*part)
         finally:
             parts.cancel()
-        raise ImageError("a restorer gave no result")
+
+
+def is_up(deployment: Any) -> bool:
+    """Return whether a replica of a deployment runs, by its handle; if unknown, one does."""
+    try:
+        application = serve.status().applications[deployment.app_name]
+        found = application.deployments[deployment.deployment_name]
+    except (RayError, KeyError):  # Ray's controller is away for a moment, or it all ends
+        return True
+    return any(count for state, count in found.replica_states.items() if state == "RUNNING")
 
 
 @serve.deployment(name="front", max_ongoing_requests=CONNECTIONS)
@@ -225,8 +269,14 @@ class Front:
         self.held = contextlib.ExitStack()
         folder = self.held.enter_context(private_folder(settings.folder))
         tempfile.tempdir = str(folder)
-        studio = RemoteStudio(restorers, queue=settings.limits.queue, replicas=settings.replicas)
-        self.service = Service(settings.limits, studio, folder, settings.read_key())
+        limits = settings.limits
+        studio = RemoteStudio(
+            restorers,
+            queue=limits.queue,
+            replicas=settings.replicas,
+            patience_seconds=limits.patience_seconds,
+        )
+        self.service = Service(limits, studio, folder, settings.read_key())
 
     def __serve_build_asgi_app__(self) -> Any:
         """Return what answers requests; Ray calls this."""

@@ -5,10 +5,12 @@ import contextlib
 import dataclasses
 import functools
 import html
+import math
 import os
 import re
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairweather.data import degrade_pixels
 from fairweather.errors import FairweatherError
@@ -30,8 +33,9 @@ from fairweather.imaging import (
     write_image,
 )
 from fairweather.restoration import Restored
+from fairweather.serving.guard import UPLOAD
 from fairweather.serving.jobs import JobFile, shown_name, zip_files
-from fairweather.serving.problems import Problem, for_clients
+from fairweather.serving.problems import Problem, for_clients, problem_response
 from fairweather.serving.service import Service
 from fairweather.serving.studio import BusyError, Ticket
 from fairweather.serving.uploads import RestoreOptions, clip_suffix, restore_upload
@@ -58,6 +62,7 @@ DEGRADATIONS = {
 }
 EXAMPLES = {"rain": "rocket", "haze": "coffee", "snow": "chelsea"}
 EXAMPLE_SEED = 1
+FIRST_BYTES = re.compile(r" \(its first bytes are .*?\)(?=;)")  # for programmers
 # With enough contrast to be read, light and dark.
 COLOURS = {
     **dict.fromkeys(("button_primary_background_fill", "slider_color"), "#1d4ed8"),
@@ -69,9 +74,14 @@ COLOURS = {
     "body_text_color_subdued": "#4b5563",
     "body_text_color_subdued_dark": "#d1d5db",
 }
+WAITING = "The restored photograph appears here."
+WAITING_MANY = "What becomes of each file appears here."
 STYLE = """
 .gradio-container { max-width: 1100px !important; margin: auto; }
 body:not(.dark) button[role=tab].selected { color: #1d4ed8 !important; }
+input[type=range]::-webkit-slider-thumb { border: 2px solid #1d4ed8; }
+input[type=range]::-moz-range-thumb { border: 2px solid #1d4ed8; }
+.told { min-height: 4rem; }
 :focus-visible { outline: 3px solid #2563eb !important; outline-offset: 2px; }
 """
 
@@ -101,6 +111,7 @@ def mount_page(app: FastAPI, service: Service) -> FastAPI:
     ).set(**COLOURS)
     page = make_page(service)
     page.has_launched = True  # or else Gradio takes any path of this machine for an upload
+    app.add_middleware(Uploads, folder=service.folder / PAGE)
     return gr.mount_gradio_app(
         app,
         page,
@@ -114,6 +125,52 @@ def mount_page(app: FastAPI, service: Service) -> FastAPI:
         enable_monitoring=False,
         max_file_size=service.limits.upload_bytes,
     )
+
+
+class Uploads:
+    """ASGI middleware: remove what is left of uploads that broke off; Gradio keeps it.
+
+    It writes into loose files, and moves those of a whole upload into folders.
+    """
+
+    def __init__(self, app: ASGIApp, *, folder: Path):
+        """Stand before an application whose uploads lie in a folder."""
+        self.app = app
+        self.folder = folder
+        self.begun: list[float] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if not scope.get("path", "").startswith(UPLOAD):
+            await self.app(scope, receive, send)
+            return
+        is_gone = False
+
+        async def watched() -> Message:
+            nonlocal is_gone
+            message = await receive()
+            is_gone = is_gone or message["type"] == "http.disconnect"
+            return message
+
+        async def answer(message: Message) -> None:
+            if not is_gone:
+                await send(message)
+
+        begun = time.time() - 1  # clocks of files are coarser
+        self.begun.append(begun)
+        try:
+            await self.app(scope, watched, answer)
+        except Exception:
+            if not is_gone:
+                raise
+            await problem_response(400, "the upload broke off")(scope, receive, send)
+        finally:
+            self.begun.remove(begun)
+            oldest = min(self.begun, default=math.inf)
+            for path in self.folder.glob("*"):
+                with contextlib.suppress(OSError):
+                    if path.is_file() and path.stat().st_mtime < oldest:
+                        path.unlink()
 
 
 def make_page(service: Service) -> gr.Blocks:
@@ -156,13 +213,24 @@ def one_photograph(service: Service) -> None:
             task, strength = choices()
             start = gr.Button("Restore", variant="primary")
         with gr.Column():
-            with gr.Column(visible=False) as seen:
-                slider = gr.ImageSlider(
-                    label="Before and after", type="filepath", interactive=False, max_height=520
-                )
-            found = gr.Markdown(elem_id="found")
-            download = gr.DownloadButton("Download the result", interactive=False)
-    gr.Examples(make_examples(service.folder / "examples"), [photo, task], label="Examples")
+            slider = gr.ImageSlider(
+                label="Before and after",
+                type="filepath",
+                interactive=False,
+                max_height=520,
+                visible=False,
+                buttons=["fullscreen"],  # a download would be that of a preview
+            )
+            found = gr.Markdown(WAITING, elem_id="found", elem_classes="told")
+            download = gr.DownloadButton("Download the result", variant="primary", visible=False)
+    # Not gr.Examples: what that asks for is refused, and its answer would make a new `photo`.
+    examples = gr.Dataset(
+        components=[photo, task],
+        samples=make_examples(service.folder / "examples"),
+        label="Examples",
+        type="values",
+    )
+    examples.click(tuple, examples, [photo, task], api_visibility="private", show_progress="hidden")
 
     async def restore(path: str | None, task: str, strength: float) -> tuple[Any, ...]:
         if path is None:
@@ -170,16 +238,18 @@ def one_photograph(service: Service) -> None:
         options = RestoreOptions(task=task, strength=strength)
         result = await restore_for_page(service, Path(path), options)
         previews = await asyncio.to_thread(make_previews, result)
-        file = gr.DownloadButton(value=result.target, interactive=True)
-        return gr.Column(visible=True), previews, describe(result, options), file
+        shown = gr.ImageSlider(value=previews, visible=True)
+        file = gr.DownloadButton(value=result.target, visible=True)
+        return shown, describe(result, options), file
 
-    inputs, outputs = [photo, task, strength], [seen, slider, found, download]
-    start.click(restore, inputs, outputs, api_visibility="private")
-    photo.clear(
-        lambda: (gr.Column(visible=False), None, "", gr.DownloadButton(interactive=False)),
-        outputs=outputs,
-        api_visibility="private",
-    )
+    def clear() -> tuple[Any, ...]:
+        """Show no result, since it is that of another photograph."""
+        slider = gr.ImageSlider(value=None, visible=False)
+        return slider, WAITING, gr.DownloadButton(value=None, visible=False)
+
+    outputs = [slider, found, download]
+    start.click(restore, [photo, task, strength], outputs, api_visibility="private")
+    photo.change(clear, outputs=outputs, api_visibility="private", show_progress="hidden")
 
 
 def several_files(service: Service) -> None:
@@ -189,8 +259,8 @@ def several_files(service: Service) -> None:
     refuse_addresses(files)
     task, strength = choices()
     start = gr.Button("Restore all", variant="primary")
-    outcome = gr.Markdown()
-    download = gr.DownloadButton("Download all as a zip", interactive=False)
+    outcome = gr.Markdown(WAITING_MANY, elem_classes="told")
+    download = gr.DownloadButton("Download all as a zip", variant="primary", visible=False)
 
     async def restore(
         paths: list[str] | None,
@@ -209,18 +279,23 @@ def several_files(service: Service) -> None:
             try:
                 result = await restore_for_page(service, path, options)
                 done.append(JobFile(path, path.name, restored=result))
-                rows.append(
-                    f"- {escaped(path.name)}: {describe(result, options)}".replace("\n", " ")
-                )
+                told = describe(result, options).replace("\n- ", " ").replace("\n", " ")
+                rows.append(f"- {escaped(path.name)}: {told}")
             except gr.Error as error:
                 rows.append(f"- {escaped(path.name)}: **not restored**, {escaped(error.message)}")
         if not done:
-            return "\n".join(rows), gr.DownloadButton(interactive=False)
+            return "\n".join(rows), gr.DownloadButton(value=None, visible=False)
         archive = Path(tempfile.mkdtemp(prefix=RESULTS, dir=service.folder), "restored.zip")
         await asyncio.to_thread(zip_files, done, archive)
-        return "\n".join(rows), gr.DownloadButton(value=archive, interactive=True)
+        return "\n".join(rows), gr.DownloadButton(value=archive, visible=True)
 
-    start.click(restore, [files, task, strength], [outcome, download], api_visibility="private")
+    def clear() -> tuple[Any, ...]:
+        """Show no result, since it is that of other files."""
+        return WAITING_MANY, gr.DownloadButton(value=None, visible=False)
+
+    outputs = [outcome, download]
+    start.click(restore, [files, task, strength], outputs, api_visibility="private")
+    files.change(clear, outputs=outputs, api_visibility="private", show_progress="hidden")
 
 
 async def restore_for_page(service: Service, path: Path, options: RestoreOptions) -> Restored:
@@ -243,7 +318,8 @@ async def restore_for_page(service: Service, path: Path, options: RestoreOptions
         raise refused(f"Many people wait; try again in {error.seconds:.0f} seconds.") from error
     except (FairweatherError, OSError, MemoryError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise refused(for_clients(error, service.folder)) from error
+        text = FIRST_BYTES.sub("", for_clients(error, service.folder))
+        raise refused(text) from error
 
 
 def restore_copy(
@@ -284,7 +360,10 @@ def describe(restored: Restored, options: RestoreOptions) -> str:
     lines.append(f"{size}, at {options.strength:.0%} strength, in {restored.seconds:.1f} s.")
     if restored.levels:
         lines.append(f"Restored coarse to fine, from 1/{2**restored.levels} of its size on.")
-    return "\n".join([*lines, *(f"- {note}" for note in restored.notes)])
+    for note in restored.notes:
+        text = note.replace("--task restores", "choosing it above restores").rstrip(".")
+        lines.append(f"- {text[:1].upper()}{text[1:]}.")
+    return "\n".join(lines)
 
 
 def refused(text: str) -> gr.Error:
@@ -294,7 +373,7 @@ def refused(text: str) -> gr.Error:
 
 def escaped(text: str) -> str:
     """Return text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", html.escape(text))
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", html.escape(text, quote=False))
 
 
 def make_examples(folder: Path) -> list[list[str]]:

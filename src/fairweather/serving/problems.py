@@ -4,6 +4,7 @@ import errno
 import http
 import json
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from fairweather.errors import FairweatherError, MissingExtraError
-from fairweather.serving.studio import BusyError
+from fairweather.serving.studio import BusyError, LostError
 from fairweather.serving.workplace import without_paths
 
 MEDIA_TYPE = "application/problem+json"
-REST = "{path:path}"  # of routes that take whatever is left
+RETRY_SECONDS = "5"  # for what is soon over
+FOR_OPERATORS = re.compile(r"(; if you trust the file|, or restore what there is with --).*")
 log = logging.getLogger(__name__)
 
 # What each status means here, for the description of the service.
@@ -37,7 +39,7 @@ MEANINGS = {
     415: "The upload is no photograph that is read here.",
     422: "The photograph cannot be restored, or an option is wrong.",
     429: "Too many requests wait; `Retry-After` says when to come again.",
-    503: "The service is starting or about to stop.",
+    503: "The service is starting, about to stop, or without any worker process.",
 }
 
 
@@ -76,7 +78,7 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": MEANINGS[status],
             "content": {MEDIA_TYPE: {"schema": schema, "example": example}},
         }
-        if status == 429:
+        if status in (429, 503):
             found[status]["headers"] = {
                 "Retry-After": {"description": "seconds", "schema": {"type": "integer"}}
             }
@@ -90,7 +92,7 @@ def for_clients(error: BaseException, folder: Path) -> str:
         error: what was raised.
         folder: of the service, in which all of its files lie.
     """
-    return without_paths(str(error).partition("; if you trust the file")[0], folder)
+    return without_paths(FOR_OPERATORS.sub("", str(error)), folder)
 
 
 def wrong_fields(errors: Iterable[Any]) -> list[dict[str, str]]:
@@ -114,6 +116,8 @@ def as_problem(error: Exception, folder: Path) -> Response:
     text = for_clients(error, folder)
     if isinstance(error, BusyError):
         return problem_response(429, text, headers={"Retry-After": f"{error.seconds:.0f}"})
+    if isinstance(error, LostError):
+        return problem_response(503, text, headers={"Retry-After": RETRY_SECONDS})
     is_strange = "is not an image" in text or "convert it to JPEG" in text
     if isinstance(error, MissingExtraError) or is_strange:
         return problem_response(415, text)
@@ -124,7 +128,7 @@ def methods_at(request: Request) -> set[str]:
     """Return the methods that the address of a request takes."""
     path = request.scope["path"]
     routes = [one for one in request.app.routes if isinstance(one, Route)]
-    found = [one for one in routes if one.path_regex.match(path) and not one.path.endswith(REST)]
+    found = [one for one in routes if one.path_regex.match(path) and one.include_in_schema]
     return {way for one in found for way in one.methods or ()}
 
 

@@ -13,13 +13,13 @@ import uvicorn
 from fairweather.errors import OptionError
 from fairweather.serving.app import create_app, hosts_of
 from fairweather.serving.guard import JsonLines
-from fairweather.serving.limits import Limits
+from fairweather.serving.limits import HEAD_BYTES, Limits
 from fairweather.serving.service import Service
 from fairweather.serving.studio import Studio
 from fairweather.serving.workplace import private_folder
 
 if TYPE_CHECKING:
-    from uvicorn.protocols.http.h11_impl import H11Protocol as Protocol
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as Protocol
 else:
     from uvicorn.protocols.http.auto import AutoHTTPProtocol as Protocol  # the faster one, if there
 
@@ -31,9 +31,10 @@ GOODBYE_SECONDS = 5  # for connections that nothing more comes from, such as tho
 
 
 class Connection(Protocol):
-    """One that is closed if it begins no request, or ends the head of none."""
+    """One that is closed if it begins no request, or if a head does not end in time or in size."""
 
     _late: asyncio.TimerHandle | None = None
+    _head_bytes = 0  # received since the last byte of a body; trailers count, too
 
     def connection_made(self, transport: Any) -> None:
         """Let its time run."""
@@ -42,8 +43,21 @@ class Connection(Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Let the time of a head run, from its first byte on."""
+        self._head_bytes += len(data)
         super().data_received(data)
+        if self._head_bytes > HEAD_BYTES:
+            self.transport.close()
         self._watch()
+
+    def on_body(self, body: bytes) -> None:
+        """Note that what comes is no head; the parser calls this."""
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that a head begins next; the parser calls this."""
+        self._head_bytes = 0
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from fairweather.errors import OptionError
 from fairweather.serving.jobs import Jobs
 from fairweather.serving.limits import Limits
-from fairweather.serving.problems import Problem
+from fairweather.serving.problems import RETRY_SECONDS, Problem
 from fairweather.serving.studio import Studio
 
 SHORTEST_KEY = 16
@@ -70,14 +70,20 @@ class Service:
         )
 
     def must_be_open(self) -> None:
-        """Refuse new work while starting or stopping.
+        """Refuse new work while starting or stopping, or while nothing could do it.
 
         Raises:
             Problem: 503.
         """
-        if self.is_draining or not self.is_ready:
-            what = "about to stop" if self.is_draining else "loading its weights"
-            raise Problem(503, f"the service is {what}", {"Retry-After": "5"})
+        if self.is_draining:
+            what = "is about to stop"
+        elif not self.is_ready:
+            what = "is loading its weights"
+        elif self.studio.is_lost:
+            what = "has no worker process at present"
+        else:
+            return
+        raise Problem(503, f"the service {what}", {"Retry-After": RETRY_SECONDS})
 
     def is_idle(self) -> bool:
         """Return whether all that it accepted is done."""

@@ -36,6 +36,10 @@ class BusyError(FairweatherError):
         self.seconds = seconds
 
 
+class LostError(FairweatherError):
+    """Nothing is up that could do the work."""
+
+
 class TooSlowError(FairweatherError):
     """The work took longer than it may."""
 
@@ -89,7 +93,10 @@ class Studio:
         waiting: what is in the queue.
         urgent: what of it is no part of a job.
         active: requests that are worked on.
+        is_lost: whether nothing is up that could restore.
     """
+
+    is_lost = False
 
     def __init__(self, *, queue: int, **options: Any):
         """Prepare; nothing is loaded yet.

@@ -27,6 +27,7 @@ CHUNK = 1 << 20
 OTHER_FIELDS = 4  # of a form, which are not read
 UPLOAD = "upload"  # what errors call a file
 MULTIPART = "multipart/form-data"
+IDENTITY = "identity"  # no Content-Encoding
 # Of what is written, by suffix.
 MEDIA_TYPES = {
     ".jpg": "image/jpeg",
@@ -132,6 +133,8 @@ async def receive_files(
         Problem: if there is none, or there are too many.
         ImageError: if one is no image.
     """
+    if request.headers.get("Content-Encoding", IDENTITY).lower() != IDENTITY:
+        raise Problem(415, "send the file as it is, without a Content-Encoding")
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind != MULTIPART:
         return [(await write_upload(request.stream(), folder / "0", "", clips=clips), "")]
@@ -186,7 +189,8 @@ def choose_format(asked: str, *, source: Path) -> str | None:
     Raises:
         Problem: 406 if none of them is written.
     """
-    wanted = [one.partition(";")[0].strip().lower() for one in asked.split(",") if one.strip()]
+    kinds = (one.partition(";")[0].strip().lower() for one in asked.split(","))
+    wanted = [kind for kind in kinds if kind]
     own = MEDIA_TYPES.get(source.suffix)
     if not wanted or any(one in ("*/*", "image/*", own) for one in wanted):
         return None
