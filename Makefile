@@ -19,7 +19,7 @@ override OUT := $(value OUT)
 export IN OUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup keras kernels restore test test-slow test-all fuzz kills check format docs clean
+.PHONY: help setup keras kernels restore test test-slow fuzz kills check format docs clean
 
 help:
 	@echo 'make restore              restore a sample photograph, into ./sample'
@@ -29,8 +29,7 @@ help:
 	@echo 'make keras                install Keras, TensorFlow and JAX too, so that they are tested'
 	@echo 'make kernels              install Triton too, on Linux, so that GPU kernels are tested on the CPU'
 	@echo 'make test                 run the tests, on WORKERS=2 cores'
-	@echo 'make test-slow            run those that take longest'
-	@echo 'make test-all             run both, as continuous integration does'
+	@echo 'make test-slow            run those that take longest too, as continuous integration does'
 	@echo 'make fuzz                 damage files at random and look for crashes, SECONDS=300 for each kind'
 	@echo 'make kills                kill runs at random moments, KILLS=30 times for each kind'
 	@echo 'make check                formatting, lint, types and the rules of the house'
@@ -61,9 +60,6 @@ test: $(DEV)
 
 test-slow: $(DEV)
 	$(PYTEST) -m slow
-
-test-all: $(DEV)
-	$(PYTEST)
 
 SECONDS ?= 300
 
