@@ -156,7 +156,7 @@ def bomb(form: str) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("form", ["PNG", "TIFF", "GIF"])
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "GIF", "WEBP"])
 def test_bombs_are_not_opened(client: Client, form: str) -> None:
     content = bomb(form)
     assert len(content) < 300_000
