@@ -51,14 +51,14 @@ def read_directory(file: BinaryIO, *, at: int | None = None) -> ImageFileDirecto
     if is_big:
         header += file.read(8)
     directory = ImageFileDirectory_v2(header)
-    at = (directory.next or 0) if at is None else at
-    file.seek(at)
+    begins = at if at is not None else int(directory.next or 0)
+    file.seek(begins)
     count_bytes, entry_bytes = (8, 20) if is_big else (2, 12)
     count = int.from_bytes(file.read(count_bytes), "big" if header[:1] == b"M" else "little")
-    ends = at + count_bytes + count * entry_bytes
+    ends = begins + count_bytes + count * entry_bytes
     if file.seek(0, os.SEEK_END) < ends:
         raise ValueError("its list of tags is truncated")
-    file.seek(at)
+    file.seek(begins)
     directory.load(file)
     return directory
 
