@@ -16,7 +16,7 @@ from fairweather.cli.console import (
 )
 from fairweather.cli.options import AsJson, Device, SelfEnsemble, Threads
 from fairweather.cli.sample import restore_sample
-from fairweather.cli.streams import restore_stream, takes_stream
+from fairweather.cli.streams import parse_rawvideo, restore_stream, takes_stream
 from fairweather.models import list_weights
 
 if TYPE_CHECKING:
@@ -182,6 +182,13 @@ def restore_command(
         Literal["nvenc", "qsv", "amf", "videotoolbox"] | None,
         typer.Option(help="Encode clips on a GPU: faster, with larger files."),
     ] = None,
+    rawvideo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT[:FORMAT][@RATE]",
+            help="Take and give raw frames through -: rgb24, bgr24, gray or rgb48le.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     sample: Annotated[
         bool, typer.Option("--sample", help="Make a rainy photograph in ./sample and restore it.")
@@ -215,6 +222,7 @@ def restore_command(
         raise typer.BadParameter("--lossless and --quality exclude each other")
     others = {"--json": as_json, "--compare": compare, "--skip-existing": skip_existing}
     streams = takes_stream(inputs, out=out, others=others)
+    raw = None if rawvideo is None else parse_rawvideo(rawvideo, inputs)
 
     # Only now, so that a refusal does not wait for PyTorch.
     from fairweather.hardware import keep_freed_memory, use_threads
@@ -246,7 +254,7 @@ def restore_command(
     }
     if plan is None:
         options |= {"overwrite": overwrite, "clip": clip}
-        restore_stream(restorer, inputs[0], out, **written, **options)
+        restore_stream(restorer, inputs[0], out, raw=raw, **written, **options)
         return
     existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     options |= {"existing": existing, "compare": compare, "clip": clip}
