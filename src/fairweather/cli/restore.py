@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
 
 SHOWN_NAMES = 8  # of files that are passed over; --json names all
+FEW_PARTS = 4  # tiles or frames, which are done before anybody has read a bar of them
 
 
 def restore_command(
@@ -271,7 +272,7 @@ def restore_planned(
     asked = len(plan.jobs) + len(plan.failures)
     summary = Summary(failed=plan.failures, passed_over=plan.passed_over)
     interrupted = False
-    shown = Shown(plan.jobs, as_json=as_json, at_once=restorer.at_once())
+    shown = Shown(plan.jobs, as_json=as_json)
     with shown.progress:
         try:
             run_jobs(
@@ -289,24 +290,23 @@ def restore_planned(
 
 
 class Shown:
-    """Show people how jobs go: a line for each file, a bar for files and for tiles."""
+    """Show people how jobs go: a line for each file, a bar for all and for each large one."""
 
-    def __init__(self, jobs: list["Job"], *, as_json: bool, at_once: int):
+    def __init__(self, jobs: list["Job"], *, as_json: bool):
         self.as_json = as_json
-        self.shows_tiles = at_once == 1 or len(jobs) == 1  # or else those of several files
         self.progress = progress_bar(hidden=as_json)
         # On a terminal the lines go above the bar, which only the bar's own console can do.
         self.console = err_console if sys.stdout.isatty() else out_console
         self.files = self.progress.add_task("files", total=len(jobs), visible=len(jobs) > 1)
-        self.tiles = self.progress.add_task("tiles", visible=False)
+        self.parts: dict[Path, Any] = {}  # the bar of tiles or frames of each file
 
     def start(self, job: "Job") -> Any:
         """Show a file that is about to be restored; return the callback for its tiles."""
-        self.progress.reset(self.tiles, description=printable(job.source.name), visible=False)
+        bar = self.progress.add_task(printable(job.source.name), visible=False)
+        self.parts[job.source] = bar
 
         def on_tile(done: int, total: int) -> None:
-            visible = self.shows_tiles and total > 4
-            self.progress.update(self.tiles, completed=done, total=total, visible=visible)
+            self.progress.update(bar, completed=done, total=total, visible=total > FEW_PARTS)
 
         return on_tile
 
@@ -315,13 +315,15 @@ class Shown:
         from fairweather.restoration import Restored
 
         self.progress.advance(self.files)
+        self.progress.remove_task(self.parts.pop(outcome.source))
         if self.as_json or not isinstance(outcome, Restored):
             return
         told = outcome.diagnosis  # of --task auto
         found = f"  {told.degradation}, {told.probability:.0%}" if told else ""
+        frames = f", {outcome.frames} frames" if outcome.frames else ""
         lines = [
             f"{outcome.source} → {outcome.target}"
-            f"  ({outcome.width} × {outcome.height}, {outcome.seconds:.1f} s){found}"
+            f"  ({outcome.width} × {outcome.height}{frames}, {outcome.seconds:.1f} s){found}"
         ]
         if outcome.compare is not None:
             lines.append(f"    beside the input: {outcome.compare}")
