@@ -328,13 +328,14 @@ def test_the_progress_bar_shows_any_name(monkeypatch: pytest.MonkeyPatch) -> Non
     for room in (cli.console, cli.restore):
         monkeypatch.setattr(room, "err_console", console)
     jobs = [Job(Path("[red] a.png"), Path("b.png")), Job(Path("c.png"), Path("d.png"))]
-    shown = cli.restore.Shown(jobs, as_json=False, at_once=1)
+    shown = cli.restore.Shown(jobs, as_json=False)
     with shown.progress:
-        on_tile = shown.start(jobs[0])
-        on_tile(3, 16)
+        for job, done in zip(jobs, (3, 5), strict=True):  # two at a time
+            shown.start(job)(done, 16)
         shown.progress.refresh()
     assert "[red] a.png" in screen.getvalue()
     assert "3/16" in screen.getvalue()
+    assert "5/16" in screen.getvalue()
     assert "0/2" in screen.getvalue()
 
 

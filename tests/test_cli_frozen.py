@@ -18,7 +18,7 @@ COMMANDS = {
         "--threads", "--tile", "--levels", "--fast", "--finish", "--strength", "--self-ensemble",
         "--compare", "--overwrite", "--skip-existing", "--format", "--quality", "--lossless",
         "--chroma", "--max-pixels", "--truncated", "--codec", "--crf", "--interlaced", "--calm",
-        "--hardware", "--json", "--sample",
+        "--hardware", "--rawvideo", "--json", "--sample",
     },
     "serve": {
         "--host", "--port", "--api-key-file", "--allow-origin", "--page", "--no-page", "--device",

@@ -57,7 +57,7 @@ def test_nothing_is_lost(
     restorer: Restorer, tmp_path: Path, source: str, target: str, codec: str | None
 ) -> None:
     before, after = tmp_path / source, tmp_path / target
-    make_clip(before, subtitles=before.suffix == ".mkv", frames=60)
+    make_clip(before, subtitles=True, frames=60)
     seen: list[tuple[int, int]] = []
     restored = restorer.restore_file(
         before,
@@ -74,8 +74,8 @@ def test_nothing_is_lost(
     ]
     for kind in ("audio", "subtitle"):
         given = packets_of(before, kind)
+        assert len(given) > 1
         assert given == packets_of(after, kind)
-        assert given or kind == "subtitle"
     expected = [restorer.restore_pixels(frame.pixels) for frame in frames]
     worst = min(psnr_db(one, frame.pixels) for one, frame in zip(expected, results, strict=True))
     assert worst > {None: 40, "h265": 38, "ffv1": 45}[codec]  # noise of 128 × 96 px is hard

@@ -1,5 +1,6 @@
 """Frames as files and through pipes: the same frames, and pixels alone on standard output."""
 
+import io
 import os
 import subprocess
 import sys
@@ -12,10 +13,18 @@ import pytest
 from PIL import Image
 from tiny_clips import make_clip, scene
 from tiny_sets import write_weights
+from typer.testing import CliRunner
 
-from fairweather import Restorer
+from fairweather import Restorer, cli
 from fairweather.errors import FileTakenError, ImageError, OptionError
-from fairweather.imaging import ClipOptions, read_clip_facts, read_frames, read_y4m
+from fairweather.imaging import (
+    ClipOptions,
+    RawVideo,
+    read_clip_facts,
+    read_frames,
+    read_raw,
+    read_y4m,
+)
 
 av: Any = pytest.importorskip("av", reason="NOT TESTED: piped clips, because PyAV is not installed")
 
@@ -131,6 +140,85 @@ def test_what_y4m_says_is_kept_or_refused(weights: Path, tmp_path: Path) -> None
     broken = run(*options, given=whole + b"\n")
     assert broken.returncode == 1
     assert broken.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("pixel_format", ["bgr24", "gray", "rgb48le"])
+def test_raw_frames_go_through_a_pipe(restorer: Restorer, weights: Path, pixel_format: str) -> None:
+    def laid_out(pixels: np.ndarray) -> np.ndarray:
+        return {"bgr24": pixels[..., ::-1], "gray": pixels[..., :1]}.get(pixel_format, pixels)
+
+    frames = [scene(index, (50, 76)) for index in range(3)]
+    if pixel_format == "gray":
+        frames = [np.repeat(frame[..., 1:2], 3, axis=-1) for frame in frames]
+    if pixel_format == "rgb48le":
+        frames = [frame.astype("<u2") * 257 - index for index, frame in enumerate(frames)]
+    options = ("-o", "-", "--rawvideo", f"76x50:{pixel_format}@30000/1001", "--levels", 0)
+    given = np.stack([laid_out(frame) for frame in frames])
+    done = run("-", *options, "--weights", weights, given=given.tobytes())
+    assert (done.returncode, done.stderr) == (0, b"")
+    is_grey = pixel_format == "gray"
+    expected = [laid_out(restorer.restore_pixels(frame, grey=is_grey)) for frame in frames]
+    result = np.frombuffer(done.stdout, given.dtype).reshape(given.shape)
+    np.testing.assert_allclose(result, np.stack(expected), rtol=0, atol=1)  # one unit is rounding
+    assert np.ptp(result.astype(int) - given) > 1
+
+
+def test_raw_frames_come_while_more_are_read(weights: Path) -> None:
+    words = ("restore", "-", "--rawvideo", "76x50", "--threads", "1")
+    frame = scene(0, (50, 76)).tobytes()
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *words, "--weights", str(weights)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdin.write(8 * frame)
+        process.stdin.flush()
+        assert len(process.stdout.read(len(frame))) == len(frame)  # the end is yet to come
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (b"", "holds no frame"),
+        (bytes(3 * 36 + 5), "cut off behind frame 3: 5 bytes are left, and a frame of 4x3:rgb24"),
+        (b"YUV4MPEG2 W4 H3 F25:1\nFRAME\n" + bytes(36), "leave out --rawvideo"),
+    ],
+)
+def test_a_raw_stream_that_does_not_fit(given: bytes, said: str) -> None:
+    with pytest.raises(ImageError, match=said):
+        list(read_raw(io.BytesIO(given), RawVideo(4, 3), name="-"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("- --rawvideo rgb24", "write WIDTHxHEIGHT"),
+        ("- --rawvideo 0x3", "must have 1 to"),
+        ("- --rawvideo 4x3@0", "above 0 frames a second"),
+        ("- --rawvideo 4x3:yuv420p", "FFmpeg makes them with -pix_fmt"),
+        ("a.mp4 -o - --rawvideo 4x3", "name - as the one input"),
+        ("a.mp4 --rawvideo 4x3", "name - as the one input"),
+        ("- -o a.mp4 --rawvideo 4x3", "leave out -o"),
+    ],
+)
+def test_a_raw_stream_that_is_not_described(words: str, said: str) -> None:
+    result = CliRunner().invoke(cli.app, ["restore", *words.split()])
+    assert isinstance(result.exception, OptionError)
+    assert said in str(result.exception)
+
+
+def test_frames_without_a_header_need_their_size() -> None:
+    result = CliRunner().invoke(cli.app, ["restore", "-"], input=bytes(50_000))
+    assert isinstance(result.exception, ImageError)
+    assert "raw frames with --rawvideo WIDTHxHEIGHT" in str(result.exception)
 
 
 def test_frames_from_a_pipe_are_not_a_file(tmp_path: Path) -> None:

@@ -10,14 +10,7 @@ import skimage.data
 
 RATE = 25
 UNIT = Fraction(1, 90_000)
-SUBTITLES = """1
-00:00:00,100 --> 00:00:00,600
-It rains.
-
-2
-00:00:00,700 --> 00:00:01,400
-It still does.
-"""
+SUBTITLES = ((100, 600, "It rains."), (700, 1400, "It still does."))  # from, to [ms]
 
 
 def scene(index: int, size: tuple[int, int]) -> np.ndarray:
@@ -64,9 +57,6 @@ def make_clip(
     import av
 
     random, at, times = np.random.default_rng(0), start, []
-    srt = path.with_suffix(".srt")
-    if subtitles:
-        srt.write_text(SUBTITLES)
     with av.open(str(path), "w") as made:
         settings = {"bf": "2", "g": "12"} if codec in ("libx264", "libx265") else {}
         if codec == "libx265":
@@ -81,10 +71,7 @@ def make_clip(
         if rotation:
             picture.set_display_rotation(rotation)
         voice: Any = made.add_stream("aac", rate=44_100, layout="stereo") if sound else None
-        text: Any = None
-        if subtitles:
-            given = av.open(str(srt))
-            text = made.add_stream_from_template(given.streams.subtitles[0])
+        text = add_subtitles(made, is_mp4=path.suffix == ".mp4") if subtitles else None
         made.metadata["title"] = "A walk in the rain"
         for index in range(frames):
             pixels = scene(index, size)
@@ -106,14 +93,23 @@ def make_clip(
                 made.mux(voice.encode(heard))
             made.mux(voice.encode(None))
         made.mux(picture.encode(None))
-        if text is not None:
-            for packet in given.demux(subtitles=0):
-                if packet.size:
-                    packet.stream = text
-                    made.mux(packet)
-            given.close()
-    srt.unlink(missing_ok=True)
+        for begin, end, words in SUBTITLES if text is not None else ():
+            content = words.encode()
+            if path.suffix == ".mp4":
+                content = len(content).to_bytes(2, "big") + content
+            packet = av.Packet(content)
+            packet.pts = packet.dts = begin
+            packet.duration, packet.time_base, packet.stream = end - begin, text.time_base, text
+            made.mux(packet)
     return times
+
+
+def add_subtitles(made: Any, *, is_mp4: bool) -> Any:
+    """Add a stream of subtitles to a clip that is written."""
+    text = made.add_stream("mov_text" if is_mp4 else "srt")
+    text.codec_context.subtitle_header = b"[Script Info]\n"
+    text.time_base = Fraction(1, 1000)
+    return text
 
 
 def packets_of(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:

@@ -1,10 +1,12 @@
-"""Faults while clips are restored: a kill, a quota, a folder that must not be written.
+"""Faults while clips are restored: a kill, a quota, a full disk, one that must not be written.
 
 Runs are killed in processes that are forked from one that has loaded everything, so that each kill
 falls into the work.
 """
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,24 +36,32 @@ from fairweather.restoration import Restorer
 from forked import start_command
 choose = random.Random(0)
 TARGET = "clip.restored.mp4"
-MAY_BE_THERE = {"net.safetensors", "clip.mp4", "." + TARGET + ".fairweather", TARGET}
+FOLDER = "." + TARGET + ".fairweather"
+MAY_BE_THERE = {"net.safetensors", "clip.mp4", FOLDER, TARGET}
 
 def start():
     words = "restore clip.mp4 --weights net.safetensors --device cpu --levels 0 --threads 1"
     return start_command(*words.split())
 
+def segments():
+    whole = filter(lambda one: one.name.endswith(".nut"), os.scandir(FOLDER))
+    return {(one.name, one.stat().st_mtime_ns) for one in whole}
+
 started = time.monotonic()
 assert os.waitpid(start(), 0)[1] == 0
-took, killed = time.monotonic() - started, 0
+took, killed, was_done = time.monotonic() - started, 0, False
 os.rename(TARGET, sys.argv[3])
 while killed < count:
+    before = set() if was_done or not os.path.exists(FOLDER) else segments()
     pid = start()
     time.sleep(choose.uniform(0, took))
     os.kill(pid, signal.SIGKILL)
     killed += os.waitpid(pid, 0)[1] != 0
     assert set(os.listdir()) <= MAY_BE_THERE, os.listdir()
-    if os.path.exists(TARGET):
+    if was_done := os.path.exists(TARGET):
         os.unlink(TARGET)  # so that there is something to do
+    elif before:
+        assert before <= segments()  # what was finished is not done again
 assert os.waitpid(start(), 0)[1] == 0
 print(killed)
 """
@@ -119,3 +129,39 @@ def test_a_folder_that_must_not_be_written(tmp_path: Path) -> None:
             restorer.restore_file(tmp_path / "clip.mp4", tmp_path / "out.mp4")
     finally:
         tmp_path.chmod(0o700)
+
+
+MOUNTED = 'mount -t tmpfs -o "$0" none disk && "$@"; status=$?; ls -A disk; exit $status'
+ON_DISK = ["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNTED]
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="NOT TESTED: a full disk, no unshare")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [("size=40k", os.strerror(errno.ENOSPC)), ("ro", os.strerror(errno.EROFS))],
+)
+def test_a_disk_that_takes_no_more(tmp_path: Path, options: str, said: str) -> None:
+    """A real one, which only the process of the command sees."""
+    (tmp_path / "disk").mkdir()
+    if subprocess.run([*ON_DISK, options, "true"], cwd=tmp_path, check=False).returncode:
+        pytest.skip("NOT TESTED: a full disk, because nothing can be mounted here")
+    weights, source = tmp_path / "net.safetensors", tmp_path / "clip.mp4"
+    save_model(random_model(std=0.05), weights)
+    make_clip(source, frames=60)
+    kept = source.read_bytes()
+    command = [sys.executable, "-m", "fairweather", "restore", "clip.mp4", "-o", "disk/clear.mp4"]
+    done = subprocess.run(
+        [*ON_DISK, options, *command, "--weights", str(weights), "--threads", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"failed: 'clip.mp4' cannot be written to 'disk': {said}",
+        "0 restored, 1 failed",
+    ]
+    assert set(done.stdout.split()) <= {".clear.mp4.fairweather"}  # to go on from
+    assert source.read_bytes() == kept

@@ -32,6 +32,8 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
 
+SPEED_SECONDS = 300  # over which it is measured how fast a bar goes; a large frame takes a minute
+
 
 def printable(text: str) -> str:
     """Return text with its control characters as escapes, on one line."""
@@ -106,6 +108,7 @@ def progress_bar(*, hidden: bool) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=err_console,
+        speed_estimate_period=SPEED_SECONDS,
         transient=True,
         disable=hidden or not err_console.is_terminal,
     )

@@ -16,7 +16,7 @@ from fairweather.cli.console import (
 )
 from fairweather.cli.options import AsJson, Device, SelfEnsemble, Threads
 from fairweather.cli.sample import restore_sample
-from fairweather.cli.streams import restore_stream, takes_stream
+from fairweather.cli.streams import parse_rawvideo, restore_stream, takes_stream
 from fairweather.models import list_weights
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
 
 SHOWN_NAMES = 8  # of files that are passed over; --json names all
+FEW_PARTS = 4  # tiles or frames, which are done before anybody has read a bar of them
 
 
 def restore_command(
@@ -182,6 +183,13 @@ def restore_command(
         Literal["nvenc", "qsv", "amf", "videotoolbox"] | None,
         typer.Option(help="Encode clips on a GPU: faster, with larger files."),
     ] = None,
+    rawvideo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT[:FORMAT][@RATE]",
+            help="Take and give raw frames through -: rgb24, bgr24, gray or rgb48le.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     sample: Annotated[
         bool, typer.Option("--sample", help="Make a rainy photograph in ./sample and restore it.")
@@ -215,6 +223,7 @@ def restore_command(
         raise typer.BadParameter("--lossless and --quality exclude each other")
     others = {"--json": as_json, "--compare": compare, "--skip-existing": skip_existing}
     streams = takes_stream(inputs, out=out, others=others)
+    raw = None if rawvideo is None else parse_rawvideo(rawvideo, inputs)
 
     # Only now, so that a refusal does not wait for PyTorch.
     from fairweather.hardware import keep_freed_memory, use_threads
@@ -246,7 +255,7 @@ def restore_command(
     }
     if plan is None:
         options |= {"overwrite": overwrite, "clip": clip}
-        restore_stream(restorer, inputs[0], out, **written, **options)
+        restore_stream(restorer, inputs[0], out, raw=raw, **written, **options)
         return
     existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     options |= {"existing": existing, "compare": compare, "clip": clip}
@@ -263,7 +272,7 @@ def restore_planned(
     asked = len(plan.jobs) + len(plan.failures)
     summary = Summary(failed=plan.failures, passed_over=plan.passed_over)
     interrupted = False
-    shown = Shown(plan.jobs, as_json=as_json, at_once=restorer.at_once())
+    shown = Shown(plan.jobs, as_json=as_json)
     with shown.progress:
         try:
             run_jobs(
@@ -283,24 +292,23 @@ def restore_planned(
 
 
 class Shown:
-    """Show people how jobs go: a line for each file, a bar for files and for tiles."""
+    """Show people how jobs go: a line for each file, a bar for all and for each large one."""
 
-    def __init__(self, jobs: list["Job"], *, as_json: bool, at_once: int):
+    def __init__(self, jobs: list["Job"], *, as_json: bool):
         self.as_json = as_json
-        self.shows_tiles = at_once == 1 or len(jobs) == 1  # or else those of several files
         self.progress = progress_bar(hidden=as_json)
         # On a terminal the lines go above the bar, which only the bar's own console can do.
         self.console = err_console if sys.stdout.isatty() else out_console
         self.files = self.progress.add_task("files", total=len(jobs), visible=len(jobs) > 1)
-        self.tiles = self.progress.add_task("tiles", visible=False)
+        self.parts: dict[Path, Any] = {}  # the bar of tiles or frames of each file
 
     def start(self, job: "Job") -> Any:
         """Show a file that is about to be restored; return the callback for its tiles."""
-        self.progress.reset(self.tiles, description=printable(job.source.name), visible=False)
+        bar = self.progress.add_task(printable(job.source.name), visible=False)
+        self.parts[job.source] = bar
 
         def on_tile(done: int, total: int) -> None:
-            visible = self.shows_tiles and total > 4
-            self.progress.update(self.tiles, completed=done, total=total, visible=visible)
+            self.progress.update(bar, completed=done, total=total, visible=total > FEW_PARTS)
 
         return on_tile
 
@@ -309,13 +317,15 @@ class Shown:
         from fairweather.restoration import Restored
 
         self.progress.advance(self.files)
+        self.progress.remove_task(self.parts.pop(outcome.source))
         if self.as_json or not isinstance(outcome, Restored):
             return
         told = outcome.diagnosis  # of --task auto
         found = f"  {told.degradation}, {told.probability:.0%}" if told else ""
+        frames = f", {outcome.frames} frames" if outcome.frames else ""
         lines = [
             f"{outcome.source} → {outcome.target}"
-            f"  ({outcome.width} × {outcome.height}, {outcome.seconds:.1f} s){found}"
+            f"  ({outcome.width} × {outcome.height}{frames}, {outcome.seconds:.1f} s){found}"
         ]
         if outcome.compare is not None:
             lines.append(f"    beside the input: {outcome.compare}")

@@ -20,6 +20,10 @@ from .pixels import as_bytes as as_bytes
 from .pixels import as_float as as_float
 from .pixels import quantise as quantise
 from .pixels import resized as resized
+from .rawvideo import RAW_FORMATS as RAW_FORMATS
+from .rawvideo import RawVideo as RawVideo
+from .rawvideo import RawWriter as RawWriter
+from .rawvideo import read_raw as read_raw
 from .signatures import HEAD_BYTES as HEAD_BYTES
 from .signatures import format_of as format_of
 from .tiles import Span as Span

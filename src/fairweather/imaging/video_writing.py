@@ -40,6 +40,8 @@ CONTAINERS = {
 # It takes every codec, and keeps times exactly, but for what would be decoded before zero.
 SEGMENT_FORMAT = "nut"
 SEGMENT_SHIFT_SECONDS = 3600
+# What MP4 holds between two subtitles; FFmpeg writes it itself.
+NO_TEXT = b"\0\0"
 
 
 @dataclass(frozen=True)
@@ -320,6 +322,8 @@ def copied_packets(
         return
     for packet in given.demux(*streams):
         if packet.dts is None and packet.pts is None:
+            continue
+        if packet.stream.type == "subtitle" and bytes(packet) == NO_TEXT:
             continue
         time = packet.dts if packet.dts is not None else packet.pts
         needed = float(time * packet.time_base)

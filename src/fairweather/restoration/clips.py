@@ -191,7 +191,7 @@ def hold(folder: Path, told: str, *, source: Path) -> Iterator[Path]:
         for path in (*folder.glob("*.part"), *folder.glob("joined.*")):  # the disk may be full
             path.unlink(missing_ok=True)
         raise ImageError(
-            f"'{source}': cannot be written beside '{folder.parent}': {error.strerror or error}"
+            f"'{source}' cannot be written to '{folder.parent}': {error.strerror or error}"
         ) from error
 
 
