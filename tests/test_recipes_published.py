@@ -170,7 +170,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "raindrop_n": grow_ours,
     "snow_n": grow_ours,
     **dict.fromkeys(
-        ("haze_n", "haze_s", "haze_proxy_s", "shadow_s"),
+        ("haze_n", "haze_s", "haze_proxy_s", "haze_rooms_s", "shadow_s"),
         partial(
             grow_ours,
             pairs=("pairs/haze/SOTS-indoor/hazy/{}_1.jpg", "pairs/haze/SOTS-indoor/clear/{}.jpg"),
