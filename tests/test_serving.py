@@ -311,3 +311,12 @@ def test_a_poor_key_is_refused(tmp_path: Path, text: str) -> None:
     result = CliRunner().invoke(cli.app, ["serve", "--api-key-file", str(tmp_path / "key")])
     assert isinstance(result.exception, OptionError)
     assert "at least 16 plain characters" in str(result.exception)
+
+
+def test_the_folder_for_temporary_files_is_made_or_told(tmp_path: Path) -> None:
+    with private_folder(tmp_path / "a" / "b") as folder:
+        assert folder.parent == tmp_path / "a" / "b"
+    assert not folder.exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OptionError, match=r"file' takes no temporary files.*--folder or TMPDIR"):
+        private_folder(tmp_path / "file").__enter__()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import filelock
 
+from fairweather.errors import OptionError
+
 PREFIX = "fairweather-serve-"
 LOCK = "lock"
 PAGE = "page"  # what it was given
@@ -23,11 +25,21 @@ def private_folder(parent: Path | None = None) -> Iterator[Path]:
     Folders of services that were killed are removed, too: those that no process holds any more.
 
     Args:
-        parent: where; by default the system's temporary folder.
+        parent: where; by default the system's temporary folder. It is made if it is missing.
+
+    Raises:
+        OptionError: if nothing can be written there.
     """
     parent = parent or Path(tempfile.gettempdir())
-    remove_abandoned(parent)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(parent)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    except OSError as error:
+        raise OptionError(
+            f"'{parent}' takes no temporary files: {error.strerror}; choose another folder with"
+            " --folder or TMPDIR"
+        ) from error
     try:
         with filelock.FileLock(folder / LOCK):
             yield folder
