@@ -172,8 +172,8 @@ def main(
         f"`{call} --rounds {rounds} --threads {threads}` writes this page. H.264 at the default"
         f" quality, {threads} threads. Speed: {frames} frames of {size} in synthetic rain with the"
         f" weights `{weights}`, as a clip and as frames in memory, {rounds} times in turns. The"
-        " clock also counts what else the machine does; processor time, of which the medians are given,"
-        " does not.\n\n"
+        " clock also counts what else the machine does; processor time, of which the medians are"
+        " given, does not.\n\n"
         f"Memory: clips of {size} at {RATE} frames a second, each in a process of its own. They go"
         " through a network of a few parameters, since the bundled weights would take more than an"
         " hour for the long one. Those need more memory, but the same for every length.",
