@@ -10,6 +10,9 @@ from pathlib import Path
 import filelock
 import pytest
 
+# Ray starts its workers at niceness 15, at which they would starve beside other tests.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 LOCK = Path(tempfile.gettempdir(), "fairweather-tests-with-ray.lock")
 STARTS = 'import ray; ray.init("local", num_cpus=1, include_dashboard=False)'
 
