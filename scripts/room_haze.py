@@ -8,8 +8,6 @@ seed writes the same files.
 """
 
 import argparse
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from prepare_rain import link
+from smooth_skies import photos_in, write_skies
+
 AIRLIGHTS = np.linspace(0.7, 1, 31)  # RESIDE's range
 LEAST_TRANSMISSION = 0.02  # depth cannot be told from less
 DENSITY = (0.25, 1.3)  # mean optical thickness, from thinner to as dense as the densest given
 TINT = 0.03
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def main() -> None:
@@ -35,9 +35,8 @@ def main() -> None:
     asked = parser.parse_args()
     for folder in (*(asked.train / "clean").iterdir(), *(asked.more / "clean").iterdir()):
         link(asked.out / "clean" / folder.name, folder)
-    skies = [Path(__file__).with_name("smooth_skies.py"), asked.train / "clean"]
-    skies += [asked.out / "clean" / "skies", "--count", str(asked.skies)]
-    subprocess.run([sys.executable, *map(str, skies)], check=True)
+    skies = asked.out / "clean" / "skies"
+    write_skies(photos_in(asked.train / "clean"), skies, count=asked.skies)
     rooms = asked.train / "pairs" / "haze" / "SOTS-indoor"
     out = asked.out / "pairs" / "haze" / "SOTS-indoor"
     random = np.random.default_rng(0)
@@ -91,13 +90,6 @@ def pixels(path: Path) -> np.ndarray:
     """Return a photograph (H, W, 3) in [0, 1]."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"), np.float32) / 255
-
-
-def link(at: Path, to: Path) -> None:
-    """Put a link to a file or folder where there is nothing yet."""
-    at.parent.mkdir(parents=True, exist_ok=True)
-    if not at.is_symlink():
-        at.symlink_to(to.resolve())
 
 
 if __name__ == "__main__":

@@ -28,17 +28,27 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--count", type=int, default=200)
     asked = parser.parse_args()
-    photos = sorted(path for path in asked.clean.rglob("*") if path.suffix in (".jpg", ".png"))
+    photos = photos_in(asked.clean)
     if not photos:
         parser.error(f"{asked.clean}: holds no .jpg or .png")
-    asked.out.mkdir(parents=True, exist_ok=True)
+    write_skies(photos, asked.out, count=asked.count)
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """Return the photographs in a folder and all below it."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))
+
+
+def write_skies(photos: list[Path], out: Path, *, count: int) -> None:
+    """Write composites of some of the photographs, as PNG files."""
+    out.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
-    for number in range(asked.count):
+    for number in range(count):
         photo = Image.open(photos[random.integers(len(photos))]).convert("RGB")
         photo.thumbnail((LONGER_PX, LONGER_PX), Image.Resampling.LANCZOS)
         picture = with_sky(np.asarray(photo) / 255, random)
         pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
-        Image.fromarray(pixels).save(asked.out / f"{number:04}.png")
+        Image.fromarray(pixels).save(out / f"{number:04}.png")
 
 
 def with_sky(ground: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -10,10 +10,8 @@ from PIL import Image
 
 pytest.importorskip("ray", reason="NOT TESTED: bulk work, because Ray is not installed")
 
-from fairweather.cli.bulk import print_report
 from fairweather.errors import OptionError
 from fairweather.serving import Entry, Ledger, RestoreOptions, find_orders, open_place
-from fairweather.serving.bulk import sum_up
 
 RAIN = RestoreOptions()
 
@@ -169,15 +167,3 @@ def test_a_table_remembers_what_a_killed_run_noted(tmp_path: Path, kind: str) ->
     assert Ledger(target).entries == {"a": later}
     left = sorted(one.path.rpartition("/")[2] for one in target.files())
     assert left == ["files.parquet", "report.json"]
-
-
-def test_a_report_tells_restored_photographs_from_those_left(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    left = Entry("a", "in/a", status="left", degradation="clean", pixels=10**6, seconds=2.0)
-    report = sum_up([left], passed_over=0, seconds=4.0)
-    assert (report.restored, report.left, report.degradations) == (0, 1, {"clean": 1})
-    print_report(report, "out")
-    first, second, _ = capsys.readouterr().out.splitlines()
-    assert first == "1 photograph: 0 restored, 1 left as they were, 0 done before"
-    assert second.startswith("1.0 megapixels in 4.0 s")

@@ -78,8 +78,10 @@ def warn_of_slow(precision: str) -> None:
 
     Only Linux says which instructions there are; elsewhere nothing is said.
     """
+    if precision not in _CPU_FLAGS:
+        return
     told = set(_read(_CPU_INFO).split())
-    if told and precision in _CPU_FLAGS and not told & _CPU_FLAGS[precision]:
+    if told and not told & _CPU_FLAGS[precision]:
         log.warning(
             "note: this processor has no instructions for %s, which is slower here than fp32;"
             " choose --precision fp32",

@@ -206,6 +206,21 @@ def test_a_run_that_is_stopped_says_what_is_done(tmp_path: Path) -> None:
     assert len(files_in(out)) < COUNT
 
 
+def test_what_auto_leaves_as_it_was_is_no_restored_photograph(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    Image.fromarray(data.chelsea()).save(source / "a.png")
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, "bulk", source, "-o", out, "--task", "auto"],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout.startswith("1 photograph: 0 restored, 1 left as they were, 0 done before\n")
+    assert "degradations: clean 1" in done.stdout
+    assert list(files_in(out)) == ["a.png"]
+
+
 def test_a_file_over_which_workers_die_is_given_up(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     place = Path(tempfile.mkdtemp(prefix="fw-"))  # Ray wants a short one

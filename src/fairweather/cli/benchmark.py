@@ -5,13 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fairweather.cli.console import (
-    counting,
-    err_console,
-    out_console,
-    print_json,
-    table_of,
-)
+from fairweather.cli.console import counting, err_console, out_console, print_json, table_of
 from fairweather.cli.options import AsJson, Device
 
 
