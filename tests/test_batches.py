@@ -67,6 +67,17 @@ def test_weathers_come_in_the_recipes_shares(monkeypatch: pytest.MonkeyPatch) ->
     assert (degraded != clean).flatten(1).any(1).all()
 
 
+def test_a_recipe_may_draw_a_degradation_from_other_ranges() -> None:
+    flat = {"layers": [1, 1], "opacity": [0.0, 0.0]}
+    recipe = make_recipe(task="raindrop", data={"clean": ["clean"], "ranges": flat})
+    batch = a_batch(4, synthetic=[True] * 4)
+    degraded, clean = degrade_crops(batch, recipe=recipe, index=0, seed=1)
+    assert torch.equal(degraded, clean)
+    one = {**a_batch(1, synthetic=[True]), "number": torch.tensor([0])}
+    degraded, clean = degrade_held_out(one, recipe=recipe)
+    assert torch.equal(degraded, clean)
+
+
 def test_a_stage_may_leave_more_crops_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DEGRADATIONS, "rain", dimmed)
     recipe = make_recipe(data={"clean": ["clean"], "identity_fraction": 0.0})

@@ -51,6 +51,10 @@ def with_stage(**changes: Any) -> dict[str, Any]:
     return {**SMALL, "stages": [first, {**second, **changes}]}
 
 
+def with_ranges(ranges: dict[str, object], *, task: str = "rain") -> dict[str, object]:
+    return {**SMALL, "task": task, "data": {"clean": ["clean"], "ranges": ranges}}
+
+
 def with_shares(shares: dict[str, float], *, task: str = "rain") -> dict[str, Any]:
     return {**SMALL, "task": task, "data": {"clean": ["clean"], "weather_shares": shares}}
 
@@ -134,6 +138,12 @@ def test_a_recipe_is_frozen(tmp_path: Path) -> None:
         ({**SMALL, "gradient_clip_norm": 0}, "gradient_clip_norm", "greater than 0"),
         ({**SMALL, "validate_every_steps": 0}, "validate_every_steps", "greater than"),
         ({**SMALL, "data": {}}, "data", "neither clean folders nor pairs"),
+        (with_ranges({"size": [1, 2]}), "data.ranges", "range 'size': rain has none; it has"),
+        (with_ranges({"tint": [0, 1]}), "data.ranges", "takes one number"),
+        (with_ranges({"width_px": 2.0}), "data.ranges", "takes the least and the greatest"),
+        (with_ranges({"width_px": [3, 2]}), "data.ranges", "takes the least and the greatest"),
+        (with_ranges({"layers": [1, 2.5]}), "data.ranges", "takes whole numbers"),
+        (with_ranges({"rain": 1.0}, task="weather"), "data.ranges", "has no ranges; these have"),
         (with_shares({"rain": 1.0}), "", "for task weather, not for rain"),
         (with_shares({}, task="weather"), "data.weather_shares", "at least 1"),
         (with_shares({"fog": 1}, task="weather"), "data.weather_shares", "'fog' is none of rain"),

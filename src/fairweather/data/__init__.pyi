@@ -14,7 +14,9 @@ from .cache import default_cache_folder as default_cache_folder
 from .check import Finding as Finding
 from .check import check_pairs as check_pairs
 from .degradations import DEGRADATIONS as DEGRADATIONS
+from .degradations import RANGES as RANGES
 from .degradations import WEATHERS as WEATHERS
+from .degradations import ranges_of as ranges_of
 from .degradations.rain import RainRanges as RainRanges
 from .degradations.rain import add_rain as add_rain
 from .degradations.rain_layers import RainLayers as RainLayers

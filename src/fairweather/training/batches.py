@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from fairweather.data import (
     find_images,
     find_layout_pairs,
     mix_up,
+    ranges_of,
     split_layers,
 )
 from fairweather.errors import DataError
@@ -165,7 +167,7 @@ def degrade_crops(
         chosen = synthetic & (drawn >= identity_fraction(recipe, index))
         if chosen.any():
             shares = recipe.data.weather_shares
-            options = {"shares": shares} if shares else {}
+            options = {"shares": shares} if shares else _drawn_from(recipe)
             degrade = DEGRADATIONS[recipe.task]
             degraded[chosen] = degrade(clean[chosen], generator=generator, **options)
     augmentation = recipe.augmentation
@@ -197,8 +199,14 @@ def degrade_held_out(
     if batch["synthetic"].item():
         # Of the image's number, so that any number of devices makes the same.
         generator = torch.Generator().manual_seed(recipe.seed + int(batch["number"]))
-        degraded = DEGRADATIONS[recipe.task](clean, generator=generator)
+        degrade = DEGRADATIONS[recipe.task]
+        degraded = degrade(clean, generator=generator, **_drawn_from(recipe))
     return degraded, clean
+
+
+def _drawn_from(recipe: Recipe) -> dict[str, Any]:
+    changes = recipe.data.ranges
+    return {"ranges": ranges_of(recipe.task, changes)} if changes else {}
 
 
 def in_unit_range(batch: Batch, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     model_validator,
 )
 
-from fairweather.data import DEGRADATIONS, WEATHERS, Augmentation, list_layouts
+from fairweather.data import DEGRADATIONS, WEATHERS, Augmentation, list_layouts, ranges_of
 from fairweather.errors import OptionError
 from fairweather.models import PRESETS, Config, symmetries_of
 from fairweather.training.losses import LOSS_NAMES
@@ -126,6 +127,12 @@ class DataSpec(Strict):
         min_length=1,
         description="how often each weather comes among the synthetic crops of task weather, as in"
         " {rain: 1, snow: 2}; by default all as often",
+    )
+    ranges: dict[str, FiniteFloat | tuple[FiniteFloat, FiniteFloat]] | None = Field(
+        None,
+        min_length=1,
+        description="from what the parameters of the synthetic degradation are drawn, where not"
+        " from the defaults, as in {radius_px: [3, 60]} of task raindrop",
     )
     held_out_every: int = Field(
         25,
@@ -287,6 +294,11 @@ class Recipe(Strict):
             raise ValueError("data.layers are added to clean images of task rain")
         if self.data.weather_shares and self.task != "weather":
             raise ValueError(f"data.weather_shares are for task weather, not for {self.task}")
+        if self.data.ranges:
+            try:
+                ranges_of(self.task, self.data.ranges)
+            except OptionError as error:
+                raise ValueError(f"data.ranges: {error}") from error
         if ("perceptual" in self.loss) is (self.perceptual_backbone is None):
             raise ValueError("the perceptual loss and perceptual_backbone belong together")
         return self
