@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import psutil
@@ -65,19 +65,24 @@ def make_photos(folder: Path, *, count: int) -> None:
     (folder / BROKEN[1]).write_bytes(whole[: len(whole) // 2])
 
 
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start(
+    *arguments: str, errors: IO[str] | int = subprocess.DEVNULL, **environment: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, *arguments, "--device", "cpu", "--json"],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=errors,
         encoding="utf-8",
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
-    process = start(*arguments, **environment)
-    out, _ = process.communicate(timeout=400)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        process = start(*arguments, errors=errors, **environment)
+        out, _ = process.communicate(timeout=400)
+        errors.seek(0)
+        assert process.returncode in (0, 1), errors.read()
     return process.returncode, json.loads(out)
 
 

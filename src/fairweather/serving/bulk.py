@@ -24,10 +24,11 @@ import ray.data
 from fairweather.errors import FileTakenError, OptionError
 from fairweather.hardware import pick_device, usable_cores
 from fairweather.imaging import WRITTEN_SUFFIXES
-from fairweather.serving.bulk_worker import BulkWorker, Register, Setting, Task, facts_of, way_of
+from fairweather.serving.bulk_worker import BulkWorker, Setting, Task, facts_of, way_of
 from fairweather.serving.cluster import connected
 from fairweather.serving.ledger import WRITTEN, Entry, Ledger
 from fairweather.serving.orders import Order, find_orders
+from fairweather.serving.register import Register
 from fairweather.serving.stores import Place, open_place, remove_halves
 from fairweather.serving.uploads import RestoreOptions
 
@@ -244,7 +245,8 @@ class Pool:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        dataset = ray.data.from_arrow(blocks).map_batches(
+        # Not from_arrow, which starts processes that only look at the blocks.
+        dataset = ray.data.from_blocks(blocks).map_batches(
             BulkWorker,  # type: ignore[arg-type]
             batch_size=None,
             batch_format="pyarrow",

@@ -69,24 +69,6 @@ def way_of(studio: Studio, options: RestoreOptions) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-@ray.remote(num_cpus=0)
-class Register:
-    """How often work on a file was begun and did not end, since its worker died."""
-
-    def __init__(self) -> None:
-        """Begin without any."""
-        self.begun: collections.Counter[str] = collections.Counter()
-
-    def begin(self, name: str) -> int:
-        """Note that work on a file begins; return how often that was."""
-        self.begun[name] += 1
-        return self.begun[name]
-
-    def end(self, name: str) -> None:
-        """Note that it has ended, in whatever way."""
-        del self.begun[name]
-
-
 class BulkWorker:
     """Restores files, in an actor of Ray."""
 
