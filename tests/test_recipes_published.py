@@ -168,7 +168,9 @@ TREES: dict[str, Callable[[Path], Path]] = {
     ),
     "rain_layers_n": grow_rain,
     "raindrop_n": grow_ours,
+    "raindrop_far_n": grow_ours,
     "snow_n": grow_ours,
+    "snow_more_n": grow_ours,
     **dict.fromkeys(
         ("haze_n", "haze_s", "haze_proxy_s", "haze_rooms_s", "shadow_s"),
         partial(
