@@ -144,6 +144,7 @@ def test_a_recipe_is_frozen(tmp_path: Path) -> None:
         (with_ranges({"width_px": [3, 2]}), "data.ranges", "takes the least and the greatest"),
         (with_ranges({"layers": [1, 2.5]}), "data.ranges", "takes whole numbers"),
         (with_ranges({"rain": 1.0}, task="weather"), "data.ranges", "has no ranges; these have"),
+        ({**SMALL, "data": {"pairs": ["p"], "ranges": {"tint": 0.1}}}, "", "name data.clean"),
         (with_shares({"rain": 1.0}), "", "for task weather, not for rain"),
         (with_shares({}, task="weather"), "data.weather_shares", "at least 1"),
         (with_shares({"fog": 1}, task="weather"), "data.weather_shares", "'fog' is none of rain"),

@@ -238,8 +238,8 @@ def test_a_file_over_which_workers_die_is_given_up(tmp_path: Path) -> None:
     while process.poll() is None:
         # Folders go meanwhile, over which Path.rglob of Python 3.11 stumbles.
         found = {folder for folder, _, files in os.walk(place) if "file.bmp" in files}
-        for path in found - seen:
-            seen.add(path)
+        for folder in found - seen:
+            seen.add(folder)
             for one in psutil.Process(process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     if WORKER in " ".join(one.cmdline()):

@@ -294,6 +294,8 @@ class Recipe(Strict):
             raise ValueError("data.layers are added to clean images of task rain")
         if self.data.weather_shares and self.task != "weather":
             raise ValueError(f"data.weather_shares are for task weather, not for {self.task}")
+        if self.data.ranges and not self.data.clean:
+            raise ValueError("data.ranges are of what is laid over clean images; name data.clean")
         if self.data.ranges:
             try:
                 ranges_of(self.task, self.data.ranges)
