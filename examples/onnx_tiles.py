@@ -48,8 +48,9 @@ def look(path, padded, size, tile_px):
 
 def restore(path, image, tile_px=512):
     """Restore (H, W, 3) float32 in [0, 1]."""
-    run, px = load(path)
-    size, padded, multiple, overlap = image.shape[:2], image, px["multiple_px"], px["overlap_px"]
+    (run, px), size, padded = load(path), image.shape[:2], image
+    multiple = px["multiple_px"]
+    overlap = max(px["overlap_px"], 2 * multiple * (4 * multiple <= tile_px < 512))
     for axis, side in enumerate(size):  # at the bottom and right; by replication where it is short
         widths = np.zeros((3, 2), int)
         widths[axis, 1] = -side % multiple
@@ -75,6 +76,5 @@ def restore(path, image, tile_px=512):
 if __name__ == "__main__":
     weights_file, source, target, *more = sys.argv[1:] if len(sys.argv) > 3 else sys.exit(__doc__)
     upright = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
-    photo = np.asarray(upright, dtype="float32") / 255
-    restored = restore(weights_file, photo, *map(int, more))
+    restored = restore(weights_file, np.asarray(upright, "float32") / 255, *map(int, more))
     Image.fromarray(np.rint(restored * 255).astype("uint8")).save(target)

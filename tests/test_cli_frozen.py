@@ -34,6 +34,7 @@ COMMANDS = {
     "models list": {"--json"},
     "models info": {"weights", "--json"},
     "models convert": {"source", "target", "--to", "--bottleneck-shift", "--overwrite"},
+    "models precision": {"weights", "data", "--degradation", "--precision", "--json"},
     "benchmark": {"--weights", "--size", "--threads", "--device", "--json"},
     "evaluate": {
         "data", "--weights", "--protocol", "--layout", "--split", "--degradation", "--inference",

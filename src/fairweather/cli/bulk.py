@@ -79,7 +79,8 @@ def bulk_command(
     device: Device = "auto",
     engine: Annotated[str, typer.Option(help="What runs the network; see restore.")] = "auto",
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format to compute in.")
+        Literal["fp32", "bf16", "fp16", "auto"],
+        typer.Option(help="Number format to compute in; auto takes bf16 where it is free."),
     ] = "fp32",
     max_pixels: Annotated[int, typer.Option(min=1, help="Of one photograph.")] = 100_000_000,
     retry_failed: Annotated[

@@ -19,7 +19,12 @@ from fairweather.cli.console import err_console, give_up_output, out_console
 from fairweather.cli.data import data_check, data_degrade, data_layouts, data_pack, data_unpack
 from fairweather.cli.evaluate import evaluate_command
 from fairweather.cli.export import export_command
-from fairweather.cli.models import models_convert, models_info, models_list
+from fairweather.cli.models import (
+    models_convert,
+    models_info,
+    models_list,
+    models_precision,
+)
 from fairweather.cli.restore import restore_command
 from fairweather.cli.serve import serve_command
 from fairweather.cli.train import train_command
@@ -45,6 +50,7 @@ models_app = typer.Typer(
 models_app.command("list")(models_list)
 models_app.command("info")(models_info)
 models_app.command("convert")(models_convert)
+models_app.command("precision")(models_precision)
 app.add_typer(models_app, name="models")
 data_app = typer.Typer(help="Check, make and describe training data.", no_args_is_help=True)
 data_app.command("check")(data_check)

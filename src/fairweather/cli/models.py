@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import math
 import os
 from pathlib import Path
 from types import ModuleType
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fairweather.cli.console import out_console, print_json, table_of
+from fairweather.cli.console import counting, out_console, print_json, table_of
 from fairweather.cli.options import AsJson, Overwrite, WeightsFile
-from fairweather.errors import TAKEN, CheckpointError
+from fairweather.errors import TAKEN, CheckpointError, DataError
 
 if TYPE_CHECKING:
     from fairweather.models import Network
@@ -105,6 +106,68 @@ def models_convert(
     except OSError as error:
         raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from error
     out_console.print(f"{source} → {target}")
+
+
+def models_precision(
+    weights: WeightsFile,
+    data: Annotated[
+        Path, typer.Argument(help="Test set, or a folder of several, as `evaluate` takes it.")
+    ],
+    *,
+    degradation: Annotated[
+        str | None,
+        typer.Option(
+            help="DATA holds clean photographs: degrade them first, or none: see evaluate."
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["bf16", "fp16"], typer.Option(help="Number format to compare with fp32.")
+    ] = "bf16",
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a lower precision costs on a CPU, and record it in the card of the weights."""
+    from fairweather.evaluation import evaluate, find_degraded_set, find_test_sets
+    from fairweather.models import PrecisionRecord, write_precision_records
+
+    sets = (
+        [find_degraded_set(data, degradation=degradation)]
+        if degradation is not None
+        else find_test_sets(data)
+    )
+    means: dict[str, dict[str, float]] = {}
+    for one in ("fp32", precision):
+        with counting(f"images in {one}", total=None, hidden=as_json) as show:
+            found = evaluate(
+                sets,
+                weights=[weights],
+                protocol="plain",
+                device="cpu",
+                precision=one,
+                on_progress=show,
+            )
+        if found.faults:
+            raise DataError(found.faults[0])
+        means[one] = {
+            result.name: result.mean(result.columns[0]).figures["psnr_db"]
+            for result in found.sets
+            if result.rows
+        }
+    records = [
+        PrecisionRecord(name, precision, means[precision][name], fp32_db)
+        for name, fp32_db in means["fp32"].items()
+        if math.isfinite(fp32_db) and math.isfinite(means[precision].get(name, math.inf))
+    ]
+    if not records:
+        raise DataError(f"{data}: holds no image that {weights} changes")
+    card = write_precision_records(weights, records)
+    if as_json:
+        print_json({"card": str(card), "records": [dataclasses.asdict(one) for one in records]})
+        return
+    table = table_of("images", "precision", "loss")
+    for one in records:
+        table.add_row(one.images, one.precision, f"{one.loss_db:.4f} dB")
+    out_console.print(table)
+    out_console.print(f"recorded in {card}")
 
 
 def load_source(source: str, *, bottleneck_shift: bool | None) -> tuple["Network", dict[str, str]]:

@@ -73,7 +73,8 @@ def restore_command(
     ] = "auto",
     threads: Threads = None,
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format to compute in.")
+        Literal["fp32", "bf16", "fp16", "auto"],
+        typer.Option(help="Number format to compute in; auto takes bf16 where it is free."),
     ] = "fp32",
     tile: Annotated[
         str, typer.Option(help="Side of a tile in pixels, auto, or none for no tiles.")

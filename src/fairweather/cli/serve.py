@@ -28,7 +28,8 @@ def serve_command(
     device: Device = "auto",
     engine: Annotated[str, typer.Option(help="What runs the network; see restore.")] = "auto",
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16"], typer.Option(help="Number format to compute in.")
+        Literal["fp32", "bf16", "fp16", "auto"],
+        typer.Option(help="Number format to compute in; auto takes bf16 where it is free."),
     ] = "fp32",
     threads: Threads = None,
     queue: Annotated[int, typer.Option(min=0, help="Requests that may wait.")] = 32,

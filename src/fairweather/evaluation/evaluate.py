@@ -33,6 +33,7 @@ def evaluate(
     inference: str = "ours",
     ensemble: bool = False,
     device: str = "auto",
+    precision: str = "fp32",
     masks: Path | None = None,
     on_image: OnImage | None = None,
     on_progress: OnProgress = lambda done, total: None,
@@ -46,6 +47,7 @@ def evaluate(
         inference: how the model is run, one of `INFERENCES`.
         ensemble: average over the flips and quarter turns that the weights were trained with.
         device: as for `Restorer`.
+        precision: the same; the official inferences compute in fp32.
         masks: a folder of shadow masks by name, white in the shadow, for the protocol `istd`.
         on_image: called with the evaluation and the set so far, the new row, and the images, which
             are not kept.
@@ -61,7 +63,9 @@ def evaluate(
     """
     how = named_protocol(protocol)
     score = score_under(how, masks=masks)
-    evaluation, runs = load_runs(weights, inference=inference, ensemble=ensemble, device=device)
+    evaluation, runs = load_runs(
+        weights, inference=inference, ensemble=ensemble, device=device, precision=precision
+    )
     evaluation.protocol = how
     evaluation.notes += told_notes(evaluation, sets)
 
@@ -194,7 +198,12 @@ def run_sets(
 
 
 def load_runs(
-    weights: Sequence[str | Path], *, inference: str, ensemble: bool, device: str
+    weights: Sequence[str | Path],
+    *,
+    inference: str,
+    ensemble: bool,
+    device: str,
+    precision: str = "fp32",
 ) -> tuple[Evaluation, dict[str, Run]]:
     """Load all weights: an evaluation that describes them, and what runs each."""
     place = str(pick_device(device))
@@ -202,7 +211,9 @@ def load_runs(
     runs = {}
     for name, one in zip(name_weights(weights), weights, strict=True):
         model = load_model(one)
-        runs[name] = build_run(model, inference=inference, device=device, ensemble=ensemble)
+        runs[name] = build_run(
+            model, inference=inference, device=device, precision=precision, ensemble=ensemble
+        )
         evaluation.weights.append(describe_weights(one, model, name=name))
     return evaluation, runs
 

@@ -32,7 +32,12 @@ OFFICIAL: dict[str, Callable[[torch.nn.Module, Tensor], Tensor]] = {
 
 
 def build_run(
-    model: Network, *, inference: str = "ours", device: str = "auto", ensemble: bool = False
+    model: Network,
+    *,
+    inference: str = "ours",
+    device: str = "auto",
+    precision: str = "fp32",
+    ensemble: bool = False,
 ) -> Run:
     """Return a function that restores one image.
 
@@ -40,6 +45,7 @@ def build_run(
         model: in evaluation mode.
         inference: one of `INFERENCES`.
         device: as for `Restorer`.
+        precision: `fp32`; for `ours` and `whole` also what else a `Restorer` takes but `auto`.
         ensemble: average over the flips and quarter turns that the weights were trained with.
 
     Returns:
@@ -47,15 +53,19 @@ def build_run(
         out.
 
     Raises:
-        OptionError: for another inference, or a device that is not here.
+        OptionError: for another inference, or a device or precision that it does not have.
     """
     if inference not in INFERENCES:
         raise OptionError(f"inference {inference!r}: is none of {', '.join(INFERENCES)}")
     if inference in OFFICIAL:
+        if precision != "fp32":
+            raise OptionError(f"inference {inference!r}: computes in fp32; choose ours or whole")
         restore = _official_run(model, inference, device=device, ensemble=ensemble)
     else:
         tile = "auto" if inference == "ours" else None
-        restorer = Restorer(model, device=device, tile=tile, self_ensemble=ensemble)
+        restorer = Restorer(
+            model, device=device, precision=precision, tile=tile, self_ensemble=ensemble
+        )
         restore = restorer.restore_pixels
 
     def run(image: np.ndarray) -> np.ndarray:

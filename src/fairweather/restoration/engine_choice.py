@@ -3,10 +3,12 @@
 import functools
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
 from fairweather.errors import MissingExtraError, OptionError, installing
 from fairweather.export import onnx_runner
-from fairweather.models import Network
+from fairweather.hardware import pick_device
+from fairweather.models import AST, Network, multiplies_in_bf16, read_precision_records
 from fairweather.restoration.converted import (
     CONVERTERS,
     OPENVINO_PRECISIONS,
@@ -21,6 +23,8 @@ from fairweather.restoration.engines import Engine, TorchEngine
 #   Intel Xeon with AMX      torch 0.15, 0.58   onnxruntime 0.27, 1.23   openvino 0.26, 1.59
 # Nothing was measured on a GPU, where the converted engines do not run.
 FASTEST = "torch"
+
+MOST_LOSS_DB = 0.01  # PSNR that `auto` gives away for bf16, on each set of the card
 
 
 @dataclass(frozen=True)
@@ -117,3 +121,22 @@ def create_engine(
     if precision != "fp32":
         raise OptionError(f"precision {precision!r}: engine {name!r} has only fp32")
     return load_converted(model, onnx_runner)
+
+
+def pick_precision(
+    precision: str, weights: Network | str | Path, model: Network, *, engine: str, device: str
+) -> str:
+    """Return the precision to compute in; for `auto` bf16 where it is free, else fp32.
+
+    It is free where the processor multiplies in bf16, the network's strips do so, and the card of
+    the weights records for bf16 no loss of more than 0.01 dB on any of its sets.
+    """
+    if precision != "auto":
+        return precision
+    here = pick_device(device).type == "cpu" and pick_engine(engine) == "torch"
+    if not here or isinstance(weights, Network) or not isinstance(model, AST):
+        return "fp32"
+    if not multiplies_in_bf16():
+        return "fp32"
+    losses = [one.loss_db for one in read_precision_records(weights) if one.precision == "bf16"]
+    return "bf16" if losses and max(losses) <= MOST_LOSS_DB else "fp32"

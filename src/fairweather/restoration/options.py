@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fairweather.errors import TAKEN, FileTakenError, OptionError
+from fairweather.models import overlap_px as needed_overlap_px
 from fairweather.restoration.engines import Engine
 from fairweather.restoration.finishing import list_finishes
 from fairweather.restoration.scales import MOST_LEVELS, Levels
@@ -55,41 +56,45 @@ def check_changes(
         raise OptionError("fast and self_ensemble: are True or False")
 
 
-def pick_tile_px(
+def pick_tiles(
     tile: TilePx,
     engine: Engine,
     *,
     batch: int,
-    overlap_px: int,
-    least_overlap_px: int,
+    overlap_px: int | None,
     budget_bytes: int | None,
-) -> int | None:
-    """Return the side of the tiles that a call begins with [px]; None for one tile.
+) -> tuple[int | None, int]:
+    """Return the side of the tiles that a call begins with, None for one tile, and their overlap.
 
     Args:
-        tile: what is asked for.
+        tile: what is asked for [px].
         engine: what runs the network.
         batch: tiles at a time.
-        overlap_px: how far tiles overlap.
-        least_overlap_px: how far they have to, at least.
+        overlap_px: how far tiles have to overlap; None is as far as the network needs it.
         budget_bytes: what those may take that are computed at once.
 
     Raises:
         OptionError: if a tile would have no core between its overlaps.
     """
     multiple = engine.config.size_multiple
-    smallest_px = smallest_tile_px(overlap_px=overlap_px, multiple=multiple)
+    side = tile if isinstance(tile, int) else None
+    needed_px = needed_overlap_px(engine.config, tile_px=side) if overlap_px is None else overlap_px
+    smallest_px = smallest_tile_px(overlap_px=needed_px, multiple=multiple)
     if isinstance(tile, str):
         batch_bytes_per_px = engine.bytes_per_px * batch * engine.at_once()
         budget_bytes = budget_bytes or engine.free_bytes()
         side = int((budget_bytes / batch_bytes_per_px) ** 0.5) // multiple * multiple
         most_px = MOST_TILE_PX.get(engine.device.type, 1024)
-        tile = min(side, max(most_px, 2 * smallest_px))
-    elif tile is not None:
-        refused_px = smallest_tile_px(overlap_px=least_overlap_px, multiple=multiple)
-        if tile < refused_px:
+        side = max(min(side, max(most_px, 2 * smallest_px)), smallest_px)
+    elif side is not None:
+        least_px = multiple if overlap_px is None else overlap_px
+        refused_px = smallest_tile_px(overlap_px=least_px, multiple=multiple)
+        if side < refused_px:
             raise OptionError(
-                f"tile {tile}: needs at least {refused_px} px for these weights and an overlap"
-                f" of {least_overlap_px} px"
+                f"tile {side}: needs at least {refused_px} px for these weights and an overlap"
+                f" of {least_px} px"
             )
-    return None if tile is None else max(tile, smallest_px)
+        side = max(side, smallest_px)
+    if overlap_px is None and side is not None:
+        needed_px = min(needed_overlap_px(engine.config, tile_px=side), side // 2)
+    return side, needed_px

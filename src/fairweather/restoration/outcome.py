@@ -25,15 +25,19 @@ class Restored:
     diagnosis: Diagnosis | None = None  # where the degradation was not given, but found
     levels: int = 0  # how often the photograph was halved, to be restored coarse to fine
     frames: int | None = None  # of a clip
+    precision: str | None = None  # in which the network computed; None if in none, or in several
 
     @classmethod
     def of_clip(
-        cls, source: Path, target: Path, made: RestoredClip, *, started: float
+        cls, source: Path, target: Path, made: RestoredClip, *, started: float, precision: str
     ) -> "Restored":
         """Return what restoring a clip gave that was begun at a time of `time.monotonic`."""
         seconds = time.monotonic() - started
         size = (made.height, made.width)
-        return cls(source, target, None, *size, seconds, made.notes, frames=made.frames)
+        known = None if precision == "auto" else precision
+        return cls(
+            source, target, None, *size, seconds, made.notes, frames=made.frames, precision=known
+        )
 
 
 class Outcome(NamedTuple):
@@ -43,3 +47,4 @@ class Outcome(NamedTuple):
     notes: tuple[str, ...] = ()
     diagnosis: Diagnosis | None = None
     levels: int = 0
+    precision: str | None = None

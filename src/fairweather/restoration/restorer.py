@@ -27,11 +27,10 @@ from fairweather.imaging import (
     write_side_by_side,
 )
 from fairweather.models import Network, fingerprint, load_model
-from fairweather.models import overlap_px as default_overlap_px
 from fairweather.restoration.auto import Chooser
 from fairweather.restoration.clips import restore_clip
 from fairweather.restoration.decisions import Decisions
-from fairweather.restoration.engine_choice import create_engine, pick_engine
+from fairweather.restoration.engine_choice import create_engine, pick_engine, pick_precision
 from fairweather.restoration.engines import Engine
 from fairweather.restoration.finishing import apply_finish
 from fairweather.restoration.in_memory import from_memory
@@ -39,7 +38,7 @@ from fairweather.restoration.options import (
     TilePx,
     check_changes,
     check_options,
-    pick_tile_px,
+    pick_tiles,
     refuse_existing,
 )
 from fairweather.restoration.outcome import Outcome, Restored
@@ -99,7 +98,7 @@ class Restorer:
             device: `auto`, `cpu`, `cuda`, `mps`, `xpu`.
             engine: what runs the network, a name from `list_engines`; `auto` is the one that was
                 measured fastest.
-            precision: `fp32`, `bf16` or `fp16`.
+            precision: `fp32`, `bf16`, `fp16`, or `auto`: bf16 where it is free, else fp32.
             tile: side of a tile [px], `auto` from the memory budget, None for one tile. A tile that
                 is too small for the default overlap is enlarged to twice that.
             overlap_px: how far tiles overlap; by default as far as the network needs it.
@@ -133,6 +132,7 @@ class Restorer:
         self._changes: dict[str, Any] = {}  # of `with_options`, for those that `auto` chooses
         on_cpu = pick_device(device).type == "cpu"
         self.batch = batch or (1 if on_cpu else BATCH)
+        self.precision = precision
         self._asked = f"{engine} {precision} {tile} {overlap_px}"
         if weights == AUTO:
             self._on_cpu = on_cpu and pick_engine(engine) == "torch"
@@ -157,15 +157,13 @@ class Restorer:
         self.weights = "the model" if isinstance(weights, Network) else str(weights)
         model = weights if isinstance(weights, Network) else load_model(weights)
         self._fingerprint = functools.cache(functools.partial(fingerprint, model))
-        self.engine = create_engine(engine, model, device=device, precision=precision)
-        self.overlap_px = default_overlap_px(model.config) if overlap_px is None else overlap_px
-        least_px = self.overlap_px if overlap_px is not None else model.config.size_multiple
-        self.tile_px = pick_tile_px(
+        self.precision = pick_precision(precision, weights, model, engine=engine, device=device)
+        self.engine = create_engine(engine, model, device=device, precision=self.precision)
+        self.tile_px, self.overlap_px = pick_tiles(
             tile,
             self.engine,
             batch=self.batch,
-            overlap_px=self.overlap_px,
-            least_overlap_px=least_px,
+            overlap_px=overlap_px,
             budget_bytes=memory_budget_bytes,
         )
 
@@ -249,12 +247,12 @@ class Restorer:
             made = restore_clip(
                 self, source, target, overwrite=overwrite, options=options, on_frame=on_tile
             )
-            return Restored.of_clip(source, target, made, started=started)
+            return Restored.of_clip(source, target, made, started=started, precision=self.precision)
         if is_sequence(source):
             existing = "skip" if go_on else "overwrite" if overwrite else "refuse"
             way = {"calm": options.calm, "existing": existing, "on_frame": on_tile}
             made = restore_sequence(self, source, target, reading=reading, **way, **coding)
-            return Restored.of_clip(source, target, made, started=started)
+            return Restored.of_clip(source, target, made, started=started, precision=self.precision)
         check_writable(target)
         photo = read_image(source, **reading)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -279,6 +277,7 @@ class Restorer:
             notes=notes,
             diagnosis=outcome.diagnosis,
             levels=outcome.levels,
+            precision=outcome.precision,
         )
 
     def restore_pixels(
@@ -371,7 +370,7 @@ class Restorer:
         if self.finish is not None:
             restored = apply_finish(pixels, restored, name=self.finish)
         notes = ensemble_note(run.engine.config.symmetries) if self.self_ensemble else ()
-        return Outcome(restored, notes, levels=levels)
+        return Outcome(restored, notes, levels=levels, precision=self.precision)
 
     def _begin(self) -> TiledRun:
         """Return what one call needs, so that nothing that befalls it concerns another one."""
