@@ -26,7 +26,7 @@ def load(path):
     return run, json.loads(session.get_modelmeta().custom_metadata_map["config"])
 
 
-def mean(planes, radius=2):
+def mean(planes, radius):
     """Return the mean of the window around each pixel, the border repeated outwards."""
     for axis in (0, 1):
         widths = [(radius, radius) if axis == other else (0, 0) for other in range(planes.ndim)]
@@ -35,22 +35,23 @@ def mean(planes, radius=2):
     return planes
 
 
-def covariance(first, second):
+def covariance(first, second, radius):
     """Return the covariances of the channels in small windows, (h, w, 3, 3)."""
-    product = mean(first[..., :, None] * second[..., None, :])
-    return product - mean(first)[..., :, None] * mean(second)[..., None, :]
+    product = mean(first[..., :, None] * second[..., None, :], radius)
+    return product - mean(first, radius)[..., :, None] * mean(second, radius)[..., None, :]
 
 
-def fit(proxy, change):
+def fit(proxy, change, radius):
     """Return affine models of the change, (h, w, 4, 3): a matrix and an offset for each pixel."""
     colours, wanted = proxy.astype("float64"), change.astype("float64")
-    wide = mean(colours * wanted, 8) - mean(colours, 8) * mean(wanted, 8)
-    contrast = wide / (mean(colours**2, 8) - mean(colours, 8) ** 2 + BLANK)
-    spread = covariance(colours, colours) + FLAT * np.eye(3)
-    shared = covariance(colours, wanted) + FLAT * contrast[..., None] * np.eye(3)
+    far = max(radius, 8)
+    wide = mean(colours * wanted, far) - mean(colours, far) * mean(wanted, far)
+    contrast = wide / (mean(colours**2, far) - mean(colours, far) ** 2 + BLANK)
+    spread = covariance(colours, colours, radius) + FLAT * np.eye(3)
+    shared = covariance(colours, wanted, radius) + FLAT * contrast[..., None] * np.eye(3)
     matrix = np.linalg.solve(spread, shared)
-    offset = mean(wanted)[..., None, :] - mean(colours)[..., None, :] @ matrix
-    return mean(np.concatenate((matrix, offset), axis=-2)).astype("float32")
+    offset = mean(wanted, radius)[..., None, :] - mean(colours, radius)[..., None, :] @ matrix
+    return mean(np.concatenate((matrix, offset), axis=-2), radius).astype("float32")
 
 
 def enlarge(maps, length, axis):
@@ -74,9 +75,10 @@ def restore(path, photo):
     change = restored.clip(0, 1) - proxy
     changed = np.sqrt(np.square(np.log((proxy + change + DARKEST) / (proxy + DARKEST))).mean())
     change *= np.clip((changed - UNNOTICED) / (CERTAIN - UNNOTICED), 0, 1)
-    if scale == 1:
+    if scale == 1 and config["proxy_radius_px"] is None:
         return np.clip(colours + change, 0, 1)
-    models = enlarge(enlarge(fit(proxy, change), photo.height, 0), photo.width, 1)
+    models = fit(proxy, change, config["proxy_radius_px"] or 2)
+    models = enlarge(enlarge(models, photo.height, 0), photo.width, 1)
     added = (colours[..., None, :] @ models[..., :3, :])[..., 0, :] + models[..., 3, :]
     return np.clip(colours + added.clip(change.min((0, 1)), change.max((0, 1))), 0, 1)
 

@@ -34,9 +34,11 @@ def shaded(photo: np.ndarray) -> np.ndarray:
     return result
 
 
-def handed_on(pixels: np.ndarray, restored: np.ndarray, *, proxy: np.ndarray) -> np.ndarray:
+def handed_on(
+    pixels: np.ndarray, restored: np.ndarray, *, proxy: np.ndarray, radius_px: int | None = None
+) -> np.ndarray:
     out = np.empty_like(pixels)
-    apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out)
+    apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out, radius_px=radius_px)
     return out
 
 
@@ -54,15 +56,29 @@ def test_what_was_not_changed_stays_to_the_bit(dtype: Any) -> None:
         np.testing.assert_array_equal(result, pixels)
 
 
-def test_an_affine_change_of_the_colours_is_the_same_everywhere() -> None:
+@pytest.mark.parametrize("radius_px", [None, 1, 16])
+def test_an_affine_change_of_the_colours_is_the_same_everywhere(radius_px: int | None) -> None:
     photo = PHOTO // 2
     small = as_float(make_proxy(photo, longest_px=PROXY_PX))
     matrix = np.array([[1.5, 0.1, 0.0], [0.0, 1.4, 0.2], [0.1, 0.0, 1.6]], np.float32)
-    result = handed_on(photo, small @ matrix + np.float32(0.03), proxy=small)
+    changed = small @ matrix + np.float32(0.03)
+    result = handed_on(photo, changed, proxy=small, radius_px=radius_px)
     expected = 255 * (as_float(photo) @ matrix + 0.03)
     difference = np.abs(result - expected.clip(0, 255))
     assert difference.mean() < 0.3
     assert np.quantile(difference, 0.999) < 1.6
+
+
+def test_wide_windows_even_out_what_a_network_paints_into_a_smooth_picture() -> None:
+    picture = np.linspace(0.3, 0.6, 96 * 64 * 3, dtype=np.float32).reshape(64, 96, 3)
+    pattern = np.tile([[1.3, 1.3, 1.4, 1.4]], (64, 24)).astype(np.float32)[..., None]
+    results = [
+        handed_on(picture, picture * pattern, proxy=picture, radius_px=radius_px)
+        for radius_px in (None, 8)
+    ]
+    across = [np.abs(np.diff(result / picture, axis=1)).mean() for result in results]
+    assert across[1] < across[0] / 10
+    assert results[1].mean() == pytest.approx(results[0].mean(), rel=0.01)
 
 
 def test_a_photograph_that_hardly_changes_is_left_alone_to_the_bit() -> None:
@@ -207,3 +223,11 @@ def test_a_row_of_pixels() -> None:
 def test_a_proxy_too_small_to_see_anything_is_refused() -> None:
     with pytest.raises(OptionError, match="proxy_px 8: must be at least 16"):
         ASTConfig(proxy_px=8)
+
+
+@pytest.mark.parametrize(
+    ("longest_px", "radius_px"), [(None, 3), (64, 0), (64, 17), (64, -1), (64, 2.5), (64, True)]
+)
+def test_windows_that_do_not_lie_on_the_proxy_are_refused(longest_px: Any, radius_px: Any) -> None:
+    with pytest.raises(OptionError, match="proxy_radius_px"):
+        ASTConfig(proxy_px=longest_px, proxy_radius_px=radius_px)

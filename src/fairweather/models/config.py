@@ -44,6 +44,9 @@ class ASTConfig:
             whose change is handed on to the full size (`fairweather.restoration.proxy`), for
             degradations as large as the photograph. None, as in all published models, restores it
             as it is.
+        proxy_radius_px: of the windows on the proxy whose colour models hand the change on. Wider
+            ones even it out, for haze. None is 2, and leaves a photograph that is no larger than
+            the proxy to the network alone.
         stochastic_depth: largest probability of skipping a residual branch while training.
         symmetries: the flips and turns under which the training showed the degradation, which a
             self-ensemble averages over: all eight, as officially, the four flips, left-right, none.
@@ -60,6 +63,7 @@ class ASTConfig:
     bottleneck_shift: bool = False
     global_context: bool = False
     proxy_px: int | None = None
+    proxy_radius_px: int | None = None
     stochastic_depth: float = 0.1
     symmetries: Symmetries = "all"
     fold: int = 1
@@ -108,8 +112,7 @@ class ASTConfig:
                 raise OptionError(
                     f"stage {stage}: FRFN's partial convolution needs 4 channels or more"
                 )
-        if self.proxy_px is not None and self.proxy_px < 16:
-            raise OptionError(f"proxy_px {self.proxy_px}: must be at least 16, or None")
+        refuse_proxy(self.proxy_px, radius_px=self.proxy_radius_px)
         if not 0 <= self.stochastic_depth < 1:
             raise OptionError(f"stochastic_depth {self.stochastic_depth}: must lie in [0, 1)")
 
@@ -121,7 +124,8 @@ class ASTConfig:
             heads=self.heads,
             window=[self.window],
             fold=[self.fold],
-            proxy_px=[0 if self.proxy_px is None else self.proxy_px],
+            proxy_px=[self.proxy_px or 0],
+            proxy_radius_px=[self.proxy_radius_px or 0],
         )
         switches = (self.encoder_attention, self.bottleneck_shift, self.global_context)
         words = (self.feed_forward, self.branches, self.symmetries)
@@ -200,6 +204,7 @@ class ASTv2Config:
         groups: of the feed-forward network's channels, in each of which half are convolved; 12 in
             all published models.
         proxy_px: as for `ASTConfig`.
+        proxy_radius_px: as for `ASTConfig`.
         symmetries: as for `ASTConfig`.
         architecture: tells a config in a file from that of an AST.
     """
@@ -211,6 +216,7 @@ class ASTv2Config:
     mlp_ratio: float = 4.0
     groups: int = 12
     proxy_px: int | None = None
+    proxy_radius_px: int | None = None
     symmetries: Symmetries = "all"
     architecture: Literal["astv2"] = "astv2"
 
@@ -223,7 +229,8 @@ class ASTv2Config:
             heads=self.heads,
             refinement_blocks=[self.refinement_blocks],
             groups=[self.groups],
-            proxy_px=[0 if self.proxy_px is None else self.proxy_px],
+            proxy_px=[self.proxy_px or 0],
+            proxy_radius_px=[self.proxy_radius_px or 0],
         )
         if self.symmetries not in get_args(Symmetries) or self.architecture != "astv2":
             raise OptionError(
@@ -249,8 +256,7 @@ class ASTv2Config:
         for channels, heads in zip(self.channels[self.levels :], self.heads[::-1], strict=True):
             if channels % heads:
                 raise OptionError(f"heads {heads}: {channels} channels do not split into them")
-        if self.proxy_px is not None and self.proxy_px < 16:
-            raise OptionError(f"proxy_px {self.proxy_px}: must be at least 16, or None")
+        refuse_proxy(self.proxy_px, radius_px=self.proxy_radius_px)
 
     @property
     def blocks(self) -> int:
@@ -300,6 +306,16 @@ def make_config(fields: Mapping[str, Any]) -> Config:
         TypeError: for names that no config has.
     """
     return ASTv2Config(**fields) if "architecture" in fields else ASTConfig(**fields)
+
+
+def refuse_proxy(longest_px: int | None, *, radius_px: int | None) -> None:
+    """Refuse a proxy that is too small to restore, or windows that do not lie on it."""
+    if longest_px is not None and longest_px < 16:
+        raise OptionError(f"proxy_px {longest_px}: must be at least 16, or None")
+    if radius_px is not None and (longest_px is None or not 1 <= radius_px <= longest_px // 4):
+        raise OptionError(
+            f"proxy_radius_px {radius_px}: must be from 1 to a quarter of proxy_px {longest_px}"
+        )
 
 
 def refuse_other_numbers(**fields: Sequence[object]) -> None:

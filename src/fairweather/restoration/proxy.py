@@ -11,6 +11,7 @@ therefore left as it was.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,10 +60,11 @@ def run_on_proxy(
     proxy = as_float(make_proxy(pixels, longest_px=proxy_px))
     restored, out = np.empty_like(proxy), np.empty_like(pixels)
     context = decisions.contexts[0] if decisions and decisions.contexts else None
-    way = {"strength": strength, "grey": grey}
+    way: dict[str, Any] = {"strength": strength, "grey": grey}
     run.restore(Source(proxy), out=restored, context=context, on_tile=on_tile, **way)
-    share = decisions and decisions.certainty
-    apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out, share=share, **way)
+    way["share"] = decisions and decisions.certainty
+    radius = run.engine.config.proxy_radius_px
+    apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out, radius_px=radius, **way)
     return out
 
 
@@ -134,6 +136,7 @@ def apply_from_proxy(
     strength: float = 1.0,
     grey: bool = False,
     share: float | None = None,
+    radius_px: int | None = None,
 ) -> None:
     """Change a photograph as its proxy was changed, if that is certain.
 
@@ -145,6 +148,7 @@ def apply_from_proxy(
         strength: with which it was restored, in [0, 1]; less changes less, and is as certain.
         grey: whether the channels are equal, and shall stay so.
         share: how much of the change counts; by default as much as is certain.
+        radius_px: as for `hand_on_colours`.
     """
     if share is None:
         share = certainty(proxy, restored=restored, strength=strength)
@@ -152,7 +156,7 @@ def apply_from_proxy(
         out[:] = pixels
         return
     change = (restored - proxy) * np.float32(share)
-    hand_on_colours(pixels, proxy=proxy, change=change, out=out, grey=grey)
+    hand_on_colours(pixels, proxy=proxy, change=change, out=out, grey=grey, radius_px=radius_px)
 
 
 def hand_on_colours(
@@ -162,6 +166,7 @@ def hand_on_colours(
     change: np.ndarray,
     out: np.ndarray,
     grey: bool = False,
+    radius_px: int | None = None,
 ) -> None:
     """Change a photograph as its proxy was changed, colour by colour: for what has no detail.
 
@@ -171,13 +176,15 @@ def hand_on_colours(
         change: (h, w, 3) float32, what the proxy lacks.
         out: (H, W, 3) to write to, of the same type.
         grey: whether the channels are equal, and shall stay so.
+        radius_px: of the windows of the models; None is `RADIUS_PX`, but hands on the very change
+            of a proxy that is as large as the photograph.
     """
     height, width = pixels.shape[:2]
-    if proxy.shape[:2] == (height, width):
+    if radius_px is None and proxy.shape[:2] == (height, width):
         hand_on_residual(pixels, change=change, out=out, grey=grey)
         return
     least, most = (torch.from_numpy(ends) for ends in (change.min((0, 1)), change.max((0, 1))))
-    models = enlarge_columns(fit_models(proxy, change), width)
+    models = enlarge_columns(fit_models(proxy, change, radius_px or RADIUS_PX), width)
     for start in range(0, height, ROWS):
         stop = min(start + ROWS, height)
         matrix, offset = enlarge_rows(models, start, stop, length=height).split((9, 3), -1)
@@ -222,7 +229,7 @@ def certainty(proxy: np.ndarray, *, restored: np.ndarray, strength: float) -> fl
     return min(1.0, max(0.0, (changed - UNNOTICED) / (CERTAIN - UNNOTICED)))
 
 
-def fit_models(proxy: np.ndarray, change: np.ndarray) -> Tensor:
+def fit_models(proxy: np.ndarray, change: np.ndarray, radius: int = RADIUS_PX) -> Tensor:
     """Fit an affine colour model of a change in the window around each pixel, by ridge regression.
 
     In a window without detail nothing tells how detail changes. There the model multiplies each
@@ -231,34 +238,35 @@ def fit_models(proxy: np.ndarray, change: np.ndarray) -> Tensor:
     Args:
         proxy: (h, w, 3).
         change: (h, w, 3).
+        radius: of the windows [px].
 
     Returns:
         (h, w, 12): a 3 × 3 matrix, input channel by output channel, and an offset.
     """
     colours, wanted = as_planes(proxy), as_planes(change)
-    contrast = diagonal_gain(colours, wanted)
-    mean, wanted_mean = window_mean(colours), window_mean(wanted)
-    spread = covariance(colours, colours) + FLAT * torch.eye(3, dtype=torch.float64)
-    shared = covariance(colours, wanted) + FLAT * torch.diag_embed(contrast)
+    contrast = diagonal_gain(colours, wanted, max(radius, CONTRAST_RADIUS_PX))
+    mean, wanted_mean = window_mean(colours, radius), window_mean(wanted, radius)
+    flat = FLAT * torch.eye(3, dtype=torch.float64)
+    spread = covariance(colours, colours, radius) + flat
+    shared = covariance(colours, wanted, radius) + FLAT * torch.diag_embed(contrast)
     matrix = torch.linalg.solve(spread, shared)
     offset = last(wanted_mean) - (last(mean)[..., None, :] @ matrix)[..., 0, :]
     models = torch.cat((matrix.flatten(-2), offset), -1).permute(2, 0, 1)[None]
-    return last(window_mean(models)).float()
+    return last(window_mean(models, radius)).float()
 
 
-def diagonal_gain(colours: Tensor, wanted: Tensor) -> Tensor:
+def diagonal_gain(colours: Tensor, wanted: Tensor, radius: int) -> Tensor:
     """Return the slope of the change over the colours, channel by channel: (h, w, 3)."""
-    radius = CONTRAST_RADIUS_PX
     mean, wanted_mean = window_mean(colours, radius), window_mean(wanted, radius)
     shared = window_mean(colours * wanted, radius) - mean * wanted_mean
     return last(shared / (window_mean(colours.square(), radius) - mean.square() + BLANK))
 
 
-def covariance(first: Tensor, second: Tensor) -> Tensor:
+def covariance(first: Tensor, second: Tensor, radius: int) -> Tensor:
     """Return the covariances of the channels in small windows: (h, w, 3, 3)."""
     products = (first[:, :, None] * second[:, None]).flatten(1, 2)
-    means = (window_mean(first)[:, :, None] * window_mean(second)[:, None]).flatten(1, 2)
-    return last(window_mean(products) - means).unflatten(-1, (3, 3))
+    means = window_mean(first, radius)[:, :, None] * window_mean(second, radius)[:, None]
+    return last(window_mean(products, radius) - means.flatten(1, 2)).unflatten(-1, (3, 3))
 
 
 def as_planes(image: np.ndarray) -> Tensor:
@@ -271,7 +279,7 @@ def last(planes: Tensor) -> Tensor:
     return planes[0].permute(1, 2, 0)
 
 
-def window_mean(planes: Tensor, radius: int = RADIUS_PX) -> Tensor:
+def window_mean(planes: Tensor, radius: int) -> Tensor:
     """Return the mean around each pixel of (1, C, H, W), whose border is repeated outwards."""
     rows = F.pad(planes, (0, 0, radius, radius), mode="replicate")
     rows = F.avg_pool2d(rows, (2 * radius + 1, 1), stride=1)
