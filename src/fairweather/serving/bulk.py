@@ -244,6 +244,7 @@ class Pool:
         ]
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        context.memory_usage_poll_interval_s = None  # looking takes 4 % of a worker's time
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         # Not from_arrow, which starts processes that only look at the blocks.
         dataset = ray.data.from_blocks(blocks).map_batches(
