@@ -1,6 +1,6 @@
 """Cut close-ups of evenly lit surfaces out of photographs: pavements, walls, grass, cloth.
 
-Writes OUT/NAME_1.png and so on. A shadow on a surface is told from a dark thing by the texture that
+Writes OUT/NAME.png. A shadow on a surface is told from a dark thing by the texture that
 goes on beneath it, of which whole photographs show little.
 """
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from prepare_rain import photographs
 
-TRIALS, KEPT = 60, 1  # of each photograph
+TRIALS = 60  # in each photograph
 SIDES = (0.2, 0.6)  # of the shorter side
 SMALLEST_PX, LARGEST_PX = 128, 400
 EVEN = 0.06  # deviation of the means of 4 × 4 parts, of 1
@@ -32,7 +32,7 @@ def unevenness(piece: Image.Image) -> tuple[float, float]:
 
 @app.command()
 def main(out: Path, sources: list[Path]) -> None:
-    """Cut close-ups out of the photographs under SOURCES."""
+    """Cut at most one out of each photograph under SOURCES."""
     out.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     written = 0
@@ -40,26 +40,21 @@ def main(out: Path, sources: list[Path]) -> None:
     for path in all_of_them:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
-        width, height = image.size
         found = []
         for _ in range(TRIALS):
-            side = int(min(width, height) * random.uniform(*SIDES))
+            side = int(min(image.size) * random.uniform(*SIDES))
             if side < SMALLEST_PX:
                 continue
-            left, top = random.integers(width - side + 1), random.integers(height - side + 1)
+            left, top = (int(random.integers(length - side + 1)) for length in image.size)
             piece = image.crop((left, top, left + side, top + side))
             uneven, texture = unevenness(piece)
             if uneven < EVEN and texture > TEXTURE:
-                found.append((uneven / texture, left, top, piece))
-        kept: list[tuple[int, int]] = []
-        for _, left, top, piece in sorted(found, key=lambda one: one[:3]):
-            if len(kept) < KEPT and all(
-                max(abs(left - x), abs(top - y)) > piece.width // 2 for x, y in kept
-            ):
-                kept.append((left, top))
-                piece.thumbnail((LARGEST_PX, LARGEST_PX), Image.Resampling.LANCZOS)
-                piece.save(out / f"{path.stem}_{len(kept)}.png")
-                written += 1
+                found.append((uneven / texture, piece))
+        if found:
+            piece = min(found, key=lambda one: one[0])[1]
+            piece.thumbnail((LARGEST_PX, LARGEST_PX), Image.Resampling.LANCZOS)
+            piece.save(out / f"{path.stem}.png")
+            written += 1
     print(f"{written} close-ups of {len(all_of_them)} photographs")
 
 

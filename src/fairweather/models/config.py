@@ -124,8 +124,8 @@ class ASTConfig:
             heads=self.heads,
             window=[self.window],
             fold=[self.fold],
-            proxy_px=[self.proxy_px or 0],
-            proxy_radius_px=[self.proxy_radius_px or 0],
+            proxy_px=[0 if self.proxy_px is None else self.proxy_px],
+            proxy_radius_px=[0 if self.proxy_radius_px is None else self.proxy_radius_px],
         )
         switches = (self.encoder_attention, self.bottleneck_shift, self.global_context)
         words = (self.feed_forward, self.branches, self.symmetries)
@@ -229,8 +229,8 @@ class ASTv2Config:
             heads=self.heads,
             refinement_blocks=[self.refinement_blocks],
             groups=[self.groups],
-            proxy_px=[self.proxy_px or 0],
-            proxy_radius_px=[self.proxy_radius_px or 0],
+            proxy_px=[0 if self.proxy_px is None else self.proxy_px],
+            proxy_radius_px=[0 if self.proxy_radius_px is None else self.proxy_radius_px],
         )
         if self.symmetries not in get_args(Symmetries) or self.architecture != "astv2":
             raise OptionError(
