@@ -217,6 +217,7 @@ def test_json(restore: Run, tmp_path: Path) -> None:
         "diagnosis": None,
         "levels": 0,
         "frames": None,
+        "precision": "fp32",
     }
     source, target = str(tmp_path / "c.png"), str(tmp_path / "c.restored.png")
     assert document["skipped"] == [{"source": source, "target": target}]
