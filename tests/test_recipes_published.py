@@ -171,6 +171,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "raindrop_far_n": grow_ours,
     "snow_n": grow_ours,
     "snow_more_n": grow_ours,
+    "shadow_closeups_s": grow_ours,
     **dict.fromkeys(
         ("haze_n", "haze_s", "haze_proxy_s", "haze_rooms_s", "shadow_s"),
         partial(

@@ -333,7 +333,8 @@ def test_a_damaged_last_checkpoint_loses_one_interval(
     last = tmp_path / "stage-0/last.ckpt"
     content = last.read_bytes()
     middle = len(content) // 2
-    changed = content[:middle] + bytes(64) + content[middle + 64 :]
+    part = bytes(byte ^ 255 for byte in content[middle : middle + 256])
+    changed = content[:middle] + part + content[middle + 256 :]
     spoilt = {"empty": b"", "cut": content[:middle], "changed": changed}
     last.unlink() if damage == "gone" else last.write_bytes(spoilt[damage])
     watch.moments.clear()
