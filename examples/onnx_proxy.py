@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-FLAT, BLANK, DARKEST, UNNOTICED, CERTAIN = 1e-4, 1e-6, 0.02, 0.15, 0.2
+FLAT, BLANK, DARKEST, LEAST_CHANGE, DOUBT = 1e-4, 1e-6, 0.02, 0.15, 0.05
 
 
 def load(path):
@@ -74,7 +74,7 @@ def restore(path, photo):
     restored = network(proxy, context=look(proxy))[0].transpose(1, 2, 0)
     change = restored.clip(0, 1) - proxy
     changed = np.sqrt(np.square(np.log((proxy + change + DARKEST) / (proxy + DARKEST))).mean())
-    change *= np.clip((changed - UNNOTICED) / (CERTAIN - UNNOTICED), 0, 1)
+    change *= np.clip((changed - (config["proxy_least_change"] or LEAST_CHANGE)) / DOUBT, 0, 1)
     if scale == 1 and config["proxy_radius_px"] is None:
         return np.clip(colours + change, 0, 1)
     models = fit(proxy, change, config["proxy_radius_px"] or 2)

@@ -56,13 +56,6 @@ def test_a_record_takes_the_place_of_an_older_one_and_the_card_stays(weights: Pa
     assert text.count("Rain100L") == 1
 
 
-def test_a_card_named_readme_is_kept_up(weights: Path) -> None:
-    readme = weights.with_name("README.md")
-    readme.write_text("# A repository\n", "utf-8")
-    assert write_precision_records(weights, [FREE]) == readme
-    assert read_precision_records(weights) == [FREE]
-
-
 def test_records_of_other_weights_do_not_count(weights: Path) -> None:
     write_precision_records(weights, [FREE])
     save_model(create_model("ast_n", init="official"), weights, metadata={"task": "rain"})

@@ -54,7 +54,9 @@ def test_listed_costs_are_those_of_the_networks() -> None:
     for entry in list_models():
         is_preset = entry.kind == "preset"
         config = PRESETS[entry.name] if is_preset else load_model(entry.name).config
-        same = dataclasses.replace(config, proxy_px=None, proxy_radius_px=None, symmetries="all")
+        same = dataclasses.replace(
+            config, proxy_px=None, proxy_radius_px=None, proxy_least_change=None, symmetries="all"
+        )
         if same not in counted:
             counted[same] = count_costs(same)
         parameters, gmacs = counted[same]

@@ -344,15 +344,23 @@ def test_the_example_gives_the_pixels_of_a_restorer(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("radius_px", [None, 12])
+@pytest.mark.parametrize(("radius_px", "least_change"), [(None, None), (12, None), (None, 0.05)])
 def test_the_example_of_a_proxy_gives_the_pixels_of_a_restorer(
-    radius_px: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    radius_px: int | None,
+    least_change: float | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     need(".onnx")
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
     import onnx_proxy
 
-    model = one_block_each(proxy_px=96, proxy_radius_px=radius_px, global_context=True)
+    model = one_block_each(
+        proxy_px=96,
+        proxy_radius_px=radius_px,
+        proxy_least_change=least_change,
+        global_context=True,
+    )
     export_onnx(model, tmp_path / "model.onnx")
     photo = degrade_pixels(skimage.data.coffee()[:201, :302], task="shadow", seed=1)
     expected = fw.Restorer(model, device="cpu")(photo / np.float32(255))

@@ -15,9 +15,9 @@ from fairweather.errors import OptionError
 from fairweather.imaging import as_float
 from fairweather.models import ASTConfig, create_model
 from fairweather.restoration.proxy import (
-    CERTAIN,
     DARKEST,
-    UNNOTICED,
+    DOUBT,
+    LEAST_CHANGE,
     apply_from_proxy,
     enlarge_rows,
     make_proxy,
@@ -90,7 +90,7 @@ def test_a_photograph_that_hardly_changes_is_left_alone_to_the_bit() -> None:
 
 def test_between_slight_and_certain_a_part_of_the_change_is_made() -> None:
     small = as_float(make_proxy(PHOTO // 2, longest_px=PROXY_PX))
-    middle = np.float32((UNNOTICED + CERTAIN) / 2)
+    middle = np.float32(LEAST_CHANGE + DOUBT / 2)
     brighter = (small + DARKEST) * np.exp(middle) - DARKEST
     expected = (as_float(PHOTO // 2) + DARKEST) * (1 + np.exp(middle)) / 2 - DARKEST
     result = handed_on(PHOTO // 2, brighter, proxy=small)
@@ -168,8 +168,10 @@ class Seen:
         pass
 
 
-def a_restorer(**options: Any) -> tuple[Restorer, Seen]:
-    config = dataclasses.replace(create_model("ast_n").config, proxy_px=PROXY_PX)
+def a_restorer(least_change: float | None = None, **options: Any) -> tuple[Restorer, Seen]:
+    config = dataclasses.replace(
+        create_model("ast_n").config, proxy_px=PROXY_PX, proxy_least_change=least_change
+    )
     restorer = Restorer(create_model(config), device="cpu", **options)
     seen = Seen(restorer)
     restorer.engine = seen  # type: ignore[assignment]
@@ -231,3 +233,17 @@ def test_a_proxy_too_small_to_see_anything_is_refused() -> None:
 def test_windows_that_do_not_lie_on_the_proxy_are_refused(longest_px: Any, radius_px: Any) -> None:
     with pytest.raises(OptionError, match="proxy_radius_px"):
         ASTConfig(proxy_px=longest_px, proxy_radius_px=radius_px)
+
+
+@pytest.mark.parametrize(
+    ("longest_px", "least_change"), [(None, 0.3), (64, 0.0), (64, -0.1), (64, np.nan), (64, np.inf)]
+)
+def test_a_least_change_that_is_none_is_refused(longest_px: Any, least_change: float) -> None:
+    with pytest.raises(OptionError, match="proxy_least_change"):
+        ASTConfig(proxy_px=longest_px, proxy_least_change=least_change)
+
+
+@pytest.mark.parametrize(("least_change", "made"), [(None, True), (0.3, True), (0.42, False)])
+def test_weights_say_which_change_is_certain(least_change: float | None, *, made: bool) -> None:
+    restorer, _ = a_restorer(least_change)  # multiplies by 1.5, whose logarithm is 0.405
+    assert (restorer.restore_pixels(PHOTO // 3) != PHOTO // 3).any() == made

@@ -9,6 +9,7 @@ import pytest
 from command import Run
 from tiny_sets import write_set, write_weights
 
+from cards import ROW, renewed_card
 from fairweather.errors import DataError
 from fairweather.evaluation import (
     as_tree,
@@ -66,6 +67,13 @@ def test_the_committed_results_are_complete_and_of_the_bundled_weights() -> None
             assert weights["sha256"] == bundled[weights["name"]], f"{path}: of other weights"
             found.add(weights["name"])
     assert found == set(bundled), "weights without figures"
+
+
+@pytest.mark.parametrize("name", list_weights())
+def test_the_cards_have_the_figures_of_the_committed_results(name: str) -> None:
+    card = list_weights()[name].with_suffix(".md").read_text("utf-8")
+    assert ROW.search(card)
+    assert renewed_card(card) == card, f"run `python benchmarks/cards.py DATA {name}`"
 
 
 def test_the_page_tells_figures_sources_and_how_they_were_made(

@@ -15,7 +15,7 @@ from fairweather.cli.console import (
     print_json,
     printable,
 )
-from fairweather.cli.options import AsJson, Device
+from fairweather.cli.options import AsJson, Device, Precision
 from fairweather.errors import MissingExtraError, installing
 from fairweather.models import list_weights
 
@@ -78,10 +78,7 @@ def bulk_command(
     ] = 0,
     device: Device = "auto",
     engine: Annotated[str, typer.Option(help="What runs the network; see restore.")] = "auto",
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16", "auto"],
-        typer.Option(help="Number format to compute in; auto takes bf16 where it is free."),
-    ] = "fp32",
+    precision: Precision = "fp32",
     max_pixels: Annotated[int, typer.Option(min=1, help="Of one photograph.")] = 100_000_000,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what could not be restored before.")

@@ -19,12 +19,7 @@ from fairweather.cli.console import err_console, give_up_output, out_console
 from fairweather.cli.data import data_check, data_degrade, data_layouts, data_pack, data_unpack
 from fairweather.cli.evaluate import evaluate_command
 from fairweather.cli.export import export_command
-from fairweather.cli.models import (
-    models_convert,
-    models_info,
-    models_list,
-    models_precision,
-)
+from fairweather.cli.models import models_convert, models_info, models_list, models_precision
 from fairweather.cli.restore import restore_command
 from fairweather.cli.serve import serve_command
 from fairweather.cli.train import train_command

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,10 @@ Threads = Annotated[
         min=1,
         show_default="OMP_NUM_THREADS, or one for each core",
     ),
+]
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16", "auto"],
+    typer.Option(help="Number format to compute in; auto takes bf16 where it is free."),
 ]
 SelfEnsemble = Annotated[
     bool,

@@ -14,7 +14,7 @@ from fairweather.cli.console import (
     printable,
     progress_bar,
 )
-from fairweather.cli.options import AsJson, Device, SelfEnsemble, Threads
+from fairweather.cli.options import AsJson, Device, Precision, SelfEnsemble, Threads
 from fairweather.cli.sample import restore_sample
 from fairweather.cli.streams import parse_rawvideo, restore_stream, takes_stream
 from fairweather.models import list_weights
@@ -72,10 +72,7 @@ def restore_command(
         typer.Option(help="What runs the network: auto, torch, compiled, openvino or onnxruntime."),
     ] = "auto",
     threads: Threads = None,
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16", "auto"],
-        typer.Option(help="Number format to compute in; auto takes bf16 where it is free."),
-    ] = "fp32",
+    precision: Precision = "fp32",
     tile: Annotated[
         str, typer.Option(help="Side of a tile in pixels, auto, or none for no tiles.")
     ] = "auto",

@@ -1,11 +1,11 @@
 """`fairweather serve`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from fairweather.cli.options import Device, Threads
+from fairweather.cli.options import Device, Precision, Threads
 from fairweather.errors import MissingExtraError, OptionError, installing
 
 
@@ -27,10 +27,7 @@ def serve_command(
     page: Annotated[bool, typer.Option(help="Whether there is a page.")] = True,
     device: Device = "auto",
     engine: Annotated[str, typer.Option(help="What runs the network; see restore.")] = "auto",
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16", "auto"],
-        typer.Option(help="Number format to compute in; auto takes bf16 where it is free."),
-    ] = "fp32",
+    precision: Precision = "fp32",
     threads: Threads = None,
     queue: Annotated[int, typer.Option(min=0, help="Requests that may wait.")] = 32,
     max_upload_mib: Annotated[int, typer.Option(min=1, help="Of one request.")] = 200,

@@ -9,7 +9,6 @@ from .astv2 import ChannelBlock as ChannelBlock
 from .bundled import CLASSIFIER_WEIGHTS as CLASSIFIER_WEIGHTS
 from .bundled import list_weights as list_weights
 from .cards import PrecisionRecord as PrecisionRecord
-from .cards import find_card as find_card
 from .cards import read_precision_records as read_precision_records
 from .cards import write_precision_records as write_precision_records
 from .catalog import ModelEntry as ModelEntry

@@ -55,20 +55,13 @@ class PrecisionRecord:
         return f"| {' | '.join(cells)} |"
 
 
-def find_card(weights: str | Path) -> Path:
-    """Return where the card of a weights file lies, or would: NAME.md or README.md beside it."""
-    file = find_weights(weights)
-    readme = file.with_name("README.md")
-    beside = file.with_suffix(".md")
-    return readme if readme.is_file() and not beside.is_file() else beside
-
-
 def read_precision_records(weights: str | Path) -> list[PrecisionRecord]:
-    """Return what the card records of these very weights; nothing where there is no card."""
-    card = find_card(weights)
+    """Return what the card NAME.md beside a weights file records of it; nothing without a card."""
+    file = find_weights(weights)
+    card = file.with_suffix(".md")
     if not card.is_file():
         return []
-    sha256 = shown_sha256(weights)
+    sha256 = shown_sha256(file)
     return [
         PrecisionRecord(
             found["images"], found["precision"], float(found["lower"]), float(found["fp32"])
@@ -79,7 +72,7 @@ def read_precision_records(weights: str | Path) -> list[PrecisionRecord]:
 
 
 def write_precision_records(weights: str | Path, records: list[PrecisionRecord]) -> Path:
-    """Add records to the card, in place of older ones of the same images and precision.
+    """Add records to the card NAME.md, in place of older ones of the same images and precision.
 
     Records of other weights are dropped. A card that is not there yet is made.
 
@@ -89,8 +82,9 @@ def write_precision_records(weights: str | Path, records: list[PrecisionRecord])
     Raises:
         DataError: if it cannot be written; the old one is then still there.
     """
-    card, sha256 = find_card(weights), shown_sha256(weights)
-    known = {(one.images, one.precision): one for one in read_precision_records(weights)}
+    file = find_weights(weights)
+    card, sha256 = file.with_suffix(".md"), shown_sha256(file)
+    known = {(one.images, one.precision): one for one in read_precision_records(file)}
     known |= {(one.images, one.precision): one for one in records}
     text = card.read_text("utf-8") if card.is_file() else f"# {card.stem}\n"
     lines = [
@@ -104,9 +98,9 @@ def write_precision_records(weights: str | Path, records: list[PrecisionRecord])
     return card
 
 
-def shown_sha256(weights: str | Path) -> str:
+def shown_sha256(file: Path) -> str:
     """Return the digits of a weights file's SHA-256 that a card shows."""
-    return sha256_of(find_weights(weights))[:SHOWN_DIGITS]
+    return sha256_of(file)[:SHOWN_DIGITS]
 
 
 def _section(text: str) -> str:

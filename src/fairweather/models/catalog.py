@@ -58,7 +58,9 @@ def describe_weights(name: str) -> str:
     with safe_open(list_weights()[name], framework="numpy") as file:
         metadata = file.metadata()
     config = make_config(json.loads(metadata["config"]))
-    plain = dataclasses.replace(config, proxy_px=None, proxy_radius_px=None, symmetries="all")
+    plain = dataclasses.replace(
+        config, proxy_px=None, proxy_radius_px=None, proxy_least_change=None, symmetries="all"
+    )
     if isinstance(plain, ASTConfig):
         plain = dataclasses.replace(plain, global_context=False)
     preset = next((preset for preset, known in PRESETS.items() if known == plain), "network")

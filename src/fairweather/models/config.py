@@ -47,6 +47,9 @@ class ASTConfig:
         proxy_radius_px: of the windows on the proxy whose colour models hand the change on. Wider
             ones even it out, for haze. None is 2, and leaves a photograph that is no larger than
             the proxy to the network alone.
+        proxy_least_change: below which a change of the proxy is taken for a guess and not made:
+            root mean square of the logarithms of its factors. 0.05 above it the whole change is
+            made. None is 0.15.
         stochastic_depth: largest probability of skipping a residual branch while training.
         symmetries: the flips and turns under which the training showed the degradation, which a
             self-ensemble averages over: all eight, as officially, the four flips, left-right, none.
@@ -64,6 +67,7 @@ class ASTConfig:
     global_context: bool = False
     proxy_px: int | None = None
     proxy_radius_px: int | None = None
+    proxy_least_change: float | None = None
     stochastic_depth: float = 0.1
     symmetries: Symmetries = "all"
     fold: int = 1
@@ -112,7 +116,9 @@ class ASTConfig:
                 raise OptionError(
                     f"stage {stage}: FRFN's partial convolution needs 4 channels or more"
                 )
-        refuse_proxy(self.proxy_px, radius_px=self.proxy_radius_px)
+        refuse_proxy(
+            self.proxy_px, radius_px=self.proxy_radius_px, least_change=self.proxy_least_change
+        )
         if not 0 <= self.stochastic_depth < 1:
             raise OptionError(f"stochastic_depth {self.stochastic_depth}: must lie in [0, 1)")
 
@@ -205,6 +211,7 @@ class ASTv2Config:
             all published models.
         proxy_px: as for `ASTConfig`.
         proxy_radius_px: as for `ASTConfig`.
+        proxy_least_change: as for `ASTConfig`.
         symmetries: as for `ASTConfig`.
         architecture: tells a config in a file from that of an AST.
     """
@@ -217,6 +224,7 @@ class ASTv2Config:
     groups: int = 12
     proxy_px: int | None = None
     proxy_radius_px: int | None = None
+    proxy_least_change: float | None = None
     symmetries: Symmetries = "all"
     architecture: Literal["astv2"] = "astv2"
 
@@ -256,7 +264,9 @@ class ASTv2Config:
         for channels, heads in zip(self.channels[self.levels :], self.heads[::-1], strict=True):
             if channels % heads:
                 raise OptionError(f"heads {heads}: {channels} channels do not split into them")
-        refuse_proxy(self.proxy_px, radius_px=self.proxy_radius_px)
+        refuse_proxy(
+            self.proxy_px, radius_px=self.proxy_radius_px, least_change=self.proxy_least_change
+        )
 
     @property
     def blocks(self) -> int:
@@ -308,13 +318,19 @@ def make_config(fields: Mapping[str, Any]) -> Config:
     return ASTv2Config(**fields) if "architecture" in fields else ASTConfig(**fields)
 
 
-def refuse_proxy(longest_px: int | None, *, radius_px: int | None) -> None:
-    """Refuse a proxy that is too small to restore, or windows that do not lie on it."""
+def refuse_proxy(
+    longest_px: int | None, *, radius_px: int | None, least_change: float | None
+) -> None:
+    """Refuse a proxy that is too small to restore, windows that do not lie on it, and no change."""
     if longest_px is not None and longest_px < 16:
         raise OptionError(f"proxy_px {longest_px}: must be at least 16, or None")
     if radius_px is not None and (longest_px is None or not 1 <= radius_px <= longest_px // 4):
         raise OptionError(
             f"proxy_radius_px {radius_px}: must be from 1 to a quarter of proxy_px {longest_px}"
+        )
+    if least_change is not None and (longest_px is None or not 0 < least_change < math.inf):
+        raise OptionError(
+            f"proxy_least_change {least_change}: must be above 0, and needs a proxy_px"
         )
 
 

@@ -134,9 +134,8 @@ def pick_precision(
     if precision != "auto":
         return precision
     here = pick_device(device).type == "cpu" and pick_engine(engine) == "torch"
-    if not here or isinstance(weights, Network) or not isinstance(model, AST):
-        return "fp32"
-    if not multiplies_in_bf16():
+    able = here and isinstance(model, AST) and multiplies_in_bf16()
+    if not able or isinstance(weights, Network):
         return "fp32"
     losses = [one.loss_db for one in read_precision_records(weights) if one.precision == "bf16"]
     return "bf16" if losses and max(losses) <= MOST_LOSS_DB else "fp32"

@@ -28,7 +28,8 @@ CONTRAST_RADIUS_PX = 8  # of the windows that say how contrast changes where a s
 FLAT = 1e-4  # variance of the colours below which a small window is flat
 BLANK = 1e-6  # the same for a larger one: that of rounding to 8 bits
 DARKEST = 0.02  # is added to both before they are compared: a factor of nearly black is noise
-UNNOTICED, CERTAIN = 0.15, 0.2  # root mean square of the log factors: nothing counts, all of it
+LEAST_CHANGE = 0.15  # root mean square of the log factors up to which nothing of a change counts
+DOUBT = 0.05  # as much above that all of it counts
 FAST_PIXELS = 1_000_000  # of the small version of a preview
 ROWS = 64  # of the photograph at a time
 
@@ -62,9 +63,10 @@ def run_on_proxy(
     context = decisions.contexts[0] if decisions and decisions.contexts else None
     way: dict[str, Any] = {"strength": strength, "grey": grey}
     run.restore(Source(proxy), out=restored, context=context, on_tile=on_tile, **way)
+    config = run.engine.config
+    way |= {"radius_px": config.proxy_radius_px, "least_change": config.proxy_least_change}
     way["share"] = decisions and decisions.certainty
-    radius = run.engine.config.proxy_radius_px
-    apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out, radius_px=radius, **way)
+    apply_from_proxy(pixels, proxy=proxy, restored=restored, out=out, **way)
     return out
 
 
@@ -82,7 +84,8 @@ def decide_on_proxy(run: TiledRun, pixels: np.ndarray) -> Decisions:
     context = run.look(Source(proxy), always=True)
     run.restore(Source(proxy), out=restored, context=context)
     contexts = () if context is None else (context,)
-    return Decisions(0, contexts, certainty(proxy, restored=restored, strength=1.0))
+    least = run.engine.config.proxy_least_change
+    return Decisions(0, contexts, certainty(proxy, restored=restored, least_change=least))
 
 
 def run_fast(
@@ -137,6 +140,7 @@ def apply_from_proxy(
     grey: bool = False,
     share: float | None = None,
     radius_px: int | None = None,
+    least_change: float | None = None,
 ) -> None:
     """Change a photograph as its proxy was changed, if that is certain.
 
@@ -149,9 +153,10 @@ def apply_from_proxy(
         grey: whether the channels are equal, and shall stay so.
         share: how much of the change counts; by default as much as is certain.
         radius_px: as for `hand_on_colours`.
+        least_change: as for `certainty`.
     """
     if share is None:
-        share = certainty(proxy, restored=restored, strength=strength)
+        share = certainty(proxy, restored=restored, least_change=least_change, strength=strength)
     if share == 0:
         out[:] = pixels
         return
@@ -220,16 +225,30 @@ def write_rows(changed: Tensor, *, out: np.ndarray, grey: bool) -> None:
     quantise((changed.mean(-1, keepdim=True) if grey else changed).numpy(), out=out)
 
 
-def certainty(proxy: np.ndarray, *, restored: np.ndarray, strength: float) -> float:
-    """Return how much of a change counts, in [0, 1]: none of it where a proxy hardly changed."""
+def certainty(
+    proxy: np.ndarray,
+    *,
+    restored: np.ndarray,
+    least_change: float | None,
+    strength: float = 1.0,
+) -> float:
+    """Return how much of a change counts, in [0, 1]: none of it where a proxy hardly changed.
+
+    Args:
+        proxy: (h, w, 3) float32 in [0, 1].
+        restored: the same, restored.
+        least_change: up to which nothing counts; None is `LEAST_CHANGE`.
+        strength: with which it was restored, in [0, 1].
+    """
     if strength == 0:
         return 0.0
     factors = np.log((restored + DARKEST) / (proxy + DARKEST)) / strength
     changed = float(np.sqrt(np.square(factors).mean()))
-    return min(1.0, max(0.0, (changed - UNNOTICED) / (CERTAIN - UNNOTICED)))
+    least = LEAST_CHANGE if least_change is None else least_change
+    return min(1.0, max(0.0, (changed - least) / DOUBT))
 
 
-def fit_models(proxy: np.ndarray, change: np.ndarray, radius: int = RADIUS_PX) -> Tensor:
+def fit_models(proxy: np.ndarray, change: np.ndarray, radius: int) -> Tensor:
     """Fit an affine colour model of a change in the window around each pixel, by ridge regression.
 
     In a window without detail nothing tells how detail changes. There the model multiplies each
