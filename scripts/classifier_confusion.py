@@ -58,7 +58,7 @@ def main(
     lines += [
         (
             *(row.name, row.degradation, row.images, *row.found.values()),
-            *(row.sure_right, row.sure_wrong, row.by_weather),
+            *(row.right, row.wrong, row.by_weather),
         )
         for row in rows
     ]
@@ -74,17 +74,16 @@ class Confusion:
         name: folder of the set.
         degradation: what they show, one of `CLASSES`.
         found: how many were taken for each of `CLASSES`.
-        sure_right: how many would have been restored, for this degradation.
-        sure_wrong: how many would have been restored, for another one.
-        by_weather: how many would have been restored with `weather`, as only weather of some kind
-            was sure.
+        right: how many would have been restored with the weights for this degradation.
+        wrong: how many would have been restored with those for another one.
+        by_weather: how many would have been restored with `weather`.
     """
 
     name: str
     degradation: str
     found: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLASSES, 0))
-    sure_right: int = 0
-    sure_wrong: int = 0
+    right: int = 0
+    wrong: int = 0
     by_weather: int = 0
 
     @property
@@ -114,7 +113,7 @@ def confuse(
         CheckpointError: if the weights are no classifier.
     """
     net, metadata = load_classifier(weights)
-    threshold = float(metadata["threshold"])
+    threshold, gains = float(metadata["threshold"]), json.loads(metadata["gains"])
     photographs = [*dev_photographs(data / "dev"), *real_photographs(data / "real")]
     if not photographs:
         raise DataError(f"{data}: holds neither dev/pairs nor dev/clean nor real")
@@ -122,13 +121,13 @@ def confuse(
     for number, (name, degradation, read) in enumerate(photographs, 1):
         row = rows.setdefault((name, degradation), Confusion(name, degradation))
         told = probabilities(net, classifier_views(read()))
-        found = diagnose(told, threshold=threshold, weights=(*CLASSES, "weather"))
+        found = diagnose(told, threshold=threshold, gains=gains)
         row.found[found.degradation] += 1
         if found.weights == "weather":
             row.by_weather += 1
         elif found.weights is not None:
-            row.sure_right += found.degradation == degradation
-            row.sure_wrong += found.degradation != degradation
+            row.right += found.weights == degradation
+            row.wrong += found.weights != degradation
         on_image(number, len(photographs))
     return list(rows.values())
 

@@ -13,34 +13,47 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from fairweather.data import (
+    DEGRADATIONS,
     Augmentation,
     Pair,
+    RainLayers,
     degrade_pixels,
     find_images,
     find_layout_pairs,
     random_jitter,
+    ranges_of,
     read_bytes,
+    split_layers,
 )
 from fairweather.errors import DataError
-from fairweather.imaging import resized
+from fairweather.imaging import as_bytes, resized
 from fairweather.models import CLASSES, VIEW_PX
 from fairweather.restoration import mirrored
 
 # Folder below pairs/, layout, degradation, and the share of its samples that come from there.
 REAL = (
-    ("rain/Rain13K-sample", "folders", "rain", 0.2),
+    ("rain/Rain13K-sample", "folders", "rain", 0.04),
+    ("rain/Rain800", "folders", "rain", 0.2),
+    ("rain/GT-RAIN", "folders", "rain", 0.04),
     ("haze/SOTS-indoor", "sots", "haze", 0.3),
-    ("moire/UHDM-700px", "folders", "moire", 0.4),
-    ("shadow/WaterFilling-doc", "folders", "shadow", 0.15),
+    ("moire/UHDM-700px", "folders", "moire", 0.15),
+    ("moire/UHDM-700px-more", "folders", "moire", 0.35),
+    ("shadow/WaterFilling-doc", "folders", "shadow", 0.1),
 )
 REAL_CLEAN_SHARE = 0.5
+LAYERS, LAYER_SHARE = "layers/rain", 0.35  # of the samples of rain, where there are layers
+FAR_DROPS = {"radius_px": (3.0, 56.0), "softness": (0.15, 2.0), "opacity": (0.25, 1.0)}
+FAR_DROP_SHARE = 0.4  # of the samples of drops
 HELD_OUT_EVERY = 25
+MOST_OF_A_SCENE = 20  # pairs
 LONGEST_PX = 720  # of what is kept in memory
 SHORT_SIDE_PX = (160, 320)
 JITTER = Augmentation(exposure_jitter_stops=0.6, colour_jitter=0.08, contrast_jitter=0.2)
 GREY_SHARE = 0.05
 JPEG_SHARE = 0.85
 JPEG_QUALITY = (70, 100)
+HELD_OUT_JPEG = 90
+MOST_PAIRS = 12  # of a real set, that are held out
 LARGE_SHARE = 0.25  # of samples that are seen at two scales, as large photographs are
 FIRST_GROUPS = 8
 
@@ -52,17 +65,19 @@ class Photographs:
     Attributes:
         clean: photographs to degradation.
         pairs: (degraded, clean) of each real set of `REAL`.
+        layers: rain to lay over photographs, beside synthetic rain; None if there is none.
     """
 
     clean: list[np.ndarray]
     pairs: list[list[tuple[np.ndarray, np.ndarray]]]
+    layers: RainLayers | None = None
 
 
 def load_photographs(data: Path) -> tuple[Photographs, Photographs]:
     """Read what there is to train on, and every 25th scene of it, which is held out.
 
     Args:
-        data: a folder with clean/ and pairs/; real sets that are not there are left out.
+        data: a folder with clean/, pairs/ and layers/; sets that are not there are left out.
 
     Raises:
         DataError: if there are too few clean photographs to hold one out.
@@ -79,8 +94,12 @@ def load_photographs(data: Path) -> tuple[Photographs, Photographs]:
                 by_scene.setdefault(pair.clean, []).append(pair)
             scenes += by_scene.values()
         ends.append(len(scenes))
-    training = Photographs([], [[] for _ in REAL])
-    held_out = Photographs([], [[] for _ in REAL])
+    layers: list[RainLayers | None] = [None, None]
+    if (data / LAYERS).is_dir():
+        parts = split_layers(find_images(data / LAYERS), held_out_every=HELD_OUT_EVERY)
+        layers = [RainLayers(part) if part else None for part in parts]
+    training = Photographs([], [[] for _ in REAL], layers[0])
+    held_out = Photographs([], [[] for _ in REAL], layers[1])
     for number, scene in enumerate(scenes):
         part = held_out if number % HELD_OUT_EVERY == 0 else training
         target = read_small(scene[0].clean)
@@ -88,7 +107,7 @@ def load_photographs(data: Path) -> tuple[Photographs, Photographs]:
             part.clean.append(target)
         else:
             own = part.pairs[sum(number >= end for end in ends) - 1]
-            own += [(read_small(pair.degraded), target) for pair in scene]
+            own += [(read_small(pair.degraded), target) for pair in scene[:MOST_OF_A_SCENE]]
     return training, held_out
 
 
@@ -116,7 +135,7 @@ def make_group(photographs: Photographs, *, random: np.random.Generator) -> list
     part = random_part(image, random=random, least=0.4)
     group = [part]
     for degradation in CLASSES[1:]:
-        group.append(degrade_pixels(part, task=degradation, seed=int(random.integers(2**31))))
+        group.append(degraded_part(part, degradation, photographs.layers, random=random))
     for (_, _, degradation, share), pairs in zip(REAL, photographs.pairs, strict=True):
         if pairs and random.random() < share:
             seed = int(random.integers(2**31))
@@ -131,6 +150,22 @@ def make_group(photographs: Photographs, *, random: np.random.Generator) -> list
     return group
 
 
+def degraded_part(
+    part: np.ndarray, degradation: str, layers: RainLayers | None, *, random: np.random.Generator
+) -> np.ndarray:
+    """Degrade a part of a photograph, (H, W, 3) uint8, in one of the ways there are."""
+    seed = int(random.integers(2**31))
+    if degradation == "rain" and layers is not None and random.random() < LAYER_SHARE:
+        return layers.degrade(part, random)
+    if degradation == "raindrop" and random.random() < FAR_DROP_SHARE:
+        batch = torch.from_numpy(part / np.float32(255)).permute(2, 0, 1)[None]
+        ranges = ranges_of("raindrop", FAR_DROPS)
+        dice = torch.Generator().manual_seed(seed)
+        drops = DEGRADATIONS["raindrop"](batch, generator=dice, ranges=ranges)
+        return as_bytes(drops[0].permute(1, 2, 0).numpy())
+    return degrade_pixels(part, task=degradation, seed=seed)
+
+
 def random_part(image: np.ndarray, *, random: np.random.Generator, least: float) -> np.ndarray:
     """Cut most of an image out, at a random scale of at least `least` and at most 1.3."""
     height, width = image.shape[:2]
@@ -140,6 +175,31 @@ def random_part(image: np.ndarray, *, random: np.random.Generator, least: float)
     scale = min(max(random.uniform(*SHORT_SIDE_PX) / min(rows, columns), least), 1.3)
     size = (max(16, round(rows * scale)), max(16, round(columns * scale)))
     return resized(part, size)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A held-out photograph, (H, W, 3) uint8, what it shows and how it looks without that."""
+
+    image: np.ndarray
+    degradation: str
+    clean: np.ndarray
+
+
+def held_out_samples(photographs: Photographs, *, seed: int) -> Iterator[Known]:
+    """Put every degradation on each held-out photograph; add both sides of the real pairs."""
+    random = np.random.default_rng((seed, 1))
+    images: list[tuple[np.ndarray, str, np.ndarray]] = []
+    for photograph in photographs.clean:
+        only = Photographs([photograph], [[] for _ in REAL], photographs.layers)
+        group = make_group(only, random=random)
+        images += [(image, shown, group[0]) for image, shown in zip(group, CLASSES, strict=True)]
+    for (_, _, degradation, _), pairs in zip(REAL, photographs.pairs, strict=True):
+        for degraded, clean in pairs[:MOST_PAIRS]:
+            images += [(degraded, degradation, clean), (clean, "clean", clean)]
+    for image, degradation, clean in images:
+        jpeg = as_jpeg(image, quality=HELD_OUT_JPEG)
+        yield Known(jpeg, degradation, jpeg if degradation == "clean" else clean)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
@@ -16,14 +15,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from classifier_samples import (
-    REAL,
-    Photographs,
-    SampleBank,
-    as_jpeg,
-    load_photographs,
-    make_group,
-)
+from classifier_samples import Photographs, SampleBank, held_out_samples, load_photographs
 from fairweather.cli import counting, run_command
 from fairweather.errors import CheckpointError, OptionError
 from fairweather.hardware import lowered
@@ -44,7 +36,6 @@ CHECK_EVERY = 100
 WARM_UP_STEPS = 30
 EMA_DECAY = 0.98
 WANTED_PRECISION = 0.95
-HELD_OUT_JPEG = 90
 
 
 class Precision(StrEnum):
@@ -56,9 +47,7 @@ class Precision(StrEnum):
 
 def main(
     *,
-    data: Annotated[
-        Path, typer.Option(help="A folder with clean/, and pairs/ of real degradation.")
-    ],
+    data: Annotated[Path, typer.Option(help="A folder with clean/, pairs/ and layers/.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The .safetensors to write.")],
     steps: Annotated[int, typer.Option(help="How many batches of 24.", min=1)] = 4000,
     minutes: Annotated[
@@ -227,17 +216,10 @@ def train_step(
 
 
 def hold_out(photographs: Photographs, *, seed: int) -> HeldOut:
-    """Put every degradation on each held-out photograph; add both sides of the real pairs."""
-    random = np.random.default_rng((seed, 1))
-    images: list[tuple[np.ndarray, str]] = []
-    for photograph in photographs.clean:
-        only = Photographs([photograph], [[] for _ in REAL])
-        images += zip(make_group(only, random=random), CLASSES, strict=True)
-    for (_, _, degradation, _), pairs in zip(REAL, photographs.pairs, strict=True):
-        for degraded, clean in pairs:
-            images += [(degraded, degradation), (clean, "clean")]
-    views = [classifier_views(as_jpeg(image, quality=HELD_OUT_JPEG)) for image, _ in images]
-    return HeldOut(views, torch.tensor([CLASSES.index(degradation) for _, degradation in images]))
+    """See the held-out photographs as the classifier sees them."""
+    known = list(held_out_samples(photographs, seed=seed))
+    labels = [CLASSES.index(one.degradation) for one in known]
+    return HeldOut([classifier_views(one.image) for one in known], torch.tensor(labels))
 
 
 def check(net: torch.nn.Module, held_out: HeldOut, *, step: int) -> ClassifierTraining:

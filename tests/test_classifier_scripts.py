@@ -12,7 +12,13 @@ from command import Run
 from PIL import Image
 
 from classifier_confusion import confuse
-from fairweather.models import CLASSES, DegradationClassifier, load_classifier, save_classifier
+from fairweather.models import (
+    CLASSES,
+    DegradationClassifier,
+    list_weights,
+    load_classifier,
+    save_classifier,
+)
 from fairweather.restoration import classifier_views
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket")
@@ -53,6 +59,32 @@ def test_a_training_of_three_steps(run_script: Run, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_gains_are_measured_and_written_into_the_classifier(
+    run_script: Run, tmp_path: Path
+) -> None:
+    clean = tmp_path / "data" / "clean"
+    clean.mkdir(parents=True)
+    for number, name in enumerate(NAMES):
+        photo = getattr(skimage.data, name)()[40:140, 100:250]
+        Image.fromarray(photo).save(clean / f"{number}.png")
+    weights = tmp_path / "net.safetensors"
+    save_classifier(
+        DegradationClassifier(), weights, metadata={"threshold": "0.6", "seed": "3", "note": "kept"}
+    )
+    done = run_script("scripts/classifier_gains.py", weights, "--data", tmp_path / "data")
+    assert (done.status, done.err) == (0, "")
+    assert len(done.out.splitlines()) == 2 + len(CLASSES)
+    net, metadata = load_classifier(weights)
+    gains = json.loads(metadata["gains"])
+    assert set(gains) == set(list_weights())
+    assert all(tuple(row) == CLASSES for row in gains.values())
+    assert gains["rain"]["rain"] > 1
+    assert all(-3 <= gain <= 3 for row in gains.values() for gain in row.values())
+    assert all(row["clean"] <= 0 for row in gains.values())
+    assert metadata["note"] == "kept"
+    assert net(classifier_views(PHOTO)).shape == (1, len(CLASSES))
+
+
 def test_a_training_that_cannot_begin(run_script: Run, tmp_path: Path) -> None:
     target = tmp_path / "a.safetensors"
     assert run_script(TRAIN, "--data", tmp_path, "-o", target).status == 1
@@ -62,7 +94,9 @@ def test_a_training_that_cannot_begin(run_script: Run, tmp_path: Path) -> None:
 
 def test_the_table_of_confusions(run_script: Run, tmp_path: Path) -> None:
     weights = tmp_path / "net.safetensors"
-    save_classifier(DegradationClassifier(), weights, metadata={"threshold": "0.6"})
+    gains = json.dumps({"rain": {name: float(name == "rain") for name in CLASSES}})
+    told = {"threshold": "0.6", "gains": gains}
+    save_classifier(DegradationClassifier(), weights, metadata=told)
     call = ("scripts/classifier_confusion.py", "--weights", weights, "--data")
     for folder in ("dev/clean/Kodak24", "real/rain", "dev/pairs/rain/Rain100L/input"):
         (tmp_path / folder).mkdir(parents=True)

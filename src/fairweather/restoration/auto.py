@@ -1,8 +1,9 @@
 """`--task auto`: which degradation a photograph has, and the weights that restore it."""
 
 import functools
+import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -23,10 +24,10 @@ from fairweather.restoration.in_memory import from_memory
 
 SEEN_PX = 768  # long side at which larger photographs are looked at, too
 GRID = 3
-WEATHER = ("rain", "raindrop", "haze", "snow")  # what the all-in-one weights restore
-
+LEAST_GAIN_DB = 0.3  # to be expected; chosen on held-out photographs, see experiments/classifier.md
 
 T = TypeVar("T")
+Gains = Mapping[str, Mapping[str, float]]  # weights → degradation → gain in PSNR [dB]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Diagnosis:
     Attributes:
         degradation: the most probable of `CLASSES` (`fairweather.models`).
         probability: of it.
-        sure: whether that is enough to act on.
+        sure: whether it is so probable that 95 % of such findings are right.
         weights: bundled weights to restore with; None leaves the photograph as it is.
     """
 
@@ -58,14 +59,15 @@ class Chooser(Generic[T]):
     def __call__(self, pixels: np.ndarray) -> tuple[T | None, Diagnosis, tuple[str, ...]]:
         """Return what restores (H, W, 3) pixels, the diagnosis, and notes for the user.
 
-        None for a photograph that is clean, or not surely degraded.
+        None for a photograph that is clean, or that no weights can be expected to improve.
 
         Raises:
             CheckpointError: if no bundled weights restore the degradation.
         """
         found = classify_degradation(as_bytes(pixels))
         known = list_weights()
-        diagnosis = diagnose(found, threshold=bundled_net()[1], weights=known)
+        _, threshold, gains = bundled_net()
+        diagnosis = diagnose(found, threshold=threshold, gains=gains)
         if diagnosis.weights is None:
             return None, diagnosis, explain(diagnosis)
         if diagnosis.weights not in known:
@@ -85,8 +87,8 @@ def explain(diagnosis: Diagnosis) -> tuple[str, ...]:
         return ("no degradation was found, so the photograph is as it was",)
     if diagnosis.weights is None:
         return (
-            f"it may be {diagnosis.degradation}, but that is not sure, so the photograph is as it"
-            " was; --task restores it in any case",
+            f"it may be {diagnosis.degradation}, but that is not sure enough to expect a gain, so"
+            " the photograph is as it was; --task restores it in any case",
         )
     if diagnosis.weights != diagnosis.degradation:
         return (f"restored with the weights {diagnosis.weights}",)
@@ -128,38 +130,35 @@ def probabilities(net: DegradationClassifier, views: Views) -> dict[str, float]:
 
 
 @functools.cache
-def bundled_net() -> tuple[DegradationClassifier, float]:
-    """Return the bundled classifier, and the probability from which it is sure."""
+def bundled_net() -> tuple[DegradationClassifier, float, Gains]:
+    """Return the bundled classifier, the probability from which it is sure, and what to expect."""
     net, metadata = load_classifier()
-    return net, float(metadata["threshold"])
+    return net, float(metadata["threshold"]), json.loads(metadata["gains"])
 
 
-def diagnose(found: dict[str, float], *, threshold: float, weights: Iterable[str]) -> Diagnosis:
-    """Decide what to do about a photograph.
+def diagnose(found: Mapping[str, float], *, threshold: float, gains: Gains) -> Diagnosis:
+    """Decide what to do about a photograph: take the weights from which most is to be expected.
 
-    The degradation's own weights restore it, or else the all-in-one `weather` where it is weather.
-    Where no degradation is probable enough, but weather of some kind is, `weather` does, too. A
-    photograph that is probably clean, or of which nothing is sure, has no weights.
+    A photograph is left as it is where the most probable is that it is clean, or where less than
+    `LEAST_GAIN_DB` is to be expected.
 
     Args:
         found: what `classify_degradation` gives.
         threshold: the probability from which a degradation is sure.
-        weights: names of bundled weights.
+        gains: what each weights gain on average from photographs of each of `CLASSES` [dB].
 
     Returns:
-        The degradation, and its weights. Weights that are not bundled are named, too.
+        The degradation, and the weights.
     """
-    bundled = set(weights)
     degradation = max(found, key=found.__getitem__)
+    expected = {
+        name: sum(found[shown] * gain for shown, gain in each.items())
+        for name, each in gains.items()
+    }
+    best = max(expected, key=expected.__getitem__)
+    helps = degradation != "clean" and expected[best] > LEAST_GAIN_DB
     sure = found[degradation] >= threshold
-    choice = None
-    if degradation != "clean" and sure:
-        by_all = degradation not in bundled and degradation in WEATHER and "weather" in bundled
-        choice = "weather" if by_all else degradation
-    elif degradation != "clean" and "weather" in bundled:
-        is_weather = sum(found[name] for name in WEATHER) >= threshold
-        choice = "weather" if is_weather else None
-    return Diagnosis(degradation, found[degradation], sure, choice)
+    return Diagnosis(degradation, found[degradation], sure, best if helps else None)
 
 
 def classifier_views(pixels: np.ndarray) -> Views:
