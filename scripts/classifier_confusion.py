@@ -1,6 +1,7 @@
 """Print what the classifier takes photographs of known degradations for, as a Markdown table."""
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from classifier_gains import psnr
+from fairweather import Restorer
 from fairweather.cli import counting, run_command
 from fairweather.data import degrade_pixels, find_images, find_layout_pairs, read_bytes
 from fairweather.errors import DataError
@@ -31,10 +34,11 @@ DEV_PAIRS = (
     ("moire/UHDM-700px", "folders", "moire"),
 )
 DEV_CLEAN = "clean/Kodak24"
+UNHARMED_DB = 40.0  # PSNR of a clean photograph to itself
 Known = tuple[str, str, Callable[[], np.ndarray]]  # set, degradation, and what reads the photograph
 COLUMNS = (
     *("photographs", "show", "images", *CLASSES),
-    *("restored rightly", "wrongly", "`weather`"),
+    *("restored rightly", "wrongly", "`weather`", "under 40 dB"),
 )
 
 
@@ -58,7 +62,7 @@ def main(
     lines += [
         (
             *(row.name, row.degradation, row.images, *row.found.values()),
-            *(row.right, row.wrong, row.by_weather),
+            *(row.right, row.wrong, row.by_weather, row.harmed),
         )
         for row in rows
     ]
@@ -77,6 +81,7 @@ class Confusion:
         right: how many would have been restored with the weights for this degradation.
         wrong: how many would have been restored with those for another one.
         by_weather: how many would have been restored with `weather`.
+        harmed: how many clean ones would come back with less than `UNHARMED_DB`.
     """
 
     name: str
@@ -85,6 +90,7 @@ class Confusion:
     right: int = 0
     wrong: int = 0
     by_weather: int = 0
+    harmed: int = 0
 
     @property
     def images(self) -> int:
@@ -118,9 +124,11 @@ def confuse(
     if not photographs:
         raise DataError(f"{data}: holds neither dev/pairs nor dev/clean nor real")
     rows: dict[tuple[str, str], Confusion] = {}
+    load = functools.cache(functools.partial(Restorer, device="cpu"))
     for number, (name, degradation, read) in enumerate(photographs, 1):
         row = rows.setdefault((name, degradation), Confusion(name, degradation))
-        told = probabilities(net, classifier_views(read()))
+        image = read()
+        told = probabilities(net, classifier_views(image))
         found = diagnose(told, threshold=threshold, gains=gains)
         row.found[found.degradation] += 1
         if found.weights == "weather":
@@ -128,6 +136,8 @@ def confuse(
         elif found.weights is not None:
             row.right += found.weights == degradation
             row.wrong += found.weights != degradation
+        if degradation == "clean" and found.weights is not None:
+            row.harmed += psnr(load(found.weights)(image), image) < UNHARMED_DB
         on_image(number, len(photographs))
     return list(rows.values())
 

@@ -71,7 +71,8 @@ def told(
     answers: dict[int, dict[str, float]] = {}
 
     def classify(pixels: np.ndarray) -> dict[str, float]:
-        return {name: answers[int(pixels[0, 0, 0])].get(name, 0.0) for name in CLASSES}
+        found = answers.get(int(pixels[0, 0, 0]), {"clean": 1.0})
+        return {name: found.get(name, 0.0) for name in CLASSES}
 
     monkeypatch.setattr(auto, "classify_degradation", classify)
     return answers
@@ -153,7 +154,8 @@ def test_the_smallest_photographs_are_classified(size: tuple[int, int]) -> None:
         ({"rain": 0.9, "clean": 0.1}, ("rain", True, "rain")),
         ({"rain": 0.5, "clean": 0.5 - 1e-6}, ("rain", False, "rain")),
         ({"clean": 0.9, "rain": 0.1}, ("clean", True, None)),
-        ({"clean": 0.4, "rain": 0.3, "haze": 0.3}, ("clean", False, None)),
+        ({"clean": 0.8, "rain": 0.2}, ("clean", True, None)),
+        ({"clean": 0.4, "rain": 0.3 + 1e-6, "haze": 0.3}, ("rain", False, "weather")),
         ({"haze": 0.4, "rain": 0.35, "clean": 0.25}, ("haze", False, "weather")),
         ({"haze": 0.35, "shadow": 0.3, "moire": 0.35 - 1e-6}, ("haze", False, None)),
         ({"snow": 0.9, "clean": 0.1}, ("snow", True, "weather")),
@@ -279,7 +281,7 @@ def test_auto_in_json_with_another_format_and_a_comparison(
     assert done.status == 0
     (restored,) = json.loads(done.out)["restored"]
     assert restored["diagnosis"] == {
-        "degradation": "clean", "probability": 0.8, "sure": True, "weights": None,
+        "degradation": "clean", "probability": 0.8, "sure": True, "weights": None, "then": None,
     }  # fmt: skip
     assert np.array_equal(read_image(target).pixels, read_image(clean).pixels)
     assert Path(restored["compare"]).is_file()
@@ -328,6 +330,48 @@ def test_auto_restores_images_in_memory(
     np.testing.assert_array_equal(np.asarray(as_pil), expected[1])
     batch = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
     np.testing.assert_array_equal(restorer(batch).permute(0, 2, 3, 1).numpy(), np.stack(expected))
+
+
+@pytest.fixture
+def in_turn(net: DegradationClassifier, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the classifier is made to see of photographs, one after the other."""
+    answers: list[str] = []
+
+    def classify(pixels: np.ndarray) -> dict[str, float]:
+        found = answers.pop(0)
+        return {name: float(name == found) for name in CLASSES}
+
+    monkeypatch.setattr(auto, "classify_degradation", classify)
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("seen", "used"),
+    [
+        (("rain", "snow"), ("rain", "snow")),  # no third time
+        (("rain", "rain"), ("rain",)),
+        (("rain", "clean"), ("rain",)),
+        (("clean",), ()),
+    ],
+)
+def test_auto_restores_two_degradations_in_turn(
+    seen: tuple[str, ...], used: tuple[str, ...], in_turn: list[str], run: Run, tmp_path: Path
+) -> None:
+    (path,) = save_photos(tmp_path / "in", 1)
+    expected = read_image(path).pixels
+    for name in used:
+        expected = fairweather.Restorer(name, device="cpu")(expected)
+    in_turn.extend(seen)
+    done = fairweather.restore(path, tmp_path / "out.png", weights="auto", device="cpu")
+    np.testing.assert_array_equal(read_image(tmp_path / "out.png").pixels, expected)
+    assert not in_turn
+    assert done.diagnosis is not None
+    assert done.diagnosis.degradation == seen[0]
+    assert (done.diagnosis.then is not None) == (len(used) == 2)
+    assert ("then restored with the weights snow" in done.notes) == (len(used) == 2)
+    in_turn.extend(seen)
+    told = run("restore", path, "-o", tmp_path / "again.png", "--task", "auto", "--device", "cpu")
+    assert ("rain, 100%; then snow, 100%" in told.out) == (len(used) == 2)
 
 
 def test_auto_in_one_line(told: dict[int, dict[str, float]], tmp_path: Path) -> None:

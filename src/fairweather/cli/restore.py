@@ -318,8 +318,10 @@ class Shown:
         self.progress.remove_task(self.parts.pop(outcome.source))
         if self.as_json or not isinstance(outcome, Restored):
             return
-        told = outcome.diagnosis  # of --task auto
-        found = f"  {told.degradation}, {told.probability:.0%}" if told else ""
+        told, found = outcome.diagnosis, ""  # of --task auto
+        while told is not None:
+            found += ("; then " if found else "  ") + f"{told.degradation}, {told.probability:.0%}"
+            told = told.then
         frames = f", {outcome.frames} frames" if outcome.frames else ""
         lines = [
             f"{outcome.source} → {outcome.target}"

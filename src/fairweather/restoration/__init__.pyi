@@ -1,3 +1,4 @@
+from .auto import Chooser as Chooser
 from .auto import Diagnosis as Diagnosis
 from .auto import classifier_views as classifier_views
 from .auto import classify_degradation as classify_degradation
@@ -11,6 +12,7 @@ from .decisions import Decisions as Decisions
 from .engine_choice import create_engine as create_engine
 from .engine_choice import list_engines as list_engines
 from .finishing import list_finishes as list_finishes
+from .in_turn import restore_in_turn as restore_in_turn
 from .jobs import MARK as MARK
 from .jobs import Failure as Failure
 from .jobs import Job as Job
@@ -22,6 +24,7 @@ from .official_inference import restore_equal_tiles as restore_equal_tiles
 from .official_inference import restore_square_padded as restore_square_padded
 from .official_inference import square_side as square_side
 from .once import restore as restore
+from .outcome import Outcome as Outcome
 from .outcome import Restored as Restored
 from .restorer import Restorer as Restorer
 from .sequences import is_sequence as is_sequence

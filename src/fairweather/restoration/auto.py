@@ -24,7 +24,7 @@ from fairweather.restoration.in_memory import from_memory
 
 SEEN_PX = 768  # long side at which larger photographs are looked at, too
 GRID = 3
-LEAST_GAIN_DB = 0.3  # to be expected; chosen on held-out photographs, see experiments/classifier.md
+LEAST_GAIN_DB = 0.4  # to be expected; chosen on held-out photographs, see experiments/classifier.md
 
 T = TypeVar("T")
 Gains = Mapping[str, Mapping[str, float]]  # weights → degradation → gain in PSNR [dB]
@@ -35,16 +35,19 @@ class Diagnosis:
     """What the classifier found, and what is done about it.
 
     Attributes:
-        degradation: the most probable of `CLASSES` (`fairweather.models`).
+        degradation: the most probable of `CLASSES` (`fairweather.models`), if the photograph is
+            left as it is; if not, the most probable but for clean.
         probability: of it.
         sure: whether it is so probable that 95 % of such findings are right.
         weights: bundled weights to restore with; None leaves the photograph as it is.
+        then: what the result still showed, and was restored for after that.
     """
 
     degradation: str
     probability: float
     sure: bool
     weights: str | None
+    then: "Diagnosis | None" = None
 
 
 class Chooser(Generic[T]):
@@ -139,8 +142,7 @@ def bundled_net() -> tuple[DegradationClassifier, float, Gains]:
 def diagnose(found: Mapping[str, float], *, threshold: float, gains: Gains) -> Diagnosis:
     """Decide what to do about a photograph: take the weights from which most is to be expected.
 
-    A photograph is left as it is where the most probable is that it is clean, or where less than
-    `LEAST_GAIN_DB` is to be expected.
+    A photograph is left as it is where less than `LEAST_GAIN_DB` is to be expected of any.
 
     Args:
         found: what `classify_degradation` gives.
@@ -150,13 +152,14 @@ def diagnose(found: Mapping[str, float], *, threshold: float, gains: Gains) -> D
     Returns:
         The degradation, and the weights.
     """
-    degradation = max(found, key=found.__getitem__)
     expected = {
         name: sum(found[shown] * gain for shown, gain in each.items())
         for name, each in gains.items()
     }
     best = max(expected, key=expected.__getitem__)
-    helps = degradation != "clean" and expected[best] > LEAST_GAIN_DB
+    helps = expected[best] > LEAST_GAIN_DB
+    possible = [shown for shown in found if shown != "clean"] if helps else list(found)
+    degradation = max(possible, key=found.__getitem__)
     sure = found[degradation] >= threshold
     return Diagnosis(degradation, found[degradation], sure, best if helps else None)
 

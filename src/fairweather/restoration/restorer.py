@@ -34,6 +34,7 @@ from fairweather.restoration.engine_choice import create_engine, pick_engine, pi
 from fairweather.restoration.engines import Engine
 from fairweather.restoration.finishing import apply_finish
 from fairweather.restoration.in_memory import from_memory
+from fairweather.restoration.in_turn import restore_in_turn
 from fairweather.restoration.options import (
     TilePx,
     check_changes,
@@ -94,7 +95,8 @@ class Restorer:
             weights: a bundled name, a `.safetensors`, an official `.pth`, a folder with one, or a
                 model, which is moved to the device and put into evaluation mode. `auto` classifies
                 each photograph and takes the bundled weights for its degradation, loaded when they
-                are first needed; one that is clean, or not surely degraded, comes back as it is.
+                are first needed, and does the same with the result, once; one that is clean, or
+                not surely degraded, comes back as it is.
             device: `auto`, `cpu`, `cuda`, `mps`, `xpu`.
             engine: what runs the network, a name from `list_engines`; `auto` is the one that was
                 measured fastest.
@@ -346,11 +348,11 @@ class Restorer:
         decisions: Decisions | None = None,
     ) -> Outcome:
         if self._choose is not None:
-            restorer, diagnosis, notes = self._choose(pixels)
-            if restorer is None:
-                return Outcome(pixels, notes, diagnosis)
-            outcome = self._changed(restorer)._restore(pixels, grey=grey, on_tile=on_tile)
-            return outcome._replace(notes=notes + outcome.notes, diagnosis=diagnosis)
+
+            def restore(restorer: Restorer, seen: np.ndarray) -> Outcome:
+                return self._changed(restorer)._restore(seen, grey=grey, on_tile=on_tile)
+
+            return restore_in_turn(self._choose, pixels, restore)
         assert self.engine is not None
         run = self._begin()
         way: dict[str, Any] = {

@@ -353,9 +353,10 @@ def make_previews(restored: Restored) -> tuple[str, str]:
 def describe(restored: Restored, options: RestoreOptions) -> str:
     """Return what a person is told of a result."""
     lines = []
-    if restored.diagnosis is not None:
-        told = restored.diagnosis
-        lines.append(f"Found: **{told.degradation}**, {told.probability:.0%} certain.")
+    told, said = restored.diagnosis, "Found"
+    while told is not None:
+        lines.append(f"{said}: **{told.degradation}**, {told.probability:.0%} certain.")
+        told, said = told.then, "Then in the result"
     size = f"{restored.width} × {restored.height} px"
     lines.append(f"{size}, at {options.strength:.0%} strength, in {restored.seconds:.1f} s.")
     if restored.levels:
