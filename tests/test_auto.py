@@ -35,6 +35,7 @@ from fairweather.restoration import (
     diagnose,
 )
 from fairweather.restoration import restorer as restorer_module
+from fairweather.restoration.finishing import apply_finish
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket")
 PHOTO = np.ascontiguousarray(skimage.data.astronaut()[20:76, 180:240])
@@ -372,6 +373,18 @@ def test_auto_restores_two_degradations_in_turn(
     in_turn.extend(seen)
     told = run("restore", path, "-o", tmp_path / "again.png", "--task", "auto", "--device", "cpu")
     assert ("rain, 100%; then snow, 100%" in told.out) == (len(used) == 2)
+
+
+def test_a_last_touch_is_given_once(in_turn: list[str]) -> None:
+    expected = PHOTO
+    for name in ("rain", "snow"):
+        expected = fairweather.Restorer(name, device="cpu")(expected)
+    for finish in (None, "contrast"):
+        in_turn.extend(("rain", "snow"))
+        found = fairweather.Restorer("auto", device="cpu", finish=finish)(PHOTO)
+        if finish is not None:
+            expected = apply_finish(PHOTO, expected, name=finish)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_auto_in_one_line(told: dict[int, dict[str, float]], tmp_path: Path) -> None:

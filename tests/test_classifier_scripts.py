@@ -85,6 +85,24 @@ def test_gains_are_measured_and_written_into_the_classifier(
     assert net(classifier_views(PHOTO)).shape == (1, len(CLASSES))
 
 
+def test_what_restoring_in_turn_gains(run_script: Run, tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    for number, name in enumerate(NAMES[:2]):
+        photo = getattr(skimage.data, name)()[40:140, 100:250]
+        Image.fromarray(photo).save(tmp_path / "clean" / f"{number}.png")
+    done = run_script("scripts/classifier_in_turn.py", "--data", tmp_path)
+    assert (done.status, done.err) == (0, "")
+    rows = [line.strip("| ").split(" | ") for line in done.out.splitlines()[2:]]
+    assert {row[0] for row in rows[: len(CLASSES)]} == set(CLASSES)
+    assert rows[len(CLASSES)][0] == "haze and rain"
+    for _, number, once, first, twice, second in rows:
+        assert int(number) == 1
+        assert int(twice) <= int(once) <= 1
+        assert int(once) or float(first) == 0
+        assert int(twice) or float(second) == 0
+    assert sum(int(row[2]) for row in rows) >= 4
+
+
 def test_a_training_that_cannot_begin(run_script: Run, tmp_path: Path) -> None:
     target = tmp_path / "a.safetensors"
     assert run_script(TRAIN, "--data", tmp_path, "-o", target).status == 1

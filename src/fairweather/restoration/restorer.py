@@ -349,30 +349,30 @@ class Restorer:
     ) -> Outcome:
         if self._choose is not None:
 
-            def restore(restorer: Restorer, seen: np.ndarray) -> Outcome:
-                return self._changed(restorer)._restore(seen, grey=grey, on_tile=on_tile)
+            def restore(chosen: Restorer, seen: np.ndarray) -> Outcome:
+                bare = self._changed(chosen).with_options(finish=None)
+                return bare._restore(seen, grey=grey, on_tile=on_tile)
 
-            return restore_in_turn(self._choose, pixels, restore)
+            return self._finish(pixels, restore_in_turn(self._choose, pixels, restore))
         assert self.engine is not None
         run = self._begin()
-        way: dict[str, Any] = {
-            "strength": self.strength,
-            "grey": grey,
-            "on_tile": on_tile,
-            "decisions": decisions,
-        }
+        way: dict[str, Any] = {"strength": self.strength, "grey": grey, "on_tile": on_tile}
+        way["decisions"] = decisions
         coarse_to_fine = functools.partial(run.restore_coarse_to_fine, levels=self.levels, **way)
-        levels = 0
         if run.engine.config.proxy_px is not None:
-            restored = run_on_proxy(run, pixels, **way)
+            restored, levels = run_on_proxy(run, pixels, **way), 0
         elif self.fast and pixels[..., 0].size > FAST_PIXELS:
             restored, levels = run_fast(coarse_to_fine, pixels, grey=grey)
         else:
             restored, levels = coarse_to_fine(pixels)
-        if self.finish is not None:
-            restored = apply_finish(pixels, restored, name=self.finish)
         notes = ensemble_note(run.engine.config.symmetries) if self.self_ensemble else ()
-        return Outcome(restored, notes, levels=levels, precision=self.precision)
+        outcome = Outcome(restored, notes, levels=levels, precision=self.precision)
+        return self._finish(pixels, outcome)
+
+    def _finish(self, pixels: np.ndarray, outcome: Outcome) -> Outcome:
+        if self.finish is None or outcome.pixels is pixels:
+            return outcome
+        return outcome._replace(pixels=apply_finish(pixels, outcome.pixels, name=self.finish))
 
     def _begin(self) -> TiledRun:
         """Return what one call needs, so that nothing that befalls it concerns another one."""
