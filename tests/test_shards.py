@@ -343,6 +343,18 @@ def end_of(process: subprocess.Popen[str]) -> Path:
     return Path(told.strip())
 
 
+def test_shards_may_make_a_folder_at_the_same_time(
+    packed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if another thread were always a little faster than tarfile."""
+
+    def too_late(path: str, *_: object, **__: object) -> None:
+        raise FileExistsError(17, "File exists", path)
+
+    monkeypatch.setattr("tarfile.os.makedirs", too_late)
+    assert files_in(bring_data(str(packed), cache=tmp_path / "cache")) == files_in(folder)
+
+
 def test_of_two_processes_one_brings_and_the_other_waits(
     server: Server, folder: Path, tmp_path: Path
 ) -> None:

@@ -202,6 +202,9 @@ def _unpack(tar: Path, shard: Shard, copy: _Copy) -> None:
                 raise DataError(f"{name}: '{member.name}' is a link, a folder or a device")
             if files > shard.files or size_bytes > shard.unpacked_bytes:
                 raise DataError(f"{name}: holds more than {INDEX} lists")
+            inside = tarfile.data_filter(member, str(copy.files))
+            # tarfile fails where two threads make a folder at the same time.
+            (copy.files / inside.name).parent.mkdir(parents=True, exist_ok=True)
             yield member
 
     try:
