@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -305,8 +306,7 @@ class Server:
                 with contextlib.suppress(ConnectionError):  # of a process that was killed
                     super().do_GET()
 
-            def log_message(self, *words: object) -> None:
-                pass
+            log_message = Mock()
 
         handler = functools.partial(Handler, directory=str(folder))
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -346,12 +346,7 @@ def end_of(process: subprocess.Popen[str]) -> Path:
 def test_shards_may_make_a_folder_at_the_same_time(
     packed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if another thread were always a little faster than tarfile."""
-
-    def too_late(path: str, *_: object, **__: object) -> None:
-        raise FileExistsError(17, "File exists", path)
-
-    monkeypatch.setattr("tarfile.os.makedirs", too_late)
+    monkeypatch.setattr("tarfile.os.makedirs", Mock(side_effect=FileExistsError))
     assert files_in(bring_data(str(packed), cache=tmp_path / "cache")) == files_in(folder)
 
 
