@@ -4,6 +4,7 @@ The photographs are those that the training of the classifier held out: with one
 see that nothing is lost, and with two, one over the other.
 """
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,18 +38,14 @@ def main(
     most: Annotated[int, typer.Option(help="Photographs of each kind.", min=1)] = 30,
 ) -> None:
     """Measure what restoring twice gains."""
-    restorers: dict[str, Restorer] = {}
-
-    def load(name: str) -> Restorer:
-        return restorers.setdefault(name, Restorer(name, device="cpu"))
-
+    choose = Chooser(functools.partial(Restorer, device="cpu"))
     rows: dict[str, list[tuple[float, float, int]]] = {}
     seed = int(load_classifier(CLASSIFIER_WEIGHTS)[1]["seed"])
     samples = list(known_photographs(data, seed=seed, most=most))
     with counting("photographs", total=len(samples)) as show:
         for number, (kind, degraded, clean) in enumerate(samples, 1):
             row = rows.setdefault(kind, [])
-            row.append(gains_in_turn(Chooser(load), degraded, clean))
+            row.append(gains_in_turn(choose, degraded, clean))
             show(number, len(samples), kind)
     sys.stdout.write("| photographs | number | restored | first [dB] | twice | second [dB] |\n")
     sys.stdout.write("|---|" + "---:|" * 5 + "\n")

@@ -95,8 +95,8 @@ class Restorer:
             weights: a bundled name, a `.safetensors`, an official `.pth`, a folder with one, or a
                 model, which is moved to the device and put into evaluation mode. `auto` classifies
                 each photograph and takes the bundled weights for its degradation, loaded when they
-                are first needed, and does the same with the result, once; one that is clean, or
-                not surely degraded, comes back as it is.
+                are first needed, and does the same with the result, once; one that none of them
+                is expected to improve comes back as it is.
             device: `auto`, `cpu`, `cuda`, `mps`, `xpu`.
             engine: what runs the network, a name from `list_engines`; `auto` is the one that was
                 measured fastest.
