@@ -214,7 +214,7 @@ def test_a_run_that_is_stopped_says_what_is_done(tmp_path: Path) -> None:
 def test_what_auto_leaves_as_it_was_is_no_restored_photograph(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
-    Image.fromarray(data.chelsea()).save(source / "a.png")
+    Image.fromarray(data.coffee()).save(source / "a.png")
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, "bulk", source, "-o", out, "--task", "auto"],
         capture_output=True,

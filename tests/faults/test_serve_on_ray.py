@@ -161,4 +161,4 @@ def test_the_file_for_a_cluster_answers(tmp_path: Path) -> None:
         assert answer.status_code == 200
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(100)
+        process.wait(300)
